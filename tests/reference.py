@@ -1,0 +1,68 @@
+"""P-GRPO written a second, slower way, to test against: every reward is kept, and statistics are exact rationals."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import fsum, sqrt
+
+
+def exact_moments(values: list[float]) -> tuple[int, Fraction, Fraction]:
+    """Count, mean and M2 of float64 values without any rounding."""
+    exact = [Fraction(value) for value in values]
+    if not exact:
+        return 0, Fraction(0), Fraction(0)
+    mean = sum(exact, Fraction(0)) / len(exact)
+    return len(exact), mean, sum(((value - mean) ** 2 for value in exact), Fraction(0))
+
+
+def exact_std(values: list[float]) -> float:
+    """Sample standard deviation (Bessel), rounded once at the end; 0 without spread."""
+    count, _, m2 = exact_moments(values)
+    return _sqrt(m2 / (count - 1)) if count > 1 else 0.0
+
+
+def _sqrt(value: Fraction) -> float:
+    """Square root of a rational that may be too small or too large for a float."""
+    if value == 0:
+        return 0.0
+    scale = 0
+    while value < Fraction(1, 2**200):
+        value, scale = value * 2**200, scale - 100
+    while value > 2**200:
+        value, scale = value / 2**200, scale + 100
+    return sqrt(float(value)) * 2.0**scale
+
+
+def exponential_moments(batches: list[list[float]], half_life: float) -> tuple[float, float, float]:
+    """Total weight, mean and M2 of one group's batches, with the weight of every reward written out.
+
+    A reward's weight halves with every `half_life` later rewards of the group. The k rewards of one batch are of the same
+    age and share the weight that k rewards of the ages 0, 1, ..., k-1 have together.
+    """
+    decay = 0.5 ** (1.0 / half_life)
+    weighted: list[tuple[float, float]] = []
+    later = sum(map(len, batches))
+    for batch in batches:
+        later -= len(batch)
+        share = fsum(decay**age for age in range(len(batch))) / max(len(batch), 1)
+        weighted += [(share * decay**later, value) for value in batch]
+    total = fsum(weight for weight, _ in weighted)
+    mean = fsum(weight * value for weight, value in weighted) / total
+    return total, mean, fsum(weight * (value - mean) ** 2 for weight, value in weighted)
+
+
+def advantages(batches: list[tuple[list[str], list[float]]], epsilon: float = 1e-6) -> list[list[float]]:
+    """The paper's method with our defaults: fold a batch in, then (R - mu_p) / (sigma_p + epsilon)."""
+    kept: dict[str, list[float]] = {}
+    out = []
+    for groups, rewards in batches:
+        for group, reward in zip(groups, rewards, strict=True):
+            kept.setdefault(group, []).append(reward)
+        row = []
+        for group, reward in zip(groups, rewards, strict=True):
+            _, mean, _ = exact_moments(kept[group])
+            std = exact_std(kept[group])
+            centred = float(Fraction(reward) - mean)
+            row.append(centred / (std + epsilon) if std > 0 else centred)
+        out.append(row)
+    return out

@@ -1,0 +1,283 @@
+"""Preference groups to reward statistics: the running history that P-GRPO normalises against."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from verl_pgrpo.advantage import grpo_relation, personalized_advantage
+from verl_pgrpo.config import PGRPOConfig
+from verl_pgrpo.errors import ConfigError, GroupLabelError, MissingGroupError, NonFiniteRewardError
+from verl_pgrpo.labels import LabelIndex
+from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
+
+__all__ = ["AdvantageResult", "GroupHistoryManager", "GroupStatistics"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatistics:
+    """A preference group's history, per row asked for: each (N,) float64; count 0, mean and std NaN if unknown."""
+
+    count: Floats
+    mean: Floats
+    std: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class AdvantageResult:
+    """What a batch was given, per row, each (N,).
+
+    `advantages = (reward - mean) / (std + epsilon)`, unscaled where std is 0. `mean` and `std` are the ones that were
+    used, cold start included; `count` is the number of rewards of the row's own group behind them. `scale` and `shift`
+    are the terms of Corollary 3.1, None without generation groups. `cold`: the group's own history was not enough
+    (no spread, fewer rewards than `min_count`, or fewer than the prior's pseudo-observations). `skipped`: the reward was
+    not finite, the advantage is 0 and the history was left alone.
+    """
+
+    advantages: Floats
+    mean: Floats
+    std: Floats
+    count: Floats
+    scale: Floats | None
+    shift: Floats | None
+    cold: NDArray[np.bool_]
+    skipped: NDArray[np.bool_]
+
+
+class GroupHistoryManager:
+    """Reward history of every preference group: n, mean and M2 per group, float64.
+
+    Costs 24 bytes of statistics and about 24 of index per group beside its label; a batch costs time in its own size,
+    however many groups are known. Not thread-safe: it belongs to the one process that computes advantages.
+
+    Args:
+        config: the options; the paper's method by default.
+    """
+
+    def __init__(self, config: PGRPOConfig | None = None) -> None:
+        self.config = config if config is not None else PGRPOConfig()
+        decay = 1.0 if self.config.half_life is None else 0.5 ** (1.0 / self.config.half_life)
+        self._labels = LabelIndex()
+        self._moments = Moments(0, decay)
+        self._pool = Moments(1, decay)  # all groups together, for the cold start
+
+    def __repr__(self) -> str:
+        return f"GroupHistoryManager({self.num_groups} groups, {self.total_count} rewards)"
+
+    @property
+    def groups(self) -> list[str]:
+        """All labels, in the order of their first appearance."""
+        return list(self._labels)
+
+    @property
+    def num_groups(self) -> int:
+        return len(self._labels)
+
+    @property
+    def total_count(self) -> int:
+        """Rewards observed so far, over all groups."""
+        return int(self._pool.count[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, the labels' own text apart."""
+        return 24 * len(self._moments) + self._labels.nbytes
+
+    def observe(self, groups: Sequence[Hashable], rewards: ArrayLike) -> None:
+        """Fold a batch into the history.
+
+        Args:
+            groups: N labels, text; None where a row has no group.
+            rewards: (N,) float.
+
+        Raises:
+            MissingGroupError, GroupLabelError, NonFiniteRewardError: the history is as it was before.
+        """
+        labels, values, finite = self._checked(groups, rewards, None)
+        self._fold(self._rows(labels), values, finite)
+
+    def advantages(
+        self, groups: Sequence[Hashable], rewards: ArrayLike, index: Sequence[Hashable] | None = None
+    ) -> AdvantageResult:
+        """Advantages of a batch, which is folded into the history (before or after, as `config.update` says).
+
+        Args:
+            groups: N labels, text; None where a row has no group.
+            rewards: (N,) float, each response's scalar reward.
+            index: N generation groups (verl's uid: which prompt a response answers), for `scale` and `shift`.
+
+        Raises:
+            MissingGroupError, GroupLabelError, NonFiniteRewardError: the history is as it was before.
+        """
+        labels, values, finite = self._checked(groups, rewards, index)
+        rows = self._rows(labels)
+        if self.config.update == "after_normalize":
+            past, past_pool = self._moments.take(rows), self._pool.take(np.zeros(1, dtype=np.int64))
+            self._fold(rows, values, finite)
+            # A group (or a pool) without a past is normalised by its first batch itself.
+            used = past.where(past.count > 0, self._moments.take(rows))
+            pool = past_pool if past_pool.count[0] else self._pool
+        else:
+            self._fold(rows, values, finite)
+            used, pool = self._moments.take(rows), self._pool
+        mean, std, cold = self._normaliser(used, pool)
+
+        options = {"epsilon": self.config.epsilon, "norm_by_std": self.config.norm_adv_by_std_in_grpo}
+        scores = np.where(finite, values, mean)  # a skipped row: advantage 0
+        t_scores, t_mean, t_std = (torch.from_numpy(a) for a in (scores, mean, std))
+        scale = shift = None
+        if index is not None:
+            scale, shift = (
+                t.numpy() for t in grpo_relation(t_scores, torch.from_numpy(_numbered(index)), t_mean, t_std, **options)
+            )
+        return AdvantageResult(
+            advantages=personalized_advantage(t_scores, t_mean, t_std, **options).numpy(),
+            mean=mean,
+            std=std,
+            count=used.count.astype(np.float64),
+            scale=scale,
+            shift=shift,
+            cold=cold,
+            skipped=~finite,
+        )
+
+    def statistics(self, groups: Sequence[Hashable]) -> GroupStatistics:
+        """History of each group asked for, without cold start; nothing is added."""
+        rows = self._labels.find(self._text(groups, None))
+        known = rows >= 0
+        taken = self._moments.take(np.where(known, rows, 0)) if self.num_groups else Moments(len(rows))
+        return GroupStatistics(
+            count=np.where(known, taken.count, 0).astype(np.float64),
+            mean=np.where(known, taken.mean, np.nan),
+            std=np.where(known, self._moments.std(taken.count, taken.m2), np.nan),
+        )
+
+    def largest(self, k: int) -> list[str]:
+        """The k groups with the most rewards, largest first (of equals the first known). Costs time in all groups."""
+        count = self._moments.count[: self.num_groups]
+        if k < len(count):
+            threshold = np.partition(count, len(count) - k)[len(count) - k] if k else np.iinfo(np.int64).max
+            candidates = np.flatnonzero(count >= threshold)
+        else:
+            candidates = np.arange(len(count))
+        order = candidates[np.argsort(-count[candidates], kind="stable")][:k]
+        return [self._labels.label(row) for row in order.tolist()]
+
+    def merge(self, other: GroupHistoryManager) -> None:
+        """Add another history to this one. With exponential statistics `other` is the newer of the two.
+
+        Raises:
+            ConfigError: the two were kept under options that give their numbers different meanings.
+        """
+        mine, theirs = self.config.history_options(), other.config.history_options()
+        if mine != theirs:
+            raise ConfigError(f"histories of different options cannot be merged: {mine} and {theirs}")
+        rows = self._rows(other.groups)
+        self._moments.merge(rows, other._moments.take(np.arange(other.num_groups)))
+        self._pool.merge(np.zeros(1, dtype=np.int64), other._pool)
+
+    def save(self, path: str | os.PathLike[str], step: int) -> None:
+        """Write to `path` (Parquet), atomically; see `verl_pgrpo.history_file.write_history`."""
+        from verl_pgrpo.history_file import write_history
+
+        write_history(self, path, step)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], config: PGRPOConfig | None = None, step: int | None = None
+    ) -> GroupHistoryManager:
+        """Read what `save` wrote, checking all of it; see `verl_pgrpo.history_file.read_history`."""
+        from verl_pgrpo.history_file import read_history
+
+        return read_history(path, config, step)
+
+    def _checked(
+        self, groups: Sequence[Hashable], rewards: ArrayLike, index: Sequence[Hashable] | None
+    ) -> tuple[list[str], Floats, NDArray[np.bool_]]:
+        """Labels, rewards and which of them are finite; raises before anything has changed."""
+        values = np.asarray(rewards, dtype=np.float64)
+        if values.ndim != 1 or len(values) != len(groups) or (index is not None and len(index) != len(values)):
+            sizes = f"groups {len(groups)}, rewards {values.shape}" + ("" if index is None else f", index {len(index)}")
+            raise ValueError(f"one group, one reward and one generation group per row are needed, not {sizes}")
+        labels = self._text(groups, index)
+        finite = np.abs(values) <= MAX_MAGNITUDE
+        if self.config.nonfinite == "error" and not finite.all():
+            row = int(np.argmin(finite))
+            raise NonFiniteRewardError(
+                f"reward {values[row]} of preference group {labels[row]!r}{_where(row, index)} cannot enter the "
+                f"history ({np.count_nonzero(~finite)} of {len(values)} rewards are NaN, infinite or beyond "
+                f"{MAX_MAGNITUDE:g}). Mend the reward function, or set nonfinite=skip to train without such rows."
+            )
+        return labels, values, finite
+
+    def _text(self, groups: Iterable[Hashable], index: Sequence[Hashable] | None) -> list[str]:
+        labels = list(groups)
+        if set(map(type, labels)) <= {str}:
+            return labels  # type: ignore[return-value]
+        missing = [row for row, label in enumerate(labels) if label is None or label != label]
+        if missing and self.config.missing_group is None:
+            raise MissingGroupError(
+                f"{len(missing)} of {len(labels)} rows have no preference group (first: row {missing[0]}"
+                f"{_where(missing[0], index)}). Fill '{self.config.group_key}' in the data, or set missing_group to the "
+                "name of a group for such rows."
+            )
+        for row in missing:
+            labels[row] = self.config.missing_group  # type: ignore[call-overload]
+        for row, label in enumerate(labels):
+            if not isinstance(label, str):
+                raise GroupLabelError(
+                    f"preference group {label!r}{_where(row, index)} is of type {type(label).__name__}, not text"
+                )
+        return labels  # type: ignore[return-value]
+
+    def _rows(self, labels: list[str]) -> Integers:
+        try:
+            rows = self._labels.add(labels)
+        except UnicodeEncodeError as error:
+            raise GroupLabelError(f"preference group {error.object!r} is not valid text: {error.reason}") from error
+        if self.num_groups > len(self._moments):
+            self._moments.resize(self.num_groups + self.num_groups // 8)
+        return rows
+
+    def _fold(self, rows: Integers, values: Floats, finite: NDArray[np.bool_]) -> None:
+        if not finite.all():
+            rows, values = rows[finite], values[finite]
+        self._moments.fold(rows, values)
+        self._pool.fold(np.zeros(len(values), dtype=np.int64), values)
+
+    def _normaliser(self, own: Moments, pool: Moments) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """Mean and std to normalise each row by, and whether its group's own history was not enough."""
+        mean, std = own.mean, own.std(own.count, own.m2)
+        cold = std == 0
+        start = self.config.cold_start
+        pool_mean, pool_std = pool.mean[0], pool.std(pool.count, pool.m2)[0]
+        if start.prior_strength > 0:
+            # The prior is worth `prior` rewards with the mean and variance of all groups (normal-inverse-gamma update).
+            prior, weight = start.prior_strength, own.weight(own.count)
+            between = (weight * prior / (weight + prior)) * (mean - pool_mean) ** 2
+            dof = own.degrees_of_freedom(own.count) + prior
+            std = np.sqrt((own.m2 + prior * pool_std**2 + between) / dof)
+            mean = (weight * mean + prior * pool_mean) / (weight + prior)
+            cold = cold | (own.count < prior)
+        if start.min_count > 0:
+            few = own.count < start.min_count
+            mean, std, cold = np.where(few, pool_mean, mean), np.where(few, pool_std, std), cold | few
+        return mean, std, cold
+
+
+def _where(row: int, index: Sequence[Hashable] | None) -> str:
+    return f" (row {row})" if index is None else f" (row {row}, uid {index[row]})"
+
+
+def _numbered(index: Sequence[Hashable]) -> Integers:
+    """Generation groups, numbered from 0 in the order of their appearance."""
+    places = {key: place for place, key in enumerate(dict.fromkeys(index))}
+    return np.fromiter(map(places.__getitem__, index), dtype=np.int64, count=len(index))

@@ -1,0 +1,216 @@
+"""The history on disk: Parquet that pandas can read, checked to the last byte, replaced atomically.
+
+One row per preference group with the columns `group, count, mean, m2`. The file's key-value metadata holds one JSON
+object under the key `verl_pgrpo`: schema version, checksum, step, the config fingerprint with the options behind it, and
+the statistics of all groups together (as exact hexadecimal floats).
+
+The checksum is the SHA-256 of the whole file with its own 64 digits set to zero, so that it covers the Parquet
+structure as well; no parser sees a file before it has passed. It finds damage, it does not prove who wrote the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from verl_pgrpo.config import PGRPOConfig
+from verl_pgrpo.errors import (
+    HistoryFileAltered,
+    HistoryFileError,
+    HistoryFileMissing,
+    HistoryFileOtherConfig,
+    HistoryFileTooNew,
+    HistoryFileWrongStep,
+)
+from verl_pgrpo.history import GroupHistoryManager
+from verl_pgrpo.moments import Moments
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["SCHEMA_VERSION", "read_history", "write_history"]
+
+SCHEMA_VERSION = 1
+
+_KEY = b"verl_pgrpo"
+_BLANK = "0" * 64
+# These two fields come first in the JSON object, so that they can be found without parsing the file.
+_HEAD = re.compile(rb'\{"schema_version": (\d{1,9}), "sha256": "([0-9a-f]{64})"')
+_ROWS_AT_ONCE = 1 << 17
+
+_REMEDY = (
+    "Resume from an earlier checkpoint, or start this history anew on purpose with "
+    "+algorithm.pgrpo.resume_without_history=true."
+)
+
+
+def write_history(history: GroupHistoryManager, path: str | os.PathLike[str], step: int) -> None:
+    """Write to a temporary file beside `path`, flush it to the disk, rename it over `path`.
+
+    Whenever the process dies, `path` is the old file or the new one, whole.
+
+    Raises:
+        HistoryFileError: the file cannot be written (no permission, disk full); an older one at `path` is untouched.
+    """
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            table = _table(history)
+            # The Arrow schema would repeat the metadata, encoded, where the checksum could not be filled in.
+            with pq.ParquetWriter(file, table.schema, store_schema=False) as writer:
+                writer.write_table(table)
+                writer.add_key_value_metadata({_KEY: _header(history, step)})
+        with open(temporary, "r+b") as file:
+            with mmap.mmap(file.fileno(), 0) as content:
+                start = _find_head(content).start(2)
+                content[start : start + 64] = hashlib.sha256(content).hexdigest().encode()
+                content.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise HistoryFileError(
+            f"the reward history could not be written to {path}: {error}. Free space or mend the permissions there; "
+            "the previous file, if any, is as it was."
+        ) from error
+
+
+def read_history(
+    path: str | os.PathLike[str], config: PGRPOConfig | None = None, step: int | None = None
+) -> GroupHistoryManager:
+    """Read and check everything that `write_history` wrote; what comes back is bit for bit what was saved.
+
+    Args:
+        path: the file.
+        config: options of the run that goes on with this history; None takes those it was kept under.
+        step: the training step it must belong to; None takes any.
+
+    Raises:
+        HistoryFileMissing, HistoryFileAltered, HistoryFileTooNew, HistoryFileWrongStep, HistoryFileOtherConfig:
+            see `verl_pgrpo.errors`. Nothing is loaded half.
+        HistoryFileError: the file cannot be read (no permission, an I/O error).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise HistoryFileMissing(f"there is no reward history at {path}. {_REMEDY}") from error
+    except OSError as error:
+        raise HistoryFileError(f"the reward history {path} cannot be read: {error}. {_REMEDY}") from error
+    _check_bytes(content, path)
+    try:
+        table = pq.read_table(pa.BufferReader(content))
+        header = json.loads(table.schema.metadata[_KEY])
+        if config is None:
+            config = PGRPOConfig.from_mapping(header["options"])
+        _check_header(header, path, config, step)
+        return _history(table, header, config)
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, HistoryFileError):
+            raise
+        raise HistoryFileAltered(f"{path} is not a reward history that this package wrote: {error}. {_REMEDY}") from error
+
+
+def _header(history: GroupHistoryManager, step: int) -> bytes:
+    pool = history._pool
+    header = {
+        "schema_version": SCHEMA_VERSION,
+        "sha256": _BLANK,
+        "step": int(step),
+        "fingerprint": history.config.fingerprint(),
+        "options": history.config.history_options(),
+        "all_groups": [int(pool.count[0]), pool.mean[0].hex(), pool.m2[0].hex()],
+    }
+    return json.dumps(header).encode()
+
+
+def _table(history: GroupHistoryManager) -> pa.Table:
+    import pyarrow as pa
+
+    size = history.num_groups
+    columns = {
+        "group": pa.array(iter(history._labels), type=pa.string(), size=size),
+        "count": pa.array(history._moments.count[:size]),
+        "mean": pa.array(history._moments.mean[:size]),
+        "m2": pa.array(history._moments.m2[:size]),
+    }
+    return pa.table(columns)
+
+
+def _history(table: pa.Table, header: dict[str, Any], config: PGRPOConfig) -> GroupHistoryManager:
+    history = GroupHistoryManager(config)
+    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        history._rows(batch.column("group").to_pylist())
+    if history.num_groups != table.num_rows:
+        raise ValueError("a preference group appears twice")
+    for name in ("count", "mean", "m2"):
+        getattr(history._moments, name)[: table.num_rows] = table[name].to_numpy()
+    count, mean, m2 = header["all_groups"]
+    pool: Moments = history._pool
+    pool.count[0], pool.mean[0], pool.m2[0] = count, float.fromhex(mean), float.fromhex(m2)
+    if int(history._moments.count.sum()) != count:
+        raise ValueError("the counts of the preference groups do not add up to that of all groups")
+    return history
+
+
+def _find_head(content: bytes | mmap.mmap) -> re.Match[bytes]:
+    # The last one: Parquet's footer puts the metadata behind all data, whatever the labels look like.
+    head = _HEAD.match(content, max(0, content.rfind(b'{"schema_version": ')))
+    if head is None:
+        raise ValueError("it has no header of this package")
+    return head
+
+
+def _check_bytes(content: bytes, path: Path) -> None:
+    try:
+        head = _find_head(content)
+    except ValueError as error:
+        raise HistoryFileAltered(f"{path} is damaged or no reward history: {error}. {_REMEDY}") from error
+    if int(head[1]) > SCHEMA_VERSION:
+        raise HistoryFileTooNew(
+            f"{path} has schema version {int(head[1])}, this package reads up to {SCHEMA_VERSION}. "
+            "Install the version of verl-pgrpo that wrote it, or a later one."
+        )
+    digest = hashlib.sha256(content[: head.start(2)])
+    digest.update(_BLANK.encode())
+    digest.update(memoryview(content)[head.end(2) :])
+    if digest.hexdigest().encode() != head[2]:
+        raise HistoryFileAltered(
+            f"{path} is truncated or was altered since it was written (its checksum does not match). {_REMEDY}"
+        )
+
+
+def _check_header(header: dict[str, Any], path: Path, config: PGRPOConfig, step: int | None) -> None:
+    if step is not None and header["step"] != step:
+        raise HistoryFileWrongStep(f"{path} is the reward history of step {header['step']}, not of step {step}. {_REMEDY}")
+    if header["fingerprint"] != config.fingerprint():
+        now, then = config.history_options(), header["options"]
+        changed = ", ".join(f"{key} (saved {then.get(key)!r}, now {now[key]!r})" for key in now if then.get(key) != now[key])
+        raise HistoryFileOtherConfig(
+            f"{path} was kept under other options: {changed or 'fingerprint differs'}. Set them back, or: {_REMEDY}"
+        )
+
+
+def _sync_directory(folder: Path) -> None:
+    """Make the rename itself survive a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

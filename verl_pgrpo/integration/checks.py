@@ -1,0 +1,113 @@
+"""What can be known to be wrong with a run before anything expensive starts."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from verl_pgrpo.config import PGRPOConfig
+from verl_pgrpo.errors import ConfigError, MissingGroupError, UnsupportedVerlError
+from verl_pgrpo.history import GroupHistoryManager
+from verl_pgrpo.integration.estimator import NAME
+from verl_pgrpo.integration.rows import group_label, nested_value
+
+__all__ = ["HISTORY_FILE", "check_config", "dataset_groups", "is_personalized", "restored_history", "resumed_checkpoint"]
+
+HISTORY_FILE = "pgrpo_history.parquet"
+
+
+def is_personalized(config: DictConfig) -> bool:
+    """Does this run ask for P-GRPO?"""
+    return OmegaConf.select(config, "algorithm.adv_estimator") == NAME
+
+
+def check_config(config: DictConfig) -> PGRPOConfig:
+    """The run's options, if this configuration can be personalized.
+
+    Raises:
+        ConfigError: an option is wrong, or `filter_groups` is on.
+        UnsupportedVerlError: the run uses a trainer that has no history.
+    """
+    if not OmegaConf.select(config, "trainer.use_v1", default=False):
+        raise UnsupportedVerlError(
+            "algorithm.adv_estimator=pgrpo needs verl's V1 trainers: set trainer.use_v1=True (verl's default)"
+        )
+    if OmegaConf.select(config, "algorithm.filter_groups.enable", default=False):
+        raise ConfigError(
+            "algorithm.filter_groups.enable=True contradicts adv_estimator=pgrpo: it drops the prompts whose responses "
+            "all earn the same reward, which still teach under P-GRPO, and would bias the reward history. Set it to "
+            "False."
+        )
+    return PGRPOConfig.from_algorithm(config.algorithm)
+
+
+def resumed_checkpoint(config: DictConfig) -> str | None:
+    """The folder `global_step_N` that verl will resume from (as PPOTrainer._load_checkpoint finds it), or None."""
+    from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
+
+    trainer = config.trainer
+    if trainer.resume_mode == "auto":
+        return find_latest_ckpt_path(os.path.abspath(trainer.default_local_dir))
+    if trainer.resume_mode == "resume_path" and isinstance(trainer.resume_from_path, str):
+        return os.path.abspath(trainer.resume_from_path)
+    return None
+
+
+def restored_history(config: DictConfig, options: PGRPOConfig) -> tuple[GroupHistoryManager, int]:
+    """The history that this run starts with, and the training step it belongs to (0: from scratch).
+
+    Raises:
+        HistoryFileError: the checkpoint's history is missing, damaged, or of another step or configuration.
+    """
+    folder = resumed_checkpoint(config)
+    if folder is None:
+        return GroupHistoryManager(options), 0
+    step = int(folder.rstrip("/").rsplit("global_step_", 1)[-1])
+    if options.resume_without_history:
+        print(f"P-GRPO: resuming from {folder} with an empty reward history, as resume_without_history asks")
+        return GroupHistoryManager(options), step
+    return GroupHistoryManager.load(os.path.join(folder, HISTORY_FILE), options, step=step), step
+
+
+def dataset_groups(dataset: Any, options: PGRPOConfig) -> dict[str, int] | None:
+    """Rows per preference group of verl's training dataset; None if it is not a table that can be looked into.
+
+    Raises:
+        MissingGroupError: the group column is missing, or empty in some rows, and no `missing_group` is set.
+    """
+    table = getattr(dataset, "dataframe", None)
+    if not hasattr(table, "select_columns") or not hasattr(table, "column_names"):
+        return None
+    column, *path = options.group_key.split(".")
+    if column not in table.column_names:
+        if options.missing_group is not None:
+            return {options.missing_group: len(table)}
+        near = difflib.get_close_matches(column, table.column_names, n=1)
+        raise MissingGroupError(
+            f"the training data has no column {column!r} (group_key={options.group_key}); its columns are "
+            f"{', '.join(table.column_names)}. Add it, or name the right one with "
+            f"+algorithm.pgrpo.group_key={near[0] if near else '<column>'}, or put all rows into one group with "
+            "+algorithm.pgrpo.missing_group=<name>."
+        )
+    counts: dict[str, int] = {}
+    empty: list[int] = []
+    row = 0
+    for chunk in table.select_columns([column]).with_format("arrow").iter(batch_size=1 << 16):
+        for value in chunk[column].to_pylist():
+            label = group_label(nested_value(value, path, options.group_key))
+            if label is None:
+                empty.append(row)
+            else:
+                counts[label] = counts.get(label, 0) + 1
+            row += 1
+    if empty and options.missing_group is None:
+        raise MissingGroupError(
+            f"{len(empty)} of {row} training rows have no {options.group_key!r} (first rows: {empty[:5]}). Fill them, "
+            "or name a preference group for them with +algorithm.pgrpo.missing_group=<name>."
+        )
+    if empty:
+        counts[str(options.missing_group)] = counts.get(str(options.missing_group), 0) + len(empty)
+    return counts

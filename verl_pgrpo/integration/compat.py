@@ -1,0 +1,80 @@
+"""Which verl this works with, found out before a run starts rather than in its middle."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from verl_pgrpo.errors import UnsupportedVerlError
+
+__all__ = ["TESTED_VERSIONS", "check_verl", "missing_seams"]
+
+TESTED_VERSIONS = ("0.9.1",)
+
+# What the plugin hooks, per file of verl: names, and the arguments of functions where they matter.
+_SEAMS: dict[str, dict[str, tuple[str, ...]]] = {
+    "trainer/ppo/core_algos.py": {"register_adv_est": ("name_or_enum",)},
+    "trainer/ppo/v1/trainer_base.py": {
+        "TRAINER_REGISTRY": (),
+        "PPOTrainer.__init__": ("self", "config"),
+        "PPOTrainer._init_dataloader": ("self",),
+        "PPOTrainer._compute_advantage": ("self", "batch", "metrics"),
+        "PPOTrainer.step": ("self", "metrics", "timing_raw"),
+        "PPOTrainer._save_checkpoint": ("self",),
+        "PPOTrainer._load_checkpoint": ("self",),
+    },
+    "utils/checkpoint/checkpoint_manager.py": {"find_latest_ckpt_path": ("path",)},
+}
+
+
+def missing_seams(root: Path) -> list[str]:
+    """What of the above the verl at `root` lacks. Reads its source: importing the trainers takes many seconds."""
+    missing = []
+    for file, seams in _SEAMS.items():
+        path = root / file
+        try:
+            found = _definitions(ast.parse(path.read_text(encoding="utf-8")))
+        except (OSError, SyntaxError, ValueError):
+            missing.append(f"the file verl/{file}")
+            continue
+        for name, arguments in seams.items():
+            if name not in found:
+                missing.append(f"{name} in verl/{file}")
+            elif found[name][: len(arguments)] != arguments:
+                missing.append(f"{name}({', '.join(arguments)}) in verl/{file}")
+    return missing
+
+
+def check_verl(failure: Exception | None = None) -> None:
+    """Stop if the plugin cannot hook the installed verl.
+
+    Raises:
+        UnsupportedVerlError: with verl's version, what is missing, and the versions known to work.
+    """
+    import verl
+
+    missing = missing_seams(Path(verl.__file__).parent)
+    if failure is not None:
+        missing.append(f"hooking failed: {type(failure).__name__}: {failure}")
+    if missing:
+        raise UnsupportedVerlError(
+            f"verl-pgrpo cannot hook verl {verl.__version__}: missing {'; '.join(missing)}. "
+            f"Known to work: verl {', '.join(TESTED_VERSIONS)}. Install one of these (other estimators are unaffected)."
+        )
+
+
+def _definitions(module: ast.Module) -> dict[str, tuple[str, ...]]:
+    """Functions (with their arguments), methods and variables that a module defines."""
+    found: dict[str, tuple[str, ...]] = {}
+    for node in module.body:
+        if isinstance(node, ast.ClassDef):
+            for inner in node.body:
+                if isinstance(inner, ast.FunctionDef):
+                    found[f"{node.name}.{inner.name}"] = tuple(arg.arg for arg in inner.args.args)
+        elif isinstance(node, ast.FunctionDef):
+            found[node.name] = tuple(arg.arg for arg in node.args.args)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    found[target.id] = ()
+    return found

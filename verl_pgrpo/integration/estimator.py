@@ -1,0 +1,106 @@
+"""The function in verl's registry of advantage estimators, under the name `pgrpo`.
+
+verl hands an estimator the rewards, the mask and the prompt of each row, but neither the row's preference group nor a
+place to keep a history. The trainer therefore lays both out (`batch_of_run`) around verl's own advantage step, and
+verl's step calls this function in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verl_pgrpo.errors import UnsupportedVerlError
+from verl_pgrpo.history import AdvantageResult, GroupHistoryManager
+from verl_pgrpo.integration.rows import Rows
+
+__all__ = ["NAME", "BatchOfRun", "batch_of_run", "compute_pgrpo_outcome_advantage"]
+
+NAME = "pgrpo"
+
+
+@dataclass(slots=True)
+class BatchOfRun:
+    """What one call of the estimator needs beside its arguments, and what it leaves behind for the metrics."""
+
+    history: GroupHistoryManager
+    rows: Rows
+    # Of the rows that counted, filled in by the estimator:
+    groups: list[str] | None = None
+    rewards: np.ndarray | None = None
+    result: AdvantageResult | None = None
+
+
+_current: ContextVar[BatchOfRun | None] = ContextVar("pgrpo_batch", default=None)
+
+
+@contextmanager
+def batch_of_run(history: GroupHistoryManager, rows: Rows) -> Iterator[BatchOfRun]:
+    """Within this context the estimator computes with `history` on a batch of `rows`, exactly once."""
+    batch = BatchOfRun(history, rows)
+    token = _current.set(batch)
+    try:
+        yield batch
+        if batch.result is None:
+            raise UnsupportedVerlError("verl's advantage step ended without calling the estimator 'pgrpo'")
+    finally:
+        _current.reset(token)
+
+
+def compute_pgrpo_outcome_advantage(
+    token_level_rewards: Tensor,
+    response_mask: Tensor,
+    index: Sequence[Any] | None = None,
+    config: Any = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """P-GRPO's advantages, on outcome rewards (arXiv 2603.10009); folds the batch into the run's history.
+
+    Args:
+        token_level_rewards: (N, T) float; a response's reward is their sum, in the tensor's own precision as in
+            verl's `grpo` (verl/trainer/ppo/core_algos.py), so that both see the same scores.
+        response_mask: (N, T); a row without a token neither counts nor trains.
+        index: N uids, the prompt of each row; checked against the batch's own.
+        config: verl's `algorithm` config; the options were read when the run started.
+
+    Returns:
+        advantages and returns, the same (N, T) tensor.
+
+    Raises:
+        UnsupportedVerlError: called by a trainer without a history, or on other rows than the trainer announced.
+        MissingGroupError, GroupLabelError, NonFiniteRewardError: the history is as it was before.
+    """
+    batch = _current.get()
+    if batch is None:
+        raise UnsupportedVerlError(
+            "the estimator 'pgrpo' was called outside of a trainer with a reward history. verl-pgrpo gives one to "
+            "verl's V1 trainers (trainer.use_v1=True); give one to a trainer class of your own with "
+            "verl_pgrpo.integration.trainers.with_history(cls)."
+        )
+    rows = batch.rows
+    if len(token_level_rewards) != len(rows.uids) or (index is not None and not np.array_equal(index, rows.uids)):
+        raise UnsupportedVerlError(
+            "verl's advantage step sees other rows, or in another order, than the batch's keys say; "
+            "advantages would go to the wrong responses"
+        )
+    with torch.no_grad():
+        scores = token_level_rewards.sum(dim=-1)
+        rewards = scores.cpu().numpy().astype(np.float64)
+        counted = np.flatnonzero(rows.counted(response_mask))
+        batch.rewards = rewards[counted]
+        uids = rows.uids[counted]
+        config_ = batch.history.config
+        batch.groups = [rows.groups[row] or config_.missing_group for row in counted.tolist()]
+        batch.result = batch.history.advantages(batch.groups, batch.rewards, index=uids)
+
+        of_session = np.zeros(len(rewards))
+        of_session[counted] = batch.result.advantages
+        advantages = torch.from_numpy(of_session[rows.last]).to(scores).unsqueeze(-1) * response_mask
+    return advantages, advantages

@@ -1,0 +1,82 @@
+"""Entry point `pgrpo` of the group `verl.plugins`: verl imports this module in every process that imports verl.
+
+It imports nothing of verl itself. Each hook waits for the verl module that it concerns, so that processes which never
+compute an advantage (rollout servers, reward workers) pay for nothing.
+
+verl swallows whatever a plugin raises while it loads. A failure here is therefore kept and raised when a run asks for
+`adv_estimator=pgrpo`; every other run is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+_failure: Exception | None = None
+
+
+def _register_estimator(core_algos: ModuleType) -> None:
+    from verl_pgrpo.integration import estimator
+
+    core_algos.register_adv_est(estimator.NAME)(estimator.compute_pgrpo_outcome_advantage)
+
+
+def _personalize_trainers(_: ModuleType) -> None:
+    global _failure
+    try:
+        from verl_pgrpo.integration.trainers import personalize_registry
+
+        personalize_registry()
+    except Exception as error:
+        _failure = error
+
+
+def _check_before_launch(config_module: ModuleType) -> None:
+    """Wrap verl's `validate_config`, which the launcher calls before it starts anything."""
+    import wrapt
+
+    @wrapt.function_wrapper
+    def checked(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = wrapped(*args, **kwargs)
+        check_run(kwargs["config"] if "config" in kwargs else args[0])
+        return result
+
+    config_module.validate_config = checked(config_module.validate_config)
+
+
+def check_run(config: Any) -> None:
+    """Stop a run that asks for `pgrpo` and cannot have it, with the reason; any other run passes.
+
+    Raises:
+        PGRPOError: see `verl_pgrpo.errors`.
+    """
+    from verl_pgrpo.integration.checks import check_config, is_personalized
+    from verl_pgrpo.integration.compat import check_verl
+
+    if is_personalized(config):
+        check_verl(_failure)
+        check_config(config)
+
+
+def _install() -> None:
+    import wrapt
+
+    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+        from verl_pgrpo.platforms import cpu
+
+        cpu.activate()
+    wrapt.when_imported("verl.trainer.ppo.core_algos")(_register_estimator)
+    wrapt.when_imported("verl.trainer.ppo.v1")(_personalize_trainers)
+    wrapt.when_imported("verl.utils.config")(_check_before_launch)
+
+
+try:
+    _install()
+except Exception as error:
+    _failure = error
+    if any("adv_estimator=pgrpo" in argument.replace(" ", "") for argument in sys.argv):
+        # SystemExit, because verl would swallow an Exception and fail hours later with 'unknown estimator'.
+        raise SystemExit(f"verl-pgrpo cannot be loaded into verl: {type(error).__name__}: {error}") from error
+    raise

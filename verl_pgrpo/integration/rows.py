@@ -1,0 +1,100 @@
+"""Of a verl batch: which rows count, which preference group each belongs to, and whose advantage it gets.
+
+A row's key is `{uid}_{session}_{index}` (verl/trainer/ppo/v1/agent_loop_tq.py): the prompt, which of its n responses,
+and which output of that response's session (a multi-turn agent may put several).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from verl_pgrpo.errors import MissingGroupError
+
+__all__ = ["Rows", "group_label", "nested_value"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A batch's rows, in the order of the tensors that the estimator sees.
+
+    uids: N generation groups (the prompt of each row).
+    groups: N preference groups; None where there is none.
+    padding: (N,) bool, rows that verl added to fill up the batch (tag `is_padding`): copies of a real row.
+    last: (N,) int64, for each row the one that speaks for its session: the session's last output.
+    """
+
+    uids: NDArray[np.object_]
+    groups: list[str | None]
+    padding: NDArray[np.bool_]
+    last: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, keys: Sequence[str], tags: Sequence[dict[str, Any]], groups: Sequence[Any]) -> Rows:
+        """From a batch's keys, tags (both as in verl's KVBatchMeta) and the raw values of its group column."""
+        parts = [key.rsplit("_", 2) for key in keys]
+        if any(len(part) != 3 for part in parts):
+            bad = next(key for key, part in zip(keys, parts, strict=True) if len(part) != 3)
+            raise ValueError(f"the row key {bad!r} is not of verl's form uid_session_index")
+        final: dict[tuple[str, str], tuple[int, int]] = {}
+        for row, (uid, session, index) in enumerate(parts):
+            best = final.get((uid, session))
+            if best is None or best[0] < int(index):
+                final[uid, session] = (int(index), row)
+        return cls(
+            uids=np.array([uid for uid, _, _ in parts], dtype=object),
+            groups=[group_label(value) for value in groups],
+            padding=np.fromiter((bool(tag.get("is_padding", False)) for tag in tags), dtype=np.bool_, count=len(keys)),
+            last=np.fromiter((final[uid, session][1] for uid, session, _ in parts), np.int64, count=len(keys)),
+        )
+
+    def counted(self, response_mask: Tensor) -> NDArray[np.bool_]:
+        """(N,) bool: the rows that enter the history, once each. `response_mask`: (N, T)."""
+        speaks = self.last == np.arange(len(self.last))
+        return speaks & ~self.padding & has_token(response_mask)
+
+
+def has_token(response_mask: Tensor) -> NDArray[np.bool_]:
+    """(N,) bool: rows of `response_mask` (N, T) with a token that is trained."""
+    if response_mask.shape[1] == 0:
+        return np.zeros(response_mask.shape[0], dtype=np.bool_)
+    # Nearly every row starts with such a token; only the others are read to their end.
+    found = (response_mask[:, 0] != 0).cpu().numpy().copy()
+    if not found.all():
+        late = np.flatnonzero(~found)
+        found[late] = (response_mask[late] != 0).any(dim=1).cpu().numpy()
+    return found
+
+
+def group_label(value: Any) -> Any:
+    """A group column's value as a label: text as it is, whole numbers as text, null and blank text as None.
+
+    Anything else comes back unchanged, for the history to refuse by name.
+    """
+    if isinstance(value, str):
+        return value if value.strip() else None
+    if value is None or value != value:
+        return None
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return str(int(value))
+    return value
+
+
+def nested_value(value: Any, path: Sequence[str], key: str) -> Any:
+    """`value[path[0]][path[1]]...`, None where a step is null or missing.
+
+    Raises:
+        MissingGroupError: a step leads into something that has no fields; `key` is named.
+    """
+    for name in path:
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise MissingGroupError(f"group_key={key}: {name!r} leads into {value!r}, which has no fields")
+        value = value.get(name)
+    return value

@@ -1,0 +1,140 @@
+"""verl's V1 trainers with a reward history: advantage, metrics, save and load.
+
+A subclass of each of verl's trainers takes its place in verl's registry, under the same name, so that a user's command
+stays as it is. For any other estimator the subclass makes verl's own trainer: not one line of this file runs then.
+
+The history lives in the process that runs the trainer (verl's TaskRunner), as P-GRPO needs it in one place only.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+import transfer_queue as tq
+from omegaconf import DictConfig
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY, PPOTrainer
+
+from verl_pgrpo.config import PGRPOConfig
+from verl_pgrpo.errors import HistoryFileWrongStep, MissingGroupError
+from verl_pgrpo.history import GroupHistoryManager
+from verl_pgrpo.integration.checks import (
+    HISTORY_FILE,
+    check_config,
+    dataset_groups,
+    is_personalized,
+    restored_history,
+)
+from verl_pgrpo.integration.compat import check_verl
+from verl_pgrpo.integration.estimator import batch_of_run
+from verl_pgrpo.integration.rows import Rows, nested_value
+from verl_pgrpo.metrics import StepMetrics
+
+__all__ = ["PersonalizedTrainer", "personalize_registry", "with_history"]
+
+
+class PersonalizedTrainer:
+    """Goes in front of one of verl's trainers (`with_history`) and keeps its reward history.
+
+    Attributes:
+        pgrpo_history: the history; a trainer's own code may read it.
+    """
+
+    stock: ClassVar[type[PPOTrainer]]
+    pgrpo_history: GroupHistoryManager
+
+    def __new__(cls, config: DictConfig, *args: Any, **kwargs: Any) -> Any:
+        if not is_personalized(config):
+            return cls.stock(config, *args, **kwargs)
+        return super().__new__(cls)
+
+    def __init__(self, config: DictConfig, *args: Any, **kwargs: Any) -> None:
+        check_verl()
+        self._pgrpo_options = check_config(config)
+        self.pgrpo_history, self._pgrpo_step = restored_history(config, self._pgrpo_options)
+        self._pgrpo_metrics = StepMetrics(self.pgrpo_history)
+        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()  # type: ignore[misc]
+        sizes = dataset_groups(self.train_dataset, self._pgrpo_options)  # type: ignore[attr-defined]
+        print(describe(self._pgrpo_options, sizes, self.pgrpo_history), flush=True)
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        rows = Rows.of(batch.keys, batch.tags, preference_groups(batch, self._pgrpo_options))
+        with batch_of_run(self.pgrpo_history, rows) as run:
+            batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
+        self._pgrpo_metrics.add(run.groups, run.rewards, run.result)
+        return batch
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> KVBatchMeta:
+        batch = super().step(metrics, timing_raw)  # type: ignore[misc]
+        # Here, and not in _compute_advantage's `metrics`: verl aggregates those over a step's local updates by
+        # guessing from their names, and would add up `observed_total`.
+        metrics.update(self._pgrpo_metrics.flush())
+        return batch
+
+    def _save_checkpoint(self) -> None:
+        # Before verl's own files: its tracker, written last, must never name a checkpoint without a history.
+        folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")  # type: ignore[attr-defined]
+        os.makedirs(folder, exist_ok=True)
+        self.pgrpo_history.save(os.path.join(folder, HISTORY_FILE), step=self.global_steps)  # type: ignore[attr-defined]
+        super()._save_checkpoint()  # type: ignore[misc]
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()  # type: ignore[misc]
+        if self.global_steps != self._pgrpo_step:  # type: ignore[attr-defined]
+            raise HistoryFileWrongStep(
+                f"verl resumed from step {self.global_steps}, the reward history is of step {self._pgrpo_step}: "  # type: ignore[attr-defined]
+                "the checkpoint folder changed while the run was starting. Start it again."
+            )
+
+
+def with_history(stock: type[PPOTrainer]) -> type[PPOTrainer]:
+    """A subclass of a V1 trainer that keeps a reward history when a run asks for `adv_estimator=pgrpo`."""
+    if issubclass(stock, PersonalizedTrainer):
+        return stock
+    body = {"stock": stock, "__doc__": stock.__doc__, "__module__": __name__}
+    return type(f"Personalized{stock.__name__}", (PersonalizedTrainer, stock), body)
+
+
+def personalize_registry() -> None:
+    """Put `with_history(cls)` in the place of each trainer that verl has registered."""
+    for name, cls in TRAINER_REGISTRY.items():
+        TRAINER_REGISTRY[name] = with_history(cls)
+
+
+def preference_groups(batch: KVBatchMeta, options: PGRPOConfig) -> list[Any]:
+    """The raw group of each row, by its key: a dataset's columns lie in TransferQueue beside the response."""
+    column, *path = options.group_key.split(".")
+    try:
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=[column])
+    except (ValueError, KeyError) as error:
+        if options.missing_group is not None:
+            return [None] * len(batch.keys)
+        raise MissingGroupError(
+            f"the rollouts carry no field {column!r} (group_key={options.group_key}): {error}. The training data, or "
+            "the agent loop in use, must put the preference group beside each prompt."
+        ) from error
+    values = data[column]
+    values = values.tolist() if hasattr(values, "tolist") else list(values)
+    return [nested_value(value, path, options.group_key) for value in values]
+
+
+def describe(options: PGRPOConfig, sizes: dict[str, int] | None, history: GroupHistoryManager) -> str:
+    """One line for the log: what is normalised over what."""
+    if sizes is None:
+        data = "groups unknown until the first rollout (the dataset is not a table)"
+    else:
+        ordered = sorted(sizes, key=lambda group: -sizes[group])
+        total = sum(sizes.values())
+        share = [f"{group!r} {sizes[group] / total:.1%}" for group in (ordered[0], ordered[-1])] if ordered else []
+        data = f"{len(sizes)} preference groups in {total} training rows ({' to '.join(dict.fromkeys(share))})"
+    default = PGRPOConfig().as_dict()
+    changed = {key: value for key, value in options.as_dict().items() if value != default[key]}
+    return (
+        f"P-GRPO: each response's reward is normalised by the reward history of its {options.group_key!r}: {data}; "
+        f"history so far: {history.total_count} rewards of {history.num_groups} groups; "
+        f"options: {changed or 'all default'}"
+    )

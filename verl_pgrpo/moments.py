@@ -1,0 +1,124 @@
+"""Running count, mean and M2 (sum of squared deviations) of many groups, as arrays.
+
+Welford's recurrence, folded a batch at a time by the pairwise merge of Chan, Golub and LeVeque (1979):
+
+    n = n_a + n_b,   delta = mean_b - mean_a
+    mean = mean_a + delta * n_b / n,   M2 = M2_a + M2_b + delta^2 * n_a * n_b / n
+
+With exponential forgetting every reward of a group multiplies the weight of the older ones by `decay`, so the weight of
+k rewards is W(k) = (1 - decay^k) / (1 - decay), a function of the count alone: the same three numbers suffice. The
+rewards of one batch have no order; they share W(k) equally. `decay=1` is the plain recurrence with W(k) = k.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MAX_MAGNITUDE", "Moments"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# The sum of squares of larger values may not fit a float64.
+MAX_MAGNITUDE = 1e140
+
+
+class Moments:
+    """Struct of arrays, one element a group: `count` (int64), `mean` and `m2` (float64). 24 bytes a group.
+
+    Args:
+        size: number of groups, all empty.
+        decay: weight of the history after one more reward of the group, in (0, 1]; 1 forgets nothing.
+    """
+
+    __slots__ = ("count", "decay", "m2", "mean")
+
+    def __init__(self, size: int = 0, decay: float = 1.0) -> None:
+        self.decay = decay
+        self.count: Integers = np.zeros(size, dtype=np.int64)
+        self.mean: Floats = np.zeros(size, dtype=np.float64)
+        self.m2: Floats = np.zeros(size, dtype=np.float64)
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    def resize(self, size: int) -> None:
+        """Make room for `size` groups; new ones are empty."""
+        old = len(self)
+        for name in ("count", "mean", "m2"):
+            array = getattr(self, name)
+            grown = np.zeros(size, dtype=array.dtype)
+            grown[:old] = array[:size]
+            setattr(self, name, grown)
+
+    def take(self, rows: Integers) -> Moments:
+        """A copy with group `rows[i]` as its group i."""
+        taken = Moments(0, self.decay)
+        taken.count, taken.mean, taken.m2 = self.count[rows], self.mean[rows], self.m2[rows]
+        return taken
+
+    def where(self, condition: NDArray[np.bool_], other: Moments) -> Moments:
+        """A copy with `other`'s group i where `condition[i]` is False."""
+        chosen = Moments(0, self.decay)
+        for name in ("count", "mean", "m2"):
+            setattr(chosen, name, np.where(condition, getattr(self, name), getattr(other, name)))
+        return chosen
+
+    def weight(self, count: Integers) -> Floats:
+        """Total weight of `count` rewards: `count` itself without forgetting."""
+        if self.decay == 1.0:
+            return count.astype(np.float64)
+        log_decay = math.log(self.decay)
+        return np.expm1(count * log_decay) / math.expm1(log_decay)
+
+    def degrees_of_freedom(self, count: Integers) -> Floats:
+        """Bessel's correction: W - (sum of squared weights) / W, which is `count - 1` without forgetting."""
+        if self.decay == 1.0:
+            return np.maximum(count - 1.0, 0.0)
+        squares = (1.0 + np.exp(count * math.log(self.decay))) / (1.0 + self.decay)
+        return np.where(count > 1, self.weight(count) - squares, 0.0)
+
+    def std(self, count: Integers, m2: Floats) -> Floats:
+        """Sample standard deviation. Zero where there is no spread: one value, or all equal."""
+        dof = self.degrees_of_freedom(count)
+        return np.sqrt(np.divide(m2, dof, out=np.zeros_like(m2), where=dof > 0))
+
+    def fold(self, rows: Integers, values: Floats) -> None:
+        """Add a batch: `values[i]` (N,) to group `rows[i]` (N,). Costs time in N alone.
+
+        Deviations are taken from the group's mean so far (or its first value), not from zero: with values near 1e9 and
+        a spread of one, sums of the values themselves would have lost it.
+        """
+        if len(rows) == 0:
+            return
+        groups, first, local = np.unique(rows, return_index=True, return_inverse=True)
+        origin = np.where(self.count[groups] > 0, self.mean[groups], values[first])
+        count = np.bincount(local, minlength=len(groups))
+        deviation = values - origin[local]
+        shift = np.bincount(local, weights=deviation, minlength=len(groups)) / count
+        deviation -= shift[local]
+        m2 = np.bincount(local, weights=deviation * deviation, minlength=len(groups))
+        # Within a batch the weights are equal and sum to W(count), hence the factor W / count on the plain M2.
+        self._merge(groups, count, origin + shift, m2 * (self.weight(count) / count), shift)
+
+    def merge(self, rows: Integers, other: Moments) -> None:
+        """Add `other`'s group i to group `rows[i]` (distinct rows); with forgetting, `other` is the newer history."""
+        delta = np.where(self.count[rows] > 0, other.mean - self.mean[rows], 0.0)
+        self._merge(rows, other.count, other.mean, other.m2, delta)
+
+    def _merge(self, rows: Integers, count: Integers, mean: Floats, m2: Floats, delta: Floats) -> None:
+        """Chan's merge. `delta` (mean minus the mean so far) comes from the caller, who knows it more exactly."""
+        old = self.count[rows]
+        total = old + count
+        fresh = old == 0
+        # Of the total weight, W(old) * decay^count belongs to the history and W(count) to the newcomers.
+        newer = self.weight(count)
+        share = np.divide(newer, self.weight(total), out=np.zeros_like(newer), where=total > 0)
+        older = self.weight(old) if self.decay == 1.0 else self.weight(old) * np.exp(count * math.log(self.decay))
+        aged = self.m2[rows] if self.decay == 1.0 else self.m2[rows] * np.exp(count * math.log(self.decay))
+        self.mean[rows] = np.where(fresh, mean, self.mean[rows] + delta * share)
+        self.m2[rows] = np.where(fresh, m2, aged + m2 + delta * delta * (older * share))
+        self.count[rows] = total
