@@ -102,5 +102,11 @@ def compute_pgrpo_outcome_advantage(
 
         of_session = np.zeros(len(rewards))
         of_session[counted] = batch.result.advantages
-        advantages = torch.from_numpy(of_session[rows.last]).to(scores).unsqueeze(-1) * response_mask
+        per_row = torch.from_numpy(of_session[rows.last]).to(scores).unsqueeze(-1)
+        # A mask of another type is converted first: a multiply across types takes twice as long as both steps.
+        advantages = per_row * response_mask if response_mask.dtype == scores.dtype else _masked(per_row, response_mask)
     return advantages, advantages
+
+
+def _masked(per_row: Tensor, response_mask: Tensor) -> Tensor:
+    return response_mask.to(per_row.dtype).mul_(per_row)

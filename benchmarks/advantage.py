@@ -1,0 +1,109 @@
+"""What the estimator costs: `pgrpo` against verl's `grpo` and `grpo_vectorized`, and against the memory's own floor.
+
+    python benchmarks/advantage.py [--quick] [--json FILE]
+
+The floor is what no outcome estimator can do without: a sum over the tokens and one masked broadcast multiply. All are
+timed in turn, round after round, in one process; the figures are ratios of their best times, since a machine's speed
+drifts and its noise only ever adds. Batches are full-length float32 rewards and int64 masks, as verl's trainer has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from verl_pgrpo import GroupHistoryManager
+from verl_pgrpo.integration.estimator import batch_of_run, compute_pgrpo_outcome_advantage
+from verl_pgrpo.integration.rows import Rows
+
+RESPONSES_PER_PROMPT = 8
+GRPO_ROUNDS = 3  # verl's grpo loops over rows in Python; a few rounds tell enough
+
+
+def floor(rewards: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """A sum over the tokens and one masked broadcast multiply."""
+    return rewards.sum(dim=-1).unsqueeze(-1) * mask
+
+
+def case(batch: int, length: int, groups: int, rounds: int, seed: int) -> dict[str, float]:
+    """Best seconds of each contender on one batch of `batch` responses of `length` tokens, `groups` known groups."""
+    from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage, compute_grpo_vectorized_outcome_advantage
+
+    rng = np.random.default_rng(seed)
+    rewards = torch.zeros(batch, length)
+    rewards[:, -1] = torch.from_numpy(rng.standard_normal(batch).astype(np.float32))
+    mask = torch.ones(batch, length, dtype=torch.int64)
+    keys = [f"{row // RESPONSES_PER_PROMPT}_{row % RESPONSES_PER_PROMPT}_0" for row in range(batch)]
+    # A preference group belongs to the user, hence to the prompt.
+    of_prompt = rng.integers(0, groups, batch // RESPONSES_PER_PROMPT + 1)
+    labels = [f"preference-group-{of_prompt[row // RESPONSES_PER_PROMPT]}" for row in range(batch)]
+    history = GroupHistoryManager()
+    for start in range(0, groups, 10_000):
+        names = [f"preference-group-{i}" for i in range(start, min(start + 10_000, groups))]
+        history.observe(names, np.zeros(len(names)))
+    rows = Rows.of(keys, [{}] * batch, labels)
+
+    def pgrpo() -> None:
+        with batch_of_run(history, rows):
+            compute_pgrpo_outcome_advantage(rewards, mask, index=rows.uids)
+
+    contenders: dict[str, Callable[[], object]] = {
+        "floor": lambda: floor(rewards, mask),
+        "pgrpo": pgrpo,
+        "grpo_vectorized": lambda: compute_grpo_vectorized_outcome_advantage(rewards, mask, index=rows.uids),
+        "grpo": lambda: compute_grpo_outcome_advantage(rewards, mask, index=rows.uids),
+    }
+    best = dict.fromkeys(contenders, float("inf"))
+    for round_ in range(rounds + 1):  # the first warms up
+        for name, run in contenders.items():
+            if name == "grpo" and round_ > GRPO_ROUNDS:
+                continue
+            start_time = time.perf_counter()
+            run()
+            if round_:
+                best[name] = min(best[name], time.perf_counter() - start_time)
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="only the two sizes that have a target")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
+    args = parser.parse_args()
+    sizes = [(8192, 1024), (8192, 4096)] if args.quick else [(b, t) for t in (1024, 4096) for b in (1024, 8192, 32768)]
+    print(f"seed {args.seed}, {args.rounds} rounds, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")
+    print(f"{'batch':>6} {'tokens':>6} {'groups':>7} | {'pgrpo ms':>9} | {'x floor':>8} {'grpo / pgrpo':>13} {'grpo_vectorized / pgrpo':>24}")
+    table = []
+    for batch, length in sizes:
+        for groups in (1, 100, 10_000, 100_000):
+            best = case(batch, length, groups, args.rounds, args.seed)
+            row = {
+                "batch": batch,
+                "tokens": length,
+                "groups": groups,
+                "pgrpo_ms": 1e3 * best["pgrpo"],
+                "over_floor": best["pgrpo"] / best["floor"],
+                "grpo_over_pgrpo": best["grpo"] / best["pgrpo"],
+                "vectorized_over_pgrpo": best["grpo_vectorized"] / best["pgrpo"],
+            }
+            table.append(row)
+            print(
+                f"{batch:>6} {length:>6} {groups:>7} | {row['pgrpo_ms']:>9.1f} | {row['over_floor']:>8.2f} "
+                f"{row['grpo_over_pgrpo']:>13.1f} {row['vectorized_over_pgrpo']:>24.2f}",
+                flush=True,
+            )
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump(table, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
