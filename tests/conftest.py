@@ -1,0 +1,24 @@
+"""Shared by all tests: where things are, and verl's configuration composed as its command line composes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def compose():
+    """`compose("key=value", ...)`: the configuration of `main_ppo --config-dir recipes/_presets --config-name cpu`."""
+    import verl
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    def composed(*overrides: str, config_name: str = "cpu"):
+        search = f"hydra.searchpath=[file://{Path(verl.__file__).parent / 'trainer' / 'config'}]"
+        with initialize_config_dir(str(ROOT / "recipes" / "_presets"), version_base=None):
+            return hydra_compose(config_name, overrides=[search, "actor_rollout_ref.model.path=tiny", *overrides])
+
+    return composed
