@@ -150,7 +150,7 @@ def test_nothing_ignored_is_committed():
     assert not names & set(listed.split("\0")), "`make clean` and a fresh clone disagree about these"
 
 
-# ------------------------------------------------------------------------------------------------ arrows point down only
+# ----------------------------------------------------------------------------------------------- arrows point down only
 
 CORE = ["errors", "config", "moments", "labels", "advantage", "history", "history_file", "metrics"]
 """Bottom floor first: each may import those before it, at the top of the file."""

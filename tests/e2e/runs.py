@@ -1,0 +1,118 @@
+"""Real runs of verl on the CPU: data, a tiny model, the user's command, and what it left on the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+from verl_pgrpo import GroupHistoryManager, PGRPOConfig
+from verl_pgrpo.data import personas
+from verl_pgrpo.data.tiny_model import make_tiny_qwen3
+
+TIMEOUT = 600.0
+
+
+def prepare(folder: Path) -> None:
+    """Persona data and a tiny model of random weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, size in (("train", 256), ("val", 7)):
+        personas.make_split(split, size, noise=0.1).to_parquet(folder / f"{split}.parquet")
+    make_tiny_qwen3(folder / "model", personas.toy_vocabulary(), seed=0)
+
+
+def command(folder: Path, *overrides: str, mode: str = "sync") -> list[str]:
+    """A P-GRPO run on the CPU preset: 8 prompts x 2 sessions a step, through the launcher that cleans up."""
+    arguments = {
+        "algorithm.adv_estimator": "pgrpo",
+        "data.train_files": folder / "train.parquet",
+        "data.val_files": folder / "val.parquet",
+        "data.train_batch_size": 8,
+        "data.max_response_length": 8,
+        "actor_rollout_ref.model.path": folder / "model",
+        "actor_rollout_ref.actor.optim.lr": 1e-3,
+        "actor_rollout_ref.rollout.n": 2,
+        "actor_rollout_ref.rollout.agent.agent_loop_config_path": ROOT / "tests" / "e2e" / "agent.yaml",
+        "actor_rollout_ref.rollout.agent.default_agent_loop": "sometimes_two_outputs",
+        "reward.custom_reward_function.path": "pkg://verl_pgrpo.rewards.personas",
+        "trainer.v1.trainer_mode": mode,
+        "trainer.logger": "[console,file]",
+        "trainer.default_local_dir": folder / "checkpoints",
+        "trainer.rollout_data_dir": folder / "rollouts",
+        "trainer.save_freq": 2,
+    }
+    launcher = [sys.executable, "-m", "verl_pgrpo.platforms.run_cpu", "--timeout", str(TIMEOUT), "--"]
+    preset = ["--config-dir", str(ROOT / "recipes" / "_presets"), "--config-name", "cpu"]
+    return [*launcher, *preset, *(f"{key}={value}" for key, value in arguments.items()), *overrides]
+
+
+def start(folder: Path, name: str, *overrides: str, mode: str = "sync") -> subprocess.Popen[bytes]:
+    """Start a run; its output goes to `<name>.log`, its metrics to `<name>.jsonl`."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "VERL_FILE_LOGGER_PATH": str(folder / f"{name}.jsonl"),
+    }
+    with open(folder / f"{name}.log", "wb") as log:
+        return subprocess.Popen(
+            command(folder, *overrides, mode=mode), stdout=log, stderr=subprocess.STDOUT, env=environment
+        )
+
+
+def finish(run: subprocess.Popen[bytes], folder: Path, name: str) -> str:
+    """Wait for a run's good end; its log."""
+    try:
+        code = run.wait(timeout=TIMEOUT + 60)
+    finally:
+        if run.poll() is None:
+            run.terminate()
+            run.wait()
+    log = (folder / f"{name}.log").read_text(errors="replace")
+    assert code == 0, log[-6000:]
+    return log
+
+
+def metrics(folder: Path, name: str) -> dict[int, dict[str, float]]:
+    """A run's metrics by step, from verl's `file` logger."""
+    lines = (folder / f"{name}.jsonl").read_text().splitlines()
+    return {line["step"]: line["data"] for line in map(json.loads, lines)}
+
+
+def replay(history: GroupHistoryManager, folder: Path, steps: range) -> list[int]:
+    """Fold the rollout dumps of these steps into `history`, by rules written here anew; rows counted in each step.
+
+    Of each session (`uid_session` of the key) the output with the highest index counts; verl's padding rows have keys
+    that start with `pad`, and their rows have no token that is trained.
+    """
+    counts = []
+    for step in steps:
+        last: dict[tuple[str, str], tuple[int, str, float]] = {}
+        for line in (folder / "rollouts" / f"{step}.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            uid, session, index = row["uid"].rsplit("_", 2)
+            if uid.startswith("pad"):
+                continue
+            kept = last.get((uid, session))
+            if kept is None or int(index) > kept[0]:
+                last[uid, session] = (int(index), json.loads(row["gts"])["persona"], row["score"])
+        history.observe([group for _, group, _ in last.values()], [score for _, _, score in last.values()])
+        counts.append(len(last))
+    return counts
+
+
+def history_of(folder: Path, step: int, config: PGRPOConfig | None = None) -> GroupHistoryManager:
+    """The history of a checkpoint."""
+    path = folder / "checkpoints" / f"global_step_{step}" / "pgrpo_history.parquet"
+    return GroupHistoryManager.load(path, config, step=step)
+
+
+def assert_same(one: GroupHistoryManager, other: GroupHistoryManager) -> None:
+    """Two histories agree to the last bit, whatever the order of their groups."""
+    assert sorted(one.groups) == sorted(other.groups)
+    mine, theirs = one.statistics(one.groups), other.statistics(one.groups)
+    for name in ("count", "mean", "std"):
+        assert getattr(mine, name).tobytes() == getattr(theirs, name).tobytes()

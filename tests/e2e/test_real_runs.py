@@ -1,0 +1,96 @@
+"""What a user does: stock verl with one flag, real vLLM rollouts, on the CPU; killed, and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e import runs
+from verl_pgrpo import GroupHistoryManager
+
+pytestmark = pytest.mark.e2e
+
+
+def wait_for(path: Path, run, seconds: float = runs.TIMEOUT) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert run.poll() is None, f"the run ended before it wrote {path}"
+        assert time.monotonic() < deadline, f"{path} was not written in {seconds} s"
+        time.sleep(0.2)
+
+
+def test_sync_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
+    """Padding rows and sessions of two outputs are in every batch (8 prompts x 2 sessions: 24 rows, padded to 32)."""
+    runs.prepare(tmp_path)
+    run = runs.start(tmp_path, "first", "trainer.total_training_steps=40")
+    wait_for(tmp_path / "rollouts" / "3.jsonl", run)
+    os.kill(run.pid, signal.SIGKILL)  # the launcher dies; whatever it started must not survive it for long
+    run.wait()
+    tracker = tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt"
+    saved = int(tracker.read_text())
+    assert saved >= 2
+
+    rows = [json.loads(line) for line in (tmp_path / "rollouts" / "1.jsonl").read_text().splitlines()]
+    assert sum(row["uid"].startswith("pad") for row in rows) == 8
+    assert sum(row["uid"].endswith("_1_1") for row in rows) == 8
+
+    at_save = runs.history_of(tmp_path, saved)
+    afresh = GroupHistoryManager()
+    assert runs.replay(afresh, tmp_path, range(1, saved + 1)) == [16] * saved
+    runs.assert_same(at_save, afresh)
+    for step, values in runs.metrics(tmp_path, "first").items():
+        assert values["pgrpo/observed_total"] == 16 * step
+
+    end = saved + 3
+    log = runs.finish(runs.start(tmp_path, "second", f"trainer.total_training_steps={end}"), tmp_path, "second")
+    assert f"history so far: {16 * saved} rewards" in log
+    resumed = runs.metrics(tmp_path, "second")
+    assert sorted(resumed) == list(range(saved + 1, end + 1))
+    assert [resumed[step]["pgrpo/observed_total"] for step in sorted(resumed)] == [
+        16.0 * step for step in range(saved + 1, end + 1)
+    ]
+    # The resumed history went on exactly from the saved one; the same rollouts give the same bits.
+    continued = runs.history_of(tmp_path, saved)
+    runs.replay(continued, tmp_path, range(saved + 1, end + 1))
+    final = runs.history_of(tmp_path, end)
+    runs.assert_same(continued, final)
+    runs.replay(afresh, tmp_path, range(saved + 1, end + 1))
+    runs.assert_same(afresh, final)
+
+    last = resumed[end]
+    groups = [key.split("/")[1] for key in last if key.endswith("/count")]
+    assert sorted(groups) == sorted(final.groups)
+    for group, mean in zip(final.groups, final.statistics(final.groups).mean, strict=True):
+        assert last[f"pgrpo/{group}/mean"] == pytest.approx(mean)
+    assert {f"pgrpo/{g}/{m}" for g in groups for m in ("count", "mean", "std")} <= set(last)
+    assert {"pgrpo/worst_group/reward", "pgrpo/reward_gap", "pgrpo/cold_fraction"} <= set(last)
+    assert np.isfinite([value for key, value in last.items() if key.startswith("pgrpo/")]).all()
+
+    # A checkpoint whose history is damaged or gone stops the next run before it builds anything.
+    path = tmp_path / "checkpoints" / f"global_step_{end}" / "pgrpo_history.parquet"
+    path.unlink()
+    run = runs.start(tmp_path, "third", f"trainer.total_training_steps={end + 1}")
+    assert run.wait(timeout=runs.TIMEOUT) != 0
+    log = (tmp_path / "third.log").read_text(errors="replace")
+    assert "there is no reward history at" in log
+    assert "resume_without_history=true" in log
+    assert "model engine initialized" not in log
+
+
+def test_colocate_async_run(tmp_path):
+    runs.prepare(tmp_path)
+    name = "colocate"
+    runs.finish(
+        runs.start(tmp_path, name, "trainer.total_training_steps=4", mode="colocate_async"), tmp_path, name
+    )
+    afresh = GroupHistoryManager()
+    counts = runs.replay(afresh, tmp_path, range(1, 5))
+    runs.assert_same(afresh, runs.history_of(tmp_path, 4))
+    totals = [values["pgrpo/observed_total"] for _, values in sorted(runs.metrics(tmp_path, name).items())]
+    assert totals == np.cumsum(counts).tolist()
