@@ -79,8 +79,12 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
     args = parser.parse_args()
     sizes = [(8192, 1024), (8192, 4096)] if args.quick else [(b, t) for t in (1024, 4096) for b in (1024, 8192, 32768)]
-    print(f"seed {args.seed}, {args.rounds} rounds, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")
-    print(f"{'batch':>6} {'tokens':>6} {'groups':>7} | {'pgrpo ms':>9} | {'x floor':>8} {'grpo / pgrpo':>13} {'grpo_vectorized / pgrpo':>24}")
+    print(
+        f"seed {args.seed}, {args.rounds} rounds, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}"
+    )
+    print(
+        f"{'batch':>6} {'tokens':>6} {'groups':>7} | {'pgrpo ms':>9} | {'x floor':>8} {'grpo / pgrpo':>13} {'grpo_vectorized / pgrpo':>24}"
+    )
     table = []
     for batch, length in sizes:
         for groups in (1, 100, 10_000, 100_000):

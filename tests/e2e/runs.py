@@ -77,8 +77,8 @@ def finish(run: subprocess.Popen[bytes], folder: Path, name: str) -> str:
 
 
 def metrics(folder: Path, name: str) -> dict[int, dict[str, float]]:
-    """A run's metrics by step, from verl's `file` logger."""
-    lines = (folder / f"{name}.jsonl").read_text().splitlines()
+    """A run's metrics by step, from verl's `file` logger; a killed run's last line may be cut off."""
+    lines = (folder / f"{name}.jsonl").read_text().rpartition("\n")[0].splitlines()
     return {line["step"]: line["data"] for line in map(json.loads, lines)}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.e2e import runs
-from verl_pgrpo import GroupHistoryManager
+from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 
 pytestmark = pytest.mark.e2e
 
@@ -83,14 +83,15 @@ def test_sync_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
     assert "model engine initialized" not in log
 
 
-def test_colocate_async_run(tmp_path):
+def test_colocate_async_run_with_options(tmp_path):
     runs.prepare(tmp_path)
-    name = "colocate"
-    runs.finish(
-        runs.start(tmp_path, name, "trainer.total_training_steps=4", mode="colocate_async"), tmp_path, name
-    )
-    afresh = GroupHistoryManager()
+    config = PGRPOConfig(statistics="exponential", half_life=64)
+    options = ["+algorithm.pgrpo.statistics=exponential", "+algorithm.pgrpo.half_life=64"]
+    run = runs.start(tmp_path, "run", "trainer.total_training_steps=4", *options, mode="colocate_async")
+    log = runs.finish(run, tmp_path, "run")
+    assert "'half_life': 64.0" in log
+    afresh = GroupHistoryManager(config)
     counts = runs.replay(afresh, tmp_path, range(1, 5))
-    runs.assert_same(afresh, runs.history_of(tmp_path, 4))
-    totals = [values["pgrpo/observed_total"] for _, values in sorted(runs.metrics(tmp_path, name).items())]
+    runs.assert_same(afresh, runs.history_of(tmp_path, 4, config))
+    totals = [values["pgrpo/observed_total"] for _, values in sorted(runs.metrics(tmp_path, "run").items())]
     assert totals == np.cumsum(counts).tolist()
