@@ -1,6 +1,6 @@
 """A P-GRPO run whose history and advantages are compared bit for bit: any change of results shows.
 
-    python -m tests.golden     # rewrite the golden file, after a change that is meant to alter results
+python -m tests.golden     # rewrite the golden file, after a change that is meant to alter results
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ def _sqrt(value: Fraction) -> float:
 def exponential_moments(batches: list[list[float]], half_life: float) -> tuple[float, float, float]:
     """Total weight, mean and M2 of one group's batches, with the weight of every reward written out.
 
-    A reward's weight halves with every `half_life` later rewards of the group. The k rewards of one batch are of the same
-    age and share the weight that k rewards of the ages 0, 1, ..., k-1 have together.
+    A reward's weight halves with every `half_life` later rewards of the group. The k rewards of one batch are of the
+    same age and share the weight that k rewards of the ages 0, 1, ..., k-1 have together.
     """
     decay = 0.5 ** (1.0 / half_life)
     weighted: list[tuple[float, float]] = []

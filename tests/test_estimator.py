@@ -47,7 +47,7 @@ def test_advantages_are_those_of_the_reference_on_every_unmasked_token():
     expected = torch.tensor(reference.advantages([(groups, rewards)])[0])
     torch.testing.assert_close(advantages, (expected.unsqueeze(-1) * mask).float(), rtol=1e-5, atol=1e-6)
     assert history.total_count == 6
-    np.testing.assert_allclose(batch.rewards, rewards)
+    np.testing.assert_allclose(batch.outcome[1], rewards)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool])
@@ -87,7 +87,11 @@ def test_a_session_counts_once_and_all_its_outputs_get_its_advantage():
     assert history.total_count == 3
     expected = reference.advantages([(["a"] * 3, [3.0, 1.0, 5.0])])[0]
     torch.testing.assert_close(
-        advantages[:, 0], torch.tensor([expected[i] for i in (0, 1, 0, 2, 0, 2)]), rtol=1e-5, atol=1e-5, check_dtype=False
+        advantages[:, 0],
+        torch.tensor([expected[i] for i in (0, 1, 0, 2, 0, 2)]),
+        rtol=1e-5,
+        atol=1e-5,
+        check_dtype=False,
     )
 
 
@@ -120,7 +124,15 @@ def test_missing_and_odd_groups():
 
 
 def test_labels_and_nested_columns():
-    assert [group_label(v) for v in ("x", 7, np.int64(7), None, float("nan"), "", True)] == ["x", "7", "7", None, None, None, True]
+    assert [group_label(v) for v in ("x", 7, np.int64(7), None, float("nan"), "", True)] == [
+        "x",
+        "7",
+        "7",
+        None,
+        None,
+        None,
+        True,
+    ]
     assert nested_value({"user": {"segment": "s"}}, ["user", "segment"], "extra_info.user.segment") == "s"
     assert nested_value({"user": None}, ["user", "segment"], "k") is None
     assert nested_value({}, ["user"], "k") is None
@@ -140,7 +152,9 @@ def test_rows_in_another_order_are_refused():
             pytest.raises(UnsupportedVerlError, match="wrong responses"),
             batch_of_run(history, rows),
         ):
-            compute_pgrpo_outcome_advantage(torch.zeros(size, 1), torch.ones(size, 1), index=np.array(uids, dtype=object))
+            compute_pgrpo_outcome_advantage(
+                torch.zeros(size, 1), torch.ones(size, 1), index=np.array(uids, dtype=object)
+            )
     assert history.total_count == 0
     with pytest.raises(UnsupportedVerlError, match="without calling"), batch_of_run(history, rows):
         pass

@@ -281,7 +281,7 @@ def test_memory_per_group():
 
 
 def test_a_batch_costs_its_own_size():
-    """The best of many times of one batch, at 2,000 and at 500,000 known groups: a scan would show as a factor of 250."""
+    """Best time of one batch, at 2,000 and at 500,000 known groups; a scan would take 250 times longer."""
 
     def best_time(known: int) -> float:
         history = GroupHistoryManager()

@@ -68,7 +68,11 @@ def verl_root() -> Path:
 @pytest.mark.slow
 def test_other_estimators_are_bit_identical_with_and_without_the_plugin():
     lines = [
-        [line for line in python("-c", FINGERPRINT, VERL_USE_EXTERNAL_PLUGINS=policy).stdout.splitlines() if " " in line]
+        [
+            line
+            for line in python("-c", FINGERPRINT, VERL_USE_EXTERNAL_PLUGINS=policy).stdout.splitlines()
+            if " " in line
+        ]
         for policy in ("none", "auto")
     ]
     assert lines[0] == lines[1]
@@ -87,7 +91,8 @@ def test_import_of_verl_gets_less_than_five_percent_slower():
 
 
 def test_nothing_heavy_is_imported_before_verl_needs_it():
-    code = "import sys, verl_pgrpo.integration.plugin; print([m for m in ('torch', 'verl', 'ray', 'pyarrow') if m in sys.modules])"
+    heavy = ("torch", "verl", "ray", "pyarrow")
+    code = f"import sys, verl_pgrpo.integration.plugin; print([m for m in {heavy} if m in sys.modules])"
     assert python("-c", code).stdout.strip() == "[]"
 
 
@@ -115,7 +120,11 @@ def test_every_trainer_of_the_registry_is_hooked_and_stays_verls_own_for_other_e
         (["+algorithm.pgrpo.statistic=exponential"], ConfigError, "did you mean statistics"),
         (["+algorithm.pgrpo.cold_start.min=3"], ConfigError, "did you mean cold_start.min_count"),
         (["+algorithm.pgrpo.half_life=3"], ConfigError, "no effect"),
-        (["algorithm.filter_groups.enable=True", "algorithm.filter_groups.metric=acc"], ConfigError, "all earn the same"),
+        (
+            ["algorithm.filter_groups.enable=True", "algorithm.filter_groups.metric=acc"],
+            ConfigError,
+            "all earn the same",
+        ),
         (["trainer.use_v1=False"], UnsupportedVerlError, "trainer.use_v1=True"),
     ],
 )
@@ -130,8 +139,15 @@ def test_wrong_runs_stop_before_anything_starts(compose, overrides, error, messa
 def test_good_runs_and_other_estimators_pass(compose):
     from verl.utils.config import validate_config
 
-    good = ["+algorithm.pgrpo.statistics=exponential", "+algorithm.pgrpo.half_life=512", "+algorithm.pgrpo.epsilon=1e-5"]
-    for overrides in (["algorithm.adv_estimator=pgrpo", *good], ["algorithm.adv_estimator=grpo", "trainer.use_v1=False"]):
+    good = [
+        "+algorithm.pgrpo.statistics=exponential",
+        "+algorithm.pgrpo.half_life=512",
+        "+algorithm.pgrpo.epsilon=1e-5",
+    ]
+    for overrides in (
+        ["algorithm.adv_estimator=pgrpo", *good],
+        ["algorithm.adv_estimator=grpo", "trainer.use_v1=False"],
+    ):
         validate_config(config=compose(*overrides), use_reference_policy=False, use_critic=False)
 
 

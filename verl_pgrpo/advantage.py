@@ -44,8 +44,8 @@ def grpo_relation(
 ) -> tuple[Tensor, Tensor]:
     """Scale and shift of Corollary 3.1: A_pgrpo = scale * A_grpo + shift.
 
-    With mu_G and sigma_G of the generation group (the responses of one prompt) as verl's `grpo` takes them, that is with
-    Bessel's correction, with epsilon beside sigma_G, and 0 and 1 for a prompt with a single response:
+    With mu_G and sigma_G of the generation group (the responses of one prompt) as verl's `grpo` takes them, that is
+    with Bessel's correction, with epsilon beside sigma_G, and 0 and 1 for a prompt with a single response:
 
         scale = (sigma_G + epsilon) / (sigma_p + epsilon),   shift = (mu_G - mu_p) / (sigma_p + epsilon)
 

@@ -135,9 +135,7 @@ def _build(cls: type, options: Any, prefix: str) -> Any:
     for key in options:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-            raise ConfigError(
-                f"unknown option {prefix}{key}; did you mean {prefix}{near}? Known: {', '.join(known)}"
-            )
+            raise ConfigError(f"unknown option {prefix}{key}; did you mean {prefix}{near}? Known: {', '.join(known)}")
     return cls(**options)
 
 

@@ -37,8 +37,8 @@ class AdvantageResult:
 
     `advantages = (reward - mean) / (std + epsilon)`, unscaled where std is 0. `mean` and `std` are the ones that were
     used, cold start included; `count` is the number of rewards of the row's own group behind them. `scale` and `shift`
-    are the terms of Corollary 3.1, None without generation groups. `cold`: the group's own history was not enough
-    (no spread, fewer rewards than `min_count`, or fewer than the prior's pseudo-observations). `skipped`: the reward was
+    are the terms of Corollary 3.1, None without generation groups. `cold`: the group's own history was not enough (no
+    spread, fewer rewards than `min_count`, or fewer than the prior's pseudo-observations). `skipped`: the reward was
     not finite, the advantage is 0 and the history was left alone.
     """
 
@@ -130,16 +130,17 @@ class GroupHistoryManager:
             used, pool = self._moments.take(rows), self._pool
         mean, std, cold = self._normaliser(used, pool)
 
-        options = {"epsilon": self.config.epsilon, "norm_by_std": self.config.norm_adv_by_std_in_grpo}
+        epsilon, norm = self.config.epsilon, self.config.norm_adv_by_std_in_grpo
         scores = np.where(finite, values, mean)  # a skipped row: advantage 0
         t_scores, t_mean, t_std = (torch.from_numpy(a) for a in (scores, mean, std))
         scale = shift = None
         if index is not None:
             scale, shift = (
-                t.numpy() for t in grpo_relation(t_scores, torch.from_numpy(_numbered(index)), t_mean, t_std, **options)
+                t.numpy()
+                for t in grpo_relation(t_scores, torch.from_numpy(_numbered(index)), t_mean, t_std, epsilon, norm)
             )
         return AdvantageResult(
-            advantages=personalized_advantage(t_scores, t_mean, t_std, **options).numpy(),
+            advantages=personalized_advantage(t_scores, t_mean, t_std, epsilon, norm).numpy(),
             mean=mean,
             std=std,
             count=used.count.astype(np.float64),
@@ -226,8 +227,8 @@ class GroupHistoryManager:
         if missing and self.config.missing_group is None:
             raise MissingGroupError(
                 f"{len(missing)} of {len(labels)} rows have no preference group (first: row {missing[0]}"
-                f"{_where(missing[0], index)}). Fill '{self.config.group_key}' in the data, or set missing_group to the "
-                "name of a group for such rows."
+                f"{_where(missing[0], index)}). Fill '{self.config.group_key}' in the data, or set missing_group "
+                "to the name of a group for such rows."
             )
         for row in missing:
             labels[row] = self.config.missing_group  # type: ignore[call-overload]

@@ -1,8 +1,8 @@
 """The history on disk: Parquet that pandas can read, checked to the last byte, replaced atomically.
 
 One row per preference group with the columns `group, count, mean, m2`. The file's key-value metadata holds one JSON
-object under the key `verl_pgrpo`: schema version, checksum, step, the config fingerprint with the options behind it, and
-the statistics of all groups together (as exact hexadecimal floats).
+object under the key `verl_pgrpo`: schema version, checksum, step, the config fingerprint with the options behind it,
+and the statistics of all groups together (as exact hexadecimal floats).
 
 The checksum is the SHA-256 of the whole file with its own 64 digits set to zero, so that it covers the Parquet
 structure as well; no parser sees a file before it has passed. It finds damage, it does not prove who wrote the file.
@@ -18,8 +18,6 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import (
@@ -124,7 +122,9 @@ def read_history(
     except (pa.ArrowException, KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, HistoryFileError):
             raise
-        raise HistoryFileAltered(f"{path} is not a reward history that this package wrote: {error}. {_REMEDY}") from error
+        raise HistoryFileAltered(
+            f"{path} is not a reward history that this package wrote: {error}. {_REMEDY}"
+        ) from error
 
 
 def _header(history: GroupHistoryManager, step: int) -> bytes:
@@ -198,10 +198,14 @@ def _check_bytes(content: bytes, path: Path) -> None:
 
 def _check_header(header: dict[str, Any], path: Path, config: PGRPOConfig, step: int | None) -> None:
     if step is not None and header["step"] != step:
-        raise HistoryFileWrongStep(f"{path} is the reward history of step {header['step']}, not of step {step}. {_REMEDY}")
+        raise HistoryFileWrongStep(
+            f"{path} is the reward history of step {header['step']}, not of step {step}. {_REMEDY}"
+        )
     if header["fingerprint"] != config.fingerprint():
         now, then = config.history_options(), header["options"]
-        changed = ", ".join(f"{key} (saved {then.get(key)!r}, now {now[key]!r})" for key in now if then.get(key) != now[key])
+        changed = ", ".join(
+            f"{key} (saved {then.get(key)!r}, now {now[key]!r})" for key in now if then.get(key) != now[key]
+        )
         raise HistoryFileOtherConfig(
             f"{path} was kept under other options: {changed or 'fingerprint differs'}. Set them back, or: {_REMEDY}"
         )

@@ -7,7 +7,7 @@ size. A hash only finds the candidate; the text decides, so two labels never sha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -49,7 +49,7 @@ class LabelIndex:
         """Bytes of the labels' UTF-8."""
         return len(self._text)
 
-    def __iter__(self) -> Iterable[str]:
+    def __iter__(self) -> Iterator[str]:
         start = 0
         for end in self._ends[: self._size].tolist():
             yield self._text[start:end].decode()
@@ -112,8 +112,8 @@ class LabelIndex:
 
     def _probe(self, labels: list[str], encoded: list[bytes]) -> tuple[Integers, NDArray[np.uint32]]:
         """Number (-1 if unknown) and hash of distinct labels."""
-        hashes = np.fromiter(map(hash, labels), dtype=np.int64, count=len(labels)).view(np.uint64)
-        hashes = (hashes ^ (hashes >> np.uint64(32))).astype(np.uint32)
+        wide = np.fromiter(map(hash, labels), dtype=np.int64, count=len(labels)).view(np.uint64)
+        hashes: NDArray[np.uint32] = (wide ^ (wide >> np.uint64(32))).astype(np.uint32)
         numbers = np.full(len(labels), _EMPTY, dtype=np.int64)
         mask = len(self._table) - 1
         pending = np.arange(len(labels))

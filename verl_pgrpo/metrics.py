@@ -60,8 +60,7 @@ class StepMetrics:
         if self._history.config.nonfinite == "skip":
             metrics["pgrpo/nonfinite_skipped"] = float(self._skipped)
         present = {group: place for place, group in enumerate(dict.fromkeys(self._groups))}
-        means = np.empty((len(_PER_ROW), 0))
-        size = np.empty(0)
+        means, size = np.empty((len(_PER_ROW), 0)), np.empty(0, dtype=np.int64)
         if present:
             rows = np.concatenate(self._rows, axis=1)
             place = np.fromiter(map(present.__getitem__, self._groups), dtype=np.int64, count=len(self._groups))
@@ -74,7 +73,9 @@ class StepMetrics:
         self._groups, self._rows, self._skipped = [], [], 0
         return metrics
 
-    def _add_named(self, metrics: dict[str, float], present: dict[str, int], means: np.ndarray, size: np.ndarray) -> None:
+    def _add_named(
+        self, metrics: dict[str, float], present: dict[str, int], means: np.ndarray, size: np.ndarray
+    ) -> None:
         candidates = list(dict.fromkeys([*self._named, *present]))
         statistics = self._history.statistics(candidates)
         order = np.argsort(-statistics.count, kind="stable")[: self._history.config.max_logged_groups].tolist()

@@ -14,7 +14,14 @@ from verl_pgrpo.history import GroupHistoryManager
 from verl_pgrpo.integration.estimator import NAME
 from verl_pgrpo.integration.rows import group_label, nested_value
 
-__all__ = ["HISTORY_FILE", "check_config", "dataset_groups", "is_personalized", "restored_history", "resumed_checkpoint"]
+__all__ = [
+    "HISTORY_FILE",
+    "check_config",
+    "dataset_groups",
+    "is_personalized",
+    "restored_history",
+    "resumed_checkpoint",
+]
 
 HISTORY_FILE = "pgrpo_history.parquet"
 
@@ -78,7 +85,7 @@ def dataset_groups(dataset: Any, options: PGRPOConfig) -> dict[str, int] | None:
     Raises:
         MissingGroupError: the group column is missing, or empty in some rows, and no `missing_group` is set.
     """
-    table = getattr(dataset, "dataframe", None)
+    table: Any = getattr(dataset, "dataframe", None)
     if not hasattr(table, "select_columns") or not hasattr(table, "column_names"):
         return None
     column, *path = options.group_key.split(".")

@@ -32,10 +32,8 @@ class BatchOfRun:
 
     history: GroupHistoryManager
     rows: Rows
-    # Of the rows that counted, filled in by the estimator:
-    groups: list[str] | None = None
-    rewards: np.ndarray | None = None
-    result: AdvantageResult | None = None
+    # Of the rows that counted: preference groups, rewards, and what they were given. Filled in by the estimator.
+    outcome: tuple[list[str], np.ndarray, AdvantageResult] | None = None
 
 
 _current: ContextVar[BatchOfRun | None] = ContextVar("pgrpo_batch", default=None)
@@ -48,7 +46,7 @@ def batch_of_run(history: GroupHistoryManager, rows: Rows) -> Iterator[BatchOfRu
     token = _current.set(batch)
     try:
         yield batch
-        if batch.result is None:
+        if batch.outcome is None:
             raise UnsupportedVerlError("verl's advantage step ended without calling the estimator 'pgrpo'")
     finally:
         _current.reset(token)
@@ -94,19 +92,15 @@ def compute_pgrpo_outcome_advantage(
         scores = token_level_rewards.sum(dim=-1)
         rewards = scores.cpu().numpy().astype(np.float64)
         counted = np.flatnonzero(rows.counted(response_mask))
-        batch.rewards = rewards[counted]
-        uids = rows.uids[counted]
-        config_ = batch.history.config
-        batch.groups = [rows.groups[row] or config_.missing_group for row in counted.tolist()]
-        batch.result = batch.history.advantages(batch.groups, batch.rewards, index=uids)
+        groups = rows.labels(counted, batch.history.config.missing_group)
+        result = batch.history.advantages(groups, rewards[counted], index=rows.uids[counted].tolist())
+        batch.outcome = groups, rewards[counted], result
 
         of_session = np.zeros(len(rewards))
-        of_session[counted] = batch.result.advantages
+        of_session[counted] = result.advantages
         per_row = torch.from_numpy(of_session[rows.last]).to(scores).unsqueeze(-1)
-        # A mask of another type is converted first: a multiply across types takes twice as long as both steps.
-        advantages = per_row * response_mask if response_mask.dtype == scores.dtype else _masked(per_row, response_mask)
+        if response_mask.dtype == scores.dtype:
+            advantages = per_row * response_mask
+        else:  # a multiply across types takes twice as long as converting first
+            advantages = response_mask.to(scores.dtype).mul_(per_row)
     return advantages, advantages
-
-
-def _masked(per_row: Tensor, response_mask: Tensor) -> Tensor:
-    return response_mask.to(per_row.dtype).mul_(per_row)

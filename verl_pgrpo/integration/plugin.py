@@ -33,7 +33,7 @@ def _personalize_trainers(_: ModuleType) -> None:
         _failure = error
 
 
-def _check_before_launch(config_module: ModuleType) -> None:
+def _check_before_launch(config_module: Any) -> None:
     """Wrap verl's `validate_config`, which the launcher calls before it starts anything."""
     import wrapt
 

@@ -53,6 +53,10 @@ class Rows:
             last=np.fromiter((final[uid, session][1] for uid, session, _ in parts), np.int64, count=len(keys)),
         )
 
+    def labels(self, rows: NDArray[np.int64], missing: str | None) -> list[Any]:
+        """Preference groups of these rows, `missing` in the place of None."""
+        return [self.groups[row] or missing for row in rows.tolist()]
+
     def counted(self, response_mask: Tensor) -> NDArray[np.bool_]:
         """(N,) bool: the rows that enter the history, once each. `response_mask`: (N, T)."""
         speaks = self.last == np.arange(len(self.last))

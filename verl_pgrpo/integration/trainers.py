@@ -65,7 +65,8 @@ class PersonalizedTrainer:
         rows = Rows.of(batch.keys, batch.tags, preference_groups(batch, self._pgrpo_options))
         with batch_of_run(self.pgrpo_history, rows) as run:
             batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
-        self._pgrpo_metrics.add(run.groups, run.rewards, run.result)
+        assert run.outcome is not None  # batch_of_run has seen to it
+        self._pgrpo_metrics.add(*run.outcome)
         return batch
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> KVBatchMeta:

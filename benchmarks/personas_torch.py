@@ -1,0 +1,221 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The quickstart's task without verl: which estimator serves the personas, over many seeds, in minutes.
+
+    python benchmarks/personas_torch.py --seeds 5 --jobs 2
+    python benchmarks/personas_torch.py --n 2 4 8 --noise 0 0.5 --estimators grpo pgrpo --seeds 5
+
+The same data, reward, model and tokenizer as the quickstart, and verl's default actor (AdamW, gradient norm 1,
+token-mean loss, one on-policy update a step, no KL), but a plain PyTorch loop: 0.2 s a step instead of 3. Left out:
+vLLM, PPO's clipping (on-policy the ratio is 1), several updates a batch. Every setting has the same responses a step,
+so a larger n means fewer prompts.
+
+Estimators: `grpo`; `pgrpo` (full history, the paper's); `pgrpo_exp` (exponential history); and two controls that say
+*which part* of P-GRPO helps: `one_history` (P-GRPO with one history for all users) and `rloo` (each response against
+the mean of its prompt's others, no history, no scale). Utility is the mean over the last fifth of training of what each
+persona got; `mean` weighs personas equally, `worst` is the persona with least. Intervals are Student-t 95 % over seeds;
+differences to grpo are paired by seed (same model, same prompts, same noise).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, Qwen3ForCausalLM
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from verl_pgrpo import GroupHistoryManager, PGRPOConfig
+from verl_pgrpo.data.personas import make_split, toy_vocabulary
+from verl_pgrpo.data.tastes import PERSONAS
+from verl_pgrpo.data.tiny_model import make_tiny_qwen3
+from verl_pgrpo.rewards.personas import compute_score
+
+ESTIMATORS = ("grpo", "pgrpo", "pgrpo_exp", "one_history", "rloo")
+T_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)  # by df - 1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run: `responses` a step, `n` of them per prompt, of up to `words` tokens; the data's `noise` and `mood`."""
+
+    estimator: str
+    seed: int
+    n: int
+    noise: float
+    mood: float
+    responses: int
+    steps: int
+    lr: float
+    words: int
+    half_life: float
+
+
+def train(setting: Setting) -> list[list[float]]:
+    """Mean utility of every persona (columns, NaN if it had no prompt) at every step (rows)."""
+    set_verbosity_error()
+    disable_progress_bar()
+    torch.set_num_threads(1)
+    torch.manual_seed(setting.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        make_tiny_qwen3(folder, toy_vocabulary(), setting.seed)
+        model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=setting.lr, weight_decay=0.01)
+    advantages = _estimator(setting)
+
+    prompts_a_step = setting.responses // setting.n
+    rows = make_split(
+        "train", prompts_a_step * setting.steps, seed=setting.seed, noise=setting.noise, mood=setting.mood
+    ).to_dict("records")
+    curve = []
+    for step in range(setting.steps):
+        batch = rows[step * prompts_a_step : (step + 1) * prompts_a_step]
+        batch = [row for row in batch for _ in range(setting.n)]
+        chats = [
+            tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True) for row in batch
+        ]
+        prompts = torch.tensor(tokenizer(chats)["input_ids"])
+        answers, mask = _sample(model, prompts, setting.words, tokenizer.eos_token_id)
+        texts = [
+            tokenizer.decode(ids[keep], skip_special_tokens=True)
+            for ids, keep in zip(answers, mask.bool(), strict=True)
+        ]
+        scores = [
+            compute_score(r["data_source"], text, r["reward_model"]["ground_truth"])
+            for r, text in zip(batch, texts, strict=True)
+        ]
+        groups = [row["preference_group"] for row in batch]
+        rewards = np.array([s["score"] for s in scores])
+        advantage = torch.as_tensor(advantages(groups, rewards), dtype=torch.float32)[:, None]
+
+        logits = model(torch.cat([prompts, answers], 1)).logits[:, prompts.shape[1] - 1 : -1]
+        log_probs = logits.log_softmax(-1).gather(-1, answers[..., None])[..., 0]
+        loss = -(advantage * log_probs * mask).sum() / mask.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+        got = {p.name: [s["utility"] for s, g in zip(scores, groups, strict=True) if g == p.name] for p in PERSONAS}
+        curve.append([float(np.mean(u)) if u else float("nan") for u in got.values()])
+    return curve
+
+
+@torch.no_grad()
+def _sample(model: Qwen3ForCausalLM, prompts: torch.Tensor, words: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Answers (N, words) at temperature 1 and their mask, the end token included, as vLLM returns them."""
+    tokens, cache, answers = prompts, None, []
+    for _ in range(words):
+        out = model(tokens, past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        tokens = torch.multinomial(out.logits[:, -1].softmax(-1), 1)
+        answers.append(tokens)
+    ids = torch.cat(answers, 1)
+    ended_before = ((ids == end).cumsum(1) - (ids == end).long()) > 0
+    return ids, (~ended_before).float()
+
+
+def _estimator(setting: Setting):
+    """A function of (preference groups, rewards) to advantages, one per response; rows of a prompt are neighbours."""
+
+    def by_prompt(groups: list[str], rewards: np.ndarray) -> np.ndarray:
+        r = rewards.reshape(-1, setting.n)
+        centred = r - r.mean(1, keepdims=True)
+        if setting.estimator == "rloo":
+            return (centred * setting.n / (setting.n - 1)).ravel()
+        return (centred / (r.std(1, ddof=1, keepdims=True) + 1e-6)).ravel()
+
+    if setting.estimator in ("grpo", "rloo"):
+        return by_prompt
+    exponential = setting.estimator == "pgrpo_exp"
+    options = {"statistics": "exponential", "half_life": setting.half_life} if exponential else {}
+    history = GroupHistoryManager(PGRPOConfig(**options))
+    if setting.estimator == "one_history":
+        return lambda groups, rewards: history.advantages(["all"] * len(groups), rewards).advantages
+    return lambda groups, rewards: history.advantages(groups, rewards).advantages
+
+
+def end_utility(curve: list[list[float]]) -> np.ndarray:
+    """Per persona, mean over the last fifth of the steps."""
+    return np.nanmean(np.array(curve)[-max(1, len(curve) // 5) :], axis=0)
+
+
+def interval(values: list[float]) -> str:
+    """Mean and half-width of its Student-t 95 % interval."""
+    if len(values) < 2:
+        return f"{values[0]:5.2f}      "
+    half = T_975[min(len(values) - 2, len(T_975) - 1)] * statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.mean(values):5.2f} ±{half:.2f}"
+
+
+def report(results: dict[Setting, list[list[float]]], estimators: list[str], seeds: int) -> None:
+    """The table: one block a setting, one line an estimator."""
+    print(f"{'n':>3} {'noise':>5} {'mood':>5} {'lr':>7} {'steps':>5} {'resp.':>5}  {'estimator':<12}", end="")
+    print(f"{'mean':>8}{'worst':>12}{'mean - grpo':>18}{'worst - grpo':>14}  better on (mean, worst)")
+    blocks = dict.fromkeys((s.n, s.noise, s.mood, s.lr, s.steps, s.responses) for s in results)
+    for block in blocks:
+        ends = {}
+        for s, curve in results.items():
+            if (s.n, s.noise, s.mood, s.lr, s.steps, s.responses) == block:
+                utility = end_utility(curve)
+                ends[s.estimator, s.seed] = (float(utility.mean()), float(utility.min()))
+        for name in estimators:
+            mean, worst = ([ends[name, seed][k] for seed in range(seeds)] for k in (0, 1))
+            line = f"{block[0]:>3} {block[1]:>5} {block[2]:>5} {block[3]:>7} {block[4]:>5} {block[5]:>5}  {name:<12}"
+            line += f"{interval(mean):>12}{interval(worst):>12}"
+            if name != "grpo" and "grpo" in estimators:
+                gain = [[ends[name, seed][k] - ends["grpo", seed][k] for seed in range(seeds)] for k in (0, 1)]
+                wins = [sum(g > 0 for g in values) for values in gain]
+                line += f"{interval(gain[0]):>15}{interval(gain[1]):>13}  {wins[0]}/{seeds}, {wins[1]}/{seeds}"
+            print(line, flush=True)
+
+
+def main() -> None:
+    """Command line: every combination of the lists, every seed; one table."""
+    parser = argparse.ArgumentParser(description="GRPO and P-GRPO on the persona task, without verl.")
+    parser.add_argument("--estimators", nargs="+", choices=ESTIMATORS, default=["grpo", "pgrpo", "pgrpo_exp"])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--n", nargs="+", type=int, default=[2], help="responses per prompt")
+    parser.add_argument("--noise", nargs="+", type=float, default=[0.5], help="std, in units of the persona's scale")
+    parser.add_argument("--mood", nargs="+", type=float, default=[0.0], help="std, shared by a prompt's responses")
+    parser.add_argument("--lr", nargs="+", type=float, default=[1e-3])
+    parser.add_argument("--responses", type=int, default=64, help="a step, over all prompts")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--words", type=int, default=12, help="longest answer, in tokens")
+    parser.add_argument("--half-life", type=float, default=128.0, help="of pgrpo_exp, in rewards of a preference group")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--curves", help="also write every run's curve to this JSON-lines file")
+    args = parser.parse_args()
+
+    sizes = (args.responses, args.steps)
+    settings = [
+        Setting(estimator, seed, n, noise, mood, *sizes, lr, args.words, args.half_life)
+        for n, noise, mood, lr, estimator, seed in itertools.product(
+            args.n, args.noise, args.mood, args.lr, args.estimators, range(args.seeds)
+        )
+    ]
+    if any(args.responses % n for n in args.n):
+        parser.error(f"--responses {args.responses} must be divisible by every --n")
+    start = time.time()
+    with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        results = dict(zip(settings, pool.map(train, settings), strict=True))
+    report(results, args.estimators, args.seeds)
+    print(f"{len(settings)} runs, {time.time() - start:.0f} s")
+    if args.curves:
+        with open(args.curves, "w", encoding="utf-8") as file:
+            for setting, curve in results.items():
+                file.write(json.dumps({**asdict(setting), "utility": curve}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""`make quickstart`: stock verl on a CPU, once with `grpo` and once with `pgrpo`, and what each persona got.
+
+    N=2 NOISE=0.2 STEPS=100 SEED=0 python recipes/personas/quickstart.py
+
+Makes the persona data and a tiny Qwen3, runs `run_tiny_cpu.sh` for each estimator (same seed, data, model and
+settings), prints a table, draws `runs/quickstart/report.png`. What an earlier call has finished is reused.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from verl_pgrpo.data import personas
+from verl_pgrpo.data.tiny_model import make_tiny_qwen3
+from verl_pgrpo.report.curves import draw
+from verl_pgrpo.report.rollouts import read_run, table
+
+HERE = Path(__file__).resolve().parent
+OUT = HERE.parents[1] / "runs" / "quickstart"
+RESPONSES = 64  # a step; run_tiny_cpu.sh has the same
+ESTIMATORS = ("grpo", "pgrpo")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Responses per prompt, std of the rating noise (in units of a persona's scale), steps, seed."""
+
+    n: int
+    noise: float
+    steps: int
+    seed: int
+
+    @classmethod
+    def from_environment(cls) -> Setting:
+        def read(name: str, default: str, kind: type) -> float:
+            text = os.environ.get(name) or default
+            try:
+                return kind(text)
+            except ValueError:
+                sys.exit(f"quickstart: {name}={text!r} is not a number; leave it out for {default}")
+
+        setting = cls(
+            int(read("N", "2", int)),
+            read("NOISE", "0.2", float),
+            int(read("STEPS", "100", int)),
+            int(read("SEED", "0", int)),
+        )
+        if setting.n < 1 or RESPONSES % setting.n:
+            sys.exit(
+                f"quickstart: N={setting.n} does not divide the {RESPONSES} responses of a step; take 1, 2, 4, 8, ..."
+            )
+        if setting.noise < 0 or setting.steps < 1 or setting.seed < 0:
+            sys.exit("quickstart: NOISE and SEED must not be negative, STEPS must be at least 1")
+        return setting
+
+    @property
+    def folder(self) -> Path:
+        return OUT / f"n{self.n}-noise{self.noise:g}-steps{self.steps}-seed{self.seed}"
+
+
+def prepare(setting: Setting) -> Path:
+    """Data and model, made once for a setting."""
+    data = setting.folder / "data"
+    if not (data / "done").exists():
+        data.mkdir(parents=True, exist_ok=True)
+        size = max(1024, setting.steps * RESPONSES // setting.n)
+        for split, rows in (("train", size), ("val", 70)):
+            frame = personas.make_split(split, rows, seed=setting.seed, noise=setting.noise)
+            frame.to_parquet(data / f"{split}.parquet")
+        make_tiny_qwen3(data / "model", personas.toy_vocabulary(), seed=setting.seed)
+        (data / "done").touch()
+    return data
+
+
+def train(estimator: str, setting: Setting, data: Path) -> Path:
+    """One run, with a progress bar; its folder. A finished one is reused, an unfinished one starts again."""
+    folder = setting.folder / estimator
+    if (folder / "done").exists():
+        print(f"{estimator}: finished earlier, reused ({folder})")
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "rollouts").mkdir(parents=True)
+    environment = {
+        **os.environ,
+        "ESTIMATOR": estimator,
+        "DATA_DIR": str(data),
+        "RUN_DIR": str(folder),
+        "N": str(setting.n),
+        "STEPS": str(setting.steps),
+        "SEED": str(setting.seed),
+        "PYTHON": sys.executable,
+        "PYTHONUNBUFFERED": "1",
+    }
+    environment.pop("MODEL_PATH", None)
+    log = folder / "run.log"
+    with open(log, "wb") as output:
+        run = subprocess.Popen(
+            ["bash", str(HERE / "run_tiny_cpu.sh")],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a terminal's Ctrl-C comes to us, and we pass it on once
+        )
+    try:
+        watch(run, estimator, folder, setting.steps)
+    finally:
+        if run.poll() is None:
+            print("quickstart: ending the run ...", flush=True)
+            run.send_signal(signal.SIGTERM)
+            run.wait()
+    if run.returncode != 0:
+        tail = log.read_text(errors="replace")[-3000:]
+        sys.exit(f"{tail}\nquickstart: the {estimator} run failed (exit status {run.returncode}); its whole log: {log}")
+    (folder / "done").touch()
+    return folder
+
+
+def watch(run: subprocess.Popen[bytes], estimator: str, folder: Path, steps: int) -> None:
+    """Show the steps as verl dumps their rollouts; before the first one, that something is happening."""
+    every = 1.0 if sys.stderr.isatty() else 20.0  # seconds; in a log file each update is a line of its own
+    with tqdm(total=steps, desc=f"{estimator:>5}", unit="step", dynamic_ncols=True, mininterval=every) as bar:
+        running = True
+        while running:
+            try:
+                run.wait(timeout=every)
+                running = False
+            except subprocess.TimeoutExpired:
+                pass
+            bar.n = sum(1 for _ in folder.glob("rollouts/*.jsonl"))
+            bar.set_postfix_str("" if bar.n else "Ray, the model and vLLM are starting, 1 to 2 minutes")
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    setting = Setting.from_environment()
+    started = time.monotonic()
+    print(
+        f"Seven personas, stock verl with real vLLM on this CPU: {setting.steps} steps of {RESPONSES // setting.n} "
+        f"prompts x {setting.n} responses, rating noise {setting.noise:g}, seed {setting.seed}. Logs: {setting.folder}",
+        flush=True,
+    )
+    try:
+        data = prepare(setting)
+        runs = [read_run(name, train(name, setting, data) / "rollouts") for name in ESTIMATORS]
+    except KeyboardInterrupt:
+        sys.exit("\nquickstart: interrupted; nothing is left running. Call it again to go on.")
+    text = table(runs)
+    (setting.folder / "table.txt").write_text(text + "\n")
+    draw(runs, setting.folder / "report.png", note=f"seed {setting.seed}")
+    shutil.copy(setting.folder / "report.png", OUT / "report.png")
+    print(f"\nMean utility (what a persona wants, 0 to 1) of each fifth of training:\n\n{text}\n")
+    print(f"The picture: {OUT / 'report.png'}   ({(time.monotonic() - started) / 60:.1f} minutes)")
+    print("What it shows, and when not to use P-GRPO: recipes/personas/README.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+# Copyright 2026 the verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""A Qwen3 of 0.3 million parameters with a vocabulary of words, made from scratch: something to train on a CPU.
+
+    python -m verl_pgrpo.data.tiny_model --words-file words.txt --out runs/tiny --seed 0
+
+It is random and knows nothing: for watching reinforcement learning work, and for tests. The same words and seed give
+the same files on the same version of torch.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import PreTrainedTokenizerFast
+
+PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<|im_start|>", "<|im_end|>"
+NEWLINE = "\n"
+ROLES = ("system", "user", "assistant")
+
+# ChatML as Qwen's, without its tools and thinking. Blanks vanish in this tokenizer, newlines are tokens.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def make_tokenizer(words: Sequence[str]) -> "PreTrainedTokenizerFast":
+    """A tokenizer with one token for each word (split at blanks), in the order given, after the special tokens.
+
+    verl treats every Qwen model as one whose newline is one token and that has `<|im_end|>`, so those exist here.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    for word in words:
+        if not word or any(character.isspace() for character in word):
+            raise ValueError(f"A word of the vocabulary must be non-empty and without white space, not {word!r}.")
+    tokens = list(dict.fromkeys([PAD, UNKNOWN, START, END, NEWLINE, *ROLES, *words]))
+    tokenizer = Tokenizer(models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\n"), "isolated"),
+            pre_tokenizers.Split(Regex(r"[^\S\n]+"), "removed"),
+        ]
+    )
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (PAD, UNKNOWN, START, END)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=END, model_max_length=4096
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def make_tiny_qwen3(path: str | Path, words: Sequence[str], seed: int = 0) -> Path:
+    """Write a random tiny Qwen3 and its tokenizer to the folder `path` and return it.
+
+    Args:
+        path: folder to write to, as `save_pretrained` writes.
+        words: the vocabulary; duplicates are dropped. Special tokens, the newline and the roles come by themselves.
+        seed: of the weights. The caller's generators are left as they were.
+
+    Raises:
+        ValueError: a word is empty or contains white space.
+    """
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    path = Path(path)
+    tokenizer = make_tokenizer(words)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(config)
+        # HF zeroes the row of <pad>. A random policy samples <pad> like any other token, and where the training
+        # engine does not know it as padding (Megatron), a zero vector through RMSNorm makes the gradient explode.
+        with torch.no_grad():
+            model.get_input_embeddings().weight[tokenizer.pad_token_id].normal_(0.0, config.initializer_range)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make a tiny random Qwen3 with a vocabulary of words.")
+    parser.add_argument("--words-file", type=Path, required=True, help="text file; its words, split at white space")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the model and tokenizer to")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    words = arguments.words_file.read_text(encoding="utf-8").split()
+    path = make_tiny_qwen3(arguments.out, words, arguments.seed)
+    print(f"{path}: tiny Qwen3, {len(make_tokenizer(words))} tokens, seed {arguments.seed}")
+
+
+if __name__ == "__main__":
+    main()

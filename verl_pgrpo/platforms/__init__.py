@@ -1,0 +1,4 @@
+"""verl on machines that it was not made for. Nothing is imported here: every process that imports verl comes by."""
+
+RUN_ID = "VERL_PGRPO_RUN_ID"
+"""Environment variable that every process of one run inherits and no process of another run has."""
