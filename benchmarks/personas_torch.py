@@ -161,7 +161,7 @@ def interval(values: list[float]) -> str:
 def report(results: dict[Setting, list[list[float]]], estimators: list[str], seeds: int) -> None:
     """The table: one block a setting, one line an estimator."""
     print(f"{'n':>3} {'noise':>5} {'mood':>5} {'lr':>7} {'steps':>5} {'resp.':>5}  {'estimator':<12}", end="")
-    print(f"{'mean':>8}{'worst':>12}{'mean - grpo':>18}{'worst - grpo':>14}  better on (mean, worst)")
+    print(f"{'mean':>12}{'worst':>12}{'mean - grpo':>15}{'worst - grpo':>15}  better on (mean, worst)")
     blocks = dict.fromkeys((s.n, s.noise, s.mood, s.lr, s.steps, s.responses) for s in results)
     for block in blocks:
         ends = {}
@@ -176,7 +176,7 @@ def report(results: dict[Setting, list[list[float]]], estimators: list[str], see
             if name != "grpo" and "grpo" in estimators:
                 gain = [[ends[name, seed][k] - ends["grpo", seed][k] for seed in range(seeds)] for k in (0, 1)]
                 wins = [sum(g > 0 for g in values) for values in gain]
-                line += f"{interval(gain[0]):>15}{interval(gain[1]):>13}  {wins[0]}/{seeds}, {wins[1]}/{seeds}"
+                line += f"{interval(gain[0]):>15}{interval(gain[1]):>15}  {wins[0]}/{seeds}, {wins[1]}/{seeds}"
             print(line, flush=True)
 
 

@@ -18,6 +18,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -27,7 +28,7 @@ from verl_pgrpo.report.curves import draw
 from verl_pgrpo.report.rollouts import read_run, table
 
 HERE = Path(__file__).resolve().parent
-OUT = HERE.parents[1] / "runs" / "quickstart"
+OUT = Path(os.environ.get("RUNS") or HERE.parents[1] / "runs").resolve() / "quickstart"
 RESPONSES = 64  # a step; run_tiny_cpu.sh has the same
 ESTIMATORS = ("grpo", "pgrpo")
 
@@ -43,19 +44,14 @@ class Setting:
 
     @classmethod
     def from_environment(cls) -> Setting:
-        def read(name: str, default: str, kind: type) -> float:
-            text = os.environ.get(name) or default
+        def read(name: str, default: Any) -> Any:
+            text = os.environ.get(name)
             try:
-                return kind(text)
+                return type(default)(text) if text else default
             except ValueError:
                 sys.exit(f"quickstart: {name}={text!r} is not a number; leave it out for {default}")
 
-        setting = cls(
-            int(read("N", "2", int)),
-            read("NOISE", "0.2", float),
-            int(read("STEPS", "100", int)),
-            int(read("SEED", "0", int)),
-        )
+        setting = cls(n=read("N", 2), noise=read("NOISE", 0.2), steps=read("STEPS", 100), seed=read("SEED", 0))
         if setting.n < 1 or RESPONSES % setting.n:
             sys.exit(
                 f"quickstart: N={setting.n} does not divide the {RESPONSES} responses of a step; take 1, 2, 4, 8, ..."

@@ -84,6 +84,7 @@ def supervise(
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "cannot become the reaper of the run's processes (prctl)")
+    output = log.open("wb") if log is not None else None
     base = tempfile.gettempdir()
     tmp = Path(tempfile.mkdtemp(prefix="vp-", dir=base if len(base) <= _LONGEST_TMPDIR else "/tmp"))
     run_id = uuid.uuid4().hex[:12]
@@ -96,7 +97,6 @@ def supervise(
         "TMPDIR": str(tmp),
     }
     environment.pop("RAY_TMPDIR", None)  # would go before TMPDIR
-    output = log.open("wb") if log is not None else None
     segments: set[str] = set()
     child = None
     try:

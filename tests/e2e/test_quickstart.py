@@ -1,0 +1,92 @@
+"""`make quickstart`, small: what it prints and draws, that a second call reuses it, and that Ctrl-C leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.e2e
+COMMAND = [sys.executable, str(ROOT / "recipes" / "personas" / "quickstart.py")]
+
+
+def environment(folder, **values: str) -> dict[str, str]:
+    return {**os.environ, "RUNS": str(folder), "N": "4", "NOISE": "0", "STEPS": "3", **values}
+
+
+def left_over() -> set[str]:
+    """What verl, vLLM and Ray are known to leave on a machine."""
+    shared = {name for name in os.listdir("/dev/shm") if name.startswith(("psm_", "verl_weights_"))}
+    return shared | {name for name in os.listdir("/tmp") if name.startswith("rl-colocate-zmq")}
+
+
+def test_quickstart_trains_compares_and_is_reused(tmp_path):
+    before = left_over()
+    first = subprocess.run(
+        COMMAND, env=environment(tmp_path), capture_output=True, text=True, timeout=1200, check=False
+    )
+    assert first.returncode == 0, first.stderr[-3000:] + first.stdout[-3000:]
+    for word in (
+        "grpo",
+        "pgrpo",
+        "playful_electronic",
+        "mean over personas",
+        "worst persona",
+        "early",
+        "middle",
+        "end",
+    ):
+        assert word in first.stdout
+    picture = tmp_path / "quickstart" / "report.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 20_000
+    assert left_over() <= before
+
+    second = subprocess.run(COMMAND, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 0
+    assert second.stdout.count("finished earlier, reused") == 2
+    assert second.stdout.splitlines()[-12:-4] == first.stdout.splitlines()[-12:-4]
+
+
+def test_interrupt_leaves_nothing_running(tmp_path):
+    before = left_over()
+    run = subprocess.Popen(
+        COMMAND, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    seen: dict[int, psutil.Process] = {}
+    deadline = time.monotonic() + 300
+    while sum("ray::" in name for name in map(_command_line, seen.values())) < 3 and time.monotonic() < deadline:
+        seen.update((process.pid, process) for process in psutil.Process(run.pid).children(recursive=True))
+        assert run.poll() is None
+        time.sleep(1)
+    assert len(seen) > 5
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=90)
+    assert run.returncode != 0
+    assert "nothing is left running" in output
+    assert [process for process in seen.values() if process.is_running() and process.status() != "zombie"] == []
+    assert left_over() <= before
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"N": "3"}, "does not divide"), ({"N": "many"}, "not a number"), ({"NOISE": "-1"}, "must not be negative")],
+)
+def test_wrong_settings_are_named(tmp_path, values, message):
+    run = subprocess.run(COMMAND, env=environment(tmp_path, **values), capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert message in run.stderr
