@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """What the estimator costs: `pgrpo` against verl's `grpo` and `grpo_vectorized`, and against the memory's own floor.
 
     python benchmarks/advantage.py [--quick] [--json FILE]

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """Shared by all tests: where things are, and verl's configuration composed as its command line composes it."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """A P-GRPO run whose history and advantages are compared bit for bit: any change of results shows.
 
 python -m tests.golden     # rewrite the golden file, after a change that is meant to alter results

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """P-GRPO written a second, slower way, to test against: every reward is kept, and statistics are exact rationals."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """Options: each is checked once, and a mistake says what, where and what to do."""
 
 from __future__ import annotations

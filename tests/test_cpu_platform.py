@@ -1,4 +1,4 @@
-# Copyright 2026 the verl-pgrpo authors
+# Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 """verl on a CPU: inert unless asked for, loud where verl or vLLM changed, and gone when it is over."""
 

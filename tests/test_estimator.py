@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """The estimator inside verl's own advantage step: which rows count, and who gets which advantage."""
 
 from __future__ import annotations

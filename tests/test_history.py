@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """The manager and the method: every option, exactness, and what is refused."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """The history on disk: exact, atomic, and every kind of damage has a name."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """Running moments against exact rational arithmetic, at the places where such code usually breaks."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """The package as such: its metadata, its pins, what is in the repository, and who may import whom."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """The plugin in verl: there when asked for, inert otherwise, and loud when it cannot work."""
 
 from __future__ import annotations

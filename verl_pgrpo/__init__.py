@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """Personalized GRPO (P-GRPO, arXiv 2603.10009) for verl.
 
 Importing this package imports nothing else: verl loads the plugin in every process, most of which need none of it.

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """The method itself: scores and statistics to advantages (arXiv 2603.10009), and how they relate to GRPO's.
 
     A_i = (R_i - mu_p) / (sigma_p + epsilon)

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """Every option of P-GRPO, validated once, each with the reason of its default.
 
 The paper (arXiv 2603.10009) gives the formula and the running statistics; it does not give the update order, the

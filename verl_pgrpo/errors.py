@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """Every error that this package raises on purpose, so that a caller can name it."""
 
 __all__ = [

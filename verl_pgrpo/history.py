@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """Preference groups to reward statistics: the running history that P-GRPO normalises against."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """The history on disk: Parquet that pandas can read, checked to the last byte, replaced atomically.
 
 One row per preference group with the columns `group, count, mean, m2`. The file's key-value metadata holds one JSON

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """Labels to row numbers: an open-addressing hash table in numpy arrays.
 
 A `dict` of ten million labels holds ten million string and integer objects, some 130 bytes each beside the text. Here a

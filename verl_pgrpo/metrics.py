@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """What a training step reports about its preference groups, as the flat numbers that every logger takes."""
 
 from __future__ import annotations

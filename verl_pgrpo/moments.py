@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """Running count, mean and M2 (sum of squared deviations) of many groups, as arrays.
 
 Welford's recurrence, folded a batch at a time by the pairwise merge of Chan, Golub and LeVeque (1979):

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """An agent whose sessions have one output or two, as agents that compress their context do. Used by the real runs."""
 
 from __future__ import annotations

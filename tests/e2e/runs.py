@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """Real runs of verl on the CPU: data, a tiny model, the user's command, and what it left on the disk."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """`make quickstart`, small: what it prints and draws, that a second call reuses it, and that Ctrl-C leaves nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """What a user does: stock verl with one flag, real vLLM rollouts, on the CPU; killed, and resumed."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# Copyright 2026 the verl-pgrpo authors
+# Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 """A Qwen3 of 0.3 million parameters with a vocabulary of words, made from scratch: something to train on a CPU.
 

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """What can be known to be wrong with a run before anything expensive starts."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """Which verl this works with, found out before a run starts rather than in its middle."""
 
 from __future__ import annotations

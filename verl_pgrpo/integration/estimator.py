@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """The function in verl's registry of advantage estimators, under the name `pgrpo`.
 
 verl hands an estimator the rewards, the mask and the prompt of each row, but neither the row's preference group nor a

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """Entry point `pgrpo` of the group `verl.plugins`: verl imports this module in every process that imports verl.
 
 It imports nothing of verl itself. Each hook waits for the verl module that it concerns, so that processes which never

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """Of a verl batch: which rows count, which preference group each belongs to, and whose advantage it gets.
 
 A row's key is `{uid}_{session}_{index}` (verl/trainer/ppo/v1/agent_loop_tq.py): the prompt, which of its n responses,

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """verl's V1 trainers with a reward history: advantage, metrics, save and load.
 
 A subclass of each of verl's trainers takes its place in verl's registry, under the same name, so that a user's command

@@ -1,3 +1,5 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
 """verl on machines that it was not made for. Nothing is imported here: every process that imports verl comes by."""
 
 RUN_ID = "VERL_PGRPO_RUN_ID"

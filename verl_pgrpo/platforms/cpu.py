@@ -1,4 +1,4 @@
-# Copyright 2026 the verl-pgrpo authors
+# Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 """The verl platform `cpu`: stock verl, whole, on a machine without an accelerator.
 

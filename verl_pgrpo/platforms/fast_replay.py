@@ -1,4 +1,4 @@
-# Copyright 2026 the verl-pgrpo authors
+# Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 """verl's own replay buffer, looking for finished rollouts every 0.05 s instead of every 2 s.
 

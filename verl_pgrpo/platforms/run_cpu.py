@@ -1,4 +1,4 @@
-# Copyright 2026 the verl-pgrpo authors
+# Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 """Run verl's `main_ppo` on the CPU so that nothing of it is left when it ends, whatever ends it.
 

@@ -1,4 +1,4 @@
-# Copyright 2026 the verl-pgrpo authors
+# Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 """What vLLM's CPU build needs so that verl can use it: to be found under its name, and weights that can be re-loaded.
 
