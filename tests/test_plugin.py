@@ -54,10 +54,11 @@ def python(*arguments: str, timeout: float = 240, **env: str) -> subprocess.Comp
     )
 
 
-def main_ppo(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+def main_ppo(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """The user's command, up to where it fails."""
-    preset = ["--config-dir", str(ROOT / "recipes" / "_presets"), "--config-name", "cpu"]
-    return python("-m", "verl.trainer.main_ppo", *preset, "algorithm.adv_estimator=pgrpo", *arguments, **env)
+    preset = ["--config-dir", str(ROOT / "recipes" / "_presets"), "--config-name", "cpu", f"hydra.run.dir={folder}"]
+    flag = ["algorithm.adv_estimator=pgrpo", "actor_rollout_ref.model.path=none"]
+    return python("-m", "verl.trainer.main_ppo", *preset, *flag, *arguments, **env)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ def test_good_runs_and_other_estimators_pass(compose):
 
 @pytest.mark.slow
 def test_the_users_command_fails_at_once_with_the_reason(tmp_path):
-    run = main_ppo("+algorithm.pgrpo.halflife=5", "actor_rollout_ref.model.path=none")
+    run = main_ppo(tmp_path, "+algorithm.pgrpo.halflife=5")
     assert run.returncode != 0
     assert "unknown option halflife; did you mean half_life?" in run.stderr
     assert "ray init" not in run.stdout
@@ -174,7 +175,7 @@ def test_another_verl_is_named_with_what_it_lacks(verl_root, tmp_path):
     trainer.write_text(trainer.read_text().replace("def _compute_advantage(", "def _advantage_of("))
     (copy / "version" / "version").write_text("0.99.0\n")
     assert missing_seams(copy) == ["PPOTrainer._compute_advantage in verl/trainer/ppo/v1/trainer_base.py"]
-    run = main_ppo("actor_rollout_ref.model.path=none", PYTHONPATH=str(tmp_path))
+    run = main_ppo(tmp_path, PYTHONPATH=str(tmp_path))
     assert run.returncode != 0
     assert "cannot hook verl 0.99.0" in run.stderr
     assert "PPOTrainer._compute_advantage" in run.stderr
@@ -187,7 +188,7 @@ def test_another_verl_is_named_with_what_it_lacks(verl_root, tmp_path):
 @pytest.mark.slow
 def test_a_plugin_that_cannot_load_is_loud_only_for_its_own_runs(tmp_path):
     (tmp_path / "wrapt.py").write_text("raise ImportError('broken on purpose')")
-    run = main_ppo("actor_rollout_ref.model.path=none", PYTHONPATH=str(tmp_path))
+    run = main_ppo(tmp_path, PYTHONPATH=str(tmp_path))
     assert run.returncode != 0
     assert "verl-pgrpo cannot be loaded into verl: ImportError: broken on purpose" in run.stderr
     other = python("-c", "import verl; print('fine')", PYTHONPATH=str(tmp_path), VERL_PLATFORM="")

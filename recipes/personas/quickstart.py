@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make quickstart`: stock verl on a CPU, once with `grpo` and once with `pgrpo`, and what each persona got.
 
-    N=2 NOISE=0.2 STEPS=100 SEED=0 python recipes/personas/quickstart.py
+    N=2 NOISE=0.2 STEPS=120 SEED=0 python recipes/personas/quickstart.py
 
 Makes the persona data and a tiny Qwen3, runs `run_tiny_cpu.sh` for each estimator (same seed, data, model and
 settings), prints a table, draws `runs/quickstart/report.png`. What an earlier call has finished is reused.
@@ -51,7 +51,7 @@ class Setting:
             except ValueError:
                 sys.exit(f"quickstart: {name}={text!r} is not a number; leave it out for {default}")
 
-        setting = cls(n=read("N", 2), noise=read("NOISE", 0.2), steps=read("STEPS", 100), seed=read("SEED", 0))
+        setting = cls(n=read("N", 2), noise=read("NOISE", 0.2), steps=read("STEPS", 120), seed=read("SEED", 0))
         if setting.n < 1 or RESPONSES % setting.n:
             sys.exit(
                 f"quickstart: N={setting.n} does not divide the {RESPONSES} responses of a step; take 1, 2, 4, 8, ..."
@@ -153,7 +153,7 @@ def main() -> None:
         sys.exit("\nquickstart: interrupted; nothing is left running. Call it again to go on.")
     text = table(runs)
     (setting.folder / "table.txt").write_text(text + "\n")
-    draw(runs, setting.folder / "report.png", note=f"seed {setting.seed}")
+    draw(runs, setting.folder / "report.png")
     shutil.copy(setting.folder / "report.png", OUT / "report.png")
     print(f"\nMean utility (what a persona wants, 0 to 1) of each fifth of training:\n\n{text}\n")
     print(f"The picture: {OUT / 'report.png'}   ({(time.monotonic() - started) / 60:.1f} minutes)")

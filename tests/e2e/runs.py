@@ -45,6 +45,7 @@ def command(folder: Path, *overrides: str, mode: str = "sync") -> list[str]:
         "trainer.default_local_dir": folder / "checkpoints",
         "trainer.rollout_data_dir": folder / "rollouts",
         "trainer.save_freq": 2,
+        "hydra.run.dir": folder / "hydra",
     }
     launcher = [sys.executable, "-m", "verl_pgrpo.platforms.run_cpu", "--timeout", str(TIMEOUT), "--"]
     preset = ["--config-dir", str(ROOT / "recipes" / "_presets"), "--config-name", "cpu"]
