@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make quickstart`: stock verl on a CPU, once with `grpo` and once with `pgrpo`, and what each persona got.
 
-    N=2 NOISE=0.2 STEPS=120 SEED=0 python recipes/personas/quickstart.py
+    N=2 NOISE=0.2 STEPS=100 SEED=0 python recipes/personas/quickstart.py
 
 Makes the persona data and a tiny Qwen3, runs `run_tiny_cpu.sh` for each estimator (same seed, data, model and
 settings), prints a table, draws `runs/quickstart/report.png`. What an earlier call has finished is reused.
@@ -10,6 +10,7 @@ settings), prints a table, draws `runs/quickstart/report.png`. What an earlier c
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -51,7 +52,7 @@ class Setting:
             except ValueError:
                 sys.exit(f"quickstart: {name}={text!r} is not a number; leave it out for {default}")
 
-        setting = cls(n=read("N", 2), noise=read("NOISE", 0.2), steps=read("STEPS", 120), seed=read("SEED", 0))
+        setting = cls(n=read("N", 2), noise=read("NOISE", 0.2), steps=read("STEPS", 100), seed=read("SEED", 0))
         if setting.n < 1 or RESPONSES % setting.n:
             sys.exit(
                 f"quickstart: N={setting.n} does not divide the {RESPONSES} responses of a step; take 1, 2, 4, 8, ..."
@@ -126,15 +127,13 @@ def watch(run: subprocess.Popen[bytes], estimator: str, folder: Path, steps: int
     """Show the steps as verl dumps their rollouts; before the first one, that something is happening."""
     every = 1.0 if sys.stderr.isatty() else 20.0  # seconds; in a log file each update is a line of its own
     with tqdm(total=steps, desc=f"{estimator:>5}", unit="step", dynamic_ncols=True, mininterval=every) as bar:
-        running = True
-        while running:
-            try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 run.wait(timeout=every)
-                running = False
-            except subprocess.TimeoutExpired:
-                pass
             bar.n = sum(1 for _ in folder.glob("rollouts/*.jsonl"))
             bar.set_postfix_str("" if bar.n else "Ray, the model and vLLM are starting, 1 to 2 minutes")
+            if run.returncode is not None:
+                return
 
 
 def main() -> None:
