@@ -3,7 +3,7 @@
 """The quickstart's task without verl: which estimator serves the personas, over many seeds, in minutes.
 
     python benchmarks/personas_torch.py --seeds 5 --jobs 2
-    python benchmarks/personas_torch.py --n 2 4 8 --noise 0 0.5 --estimators grpo pgrpo --seeds 5
+    python benchmarks/personas_torch.py --n 2 8 --noise 0 0.2 --estimators grpo pgrpo --seeds 5
 
 The same data, reward, model and tokenizer as the quickstart, and verl's default actor (AdamW, gradient norm 1,
 token-mean loss, one on-policy update a step, no KL), but a plain PyTorch loop: 0.2 s a step instead of 3. Left out:
@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--estimators", nargs="+", choices=ESTIMATORS, default=["grpo", "pgrpo", "pgrpo_exp"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--n", nargs="+", type=int, default=[2], help="responses per prompt")
-    parser.add_argument("--noise", nargs="+", type=float, default=[0.5], help="std, in units of the persona's scale")
+    parser.add_argument("--noise", nargs="+", type=float, default=[0.2], help="std, in units of the persona's scale")
     parser.add_argument("--mood", nargs="+", type=float, default=[0.0], help="std, shared by a prompt's responses")
     parser.add_argument("--lr", nargs="+", type=float, default=[1e-3])
     parser.add_argument("--responses", type=int, default=64, help="a step, over all prompts")
