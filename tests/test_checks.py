@@ -10,7 +10,13 @@ import datasets
 import pytest
 
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
-from verl_pgrpo.errors import HistoryFileMissing, HistoryFileWrongStep, MissingGroupError
+from verl_pgrpo.errors import (
+    ConfigError,
+    GroupLabelError,
+    HistoryFileMissing,
+    HistoryFileWrongStep,
+    MissingGroupError,
+)
 from verl_pgrpo.integration.checks import HISTORY_FILE, dataset_groups, restored_history, resumed_checkpoint
 
 
@@ -24,6 +30,11 @@ def test_groups_of_the_training_data():
     assert dataset_groups(table(segment=[7, 7, 8]), PGRPOConfig(group_key="segment")) == {"7": 2, "8": 1}
     nested = table(extra_info=[{"user": {"segment": s}} for s in "aab"])
     assert dataset_groups(nested, PGRPOConfig(group_key="extra_info.user.segment")) == {"a": 2, "b": 1}
+    dotted = table(**{"user.segment": ["a", "b", "a"]})
+    assert dataset_groups(dotted, PGRPOConfig(group_key="user.segment")) == {"a": 2, "b": 1}
+    for odd in ([1.5, 2.5, 3.0], [True, False, True], [["a"], ["b"], ["c"]]):
+        with pytest.raises(GroupLabelError, match="training row 0"):
+            dataset_groups(table(preference_group=odd), PGRPOConfig())
     assert dataset_groups(SimpleNamespace(dataframe=[1, 2]), PGRPOConfig()) is None
 
 
@@ -81,5 +92,11 @@ def test_a_checkpoint_must_have_its_own_history(config, tmp_path):
     (tmp_path / "global_step_5" / HISTORY_FILE).unlink()
     with pytest.raises(HistoryFileMissing, match="resume_without_history"):
         restored_history(config(), PGRPOConfig())
-    history, step = restored_history(config(), PGRPOConfig(resume_without_history=True))
+    anew = PGRPOConfig(resume_without_history=True)
+    history, step = restored_history(config(), anew)
     assert (history.total_count, step) == (0, 5)
+    saved(tmp_path, 6)
+    history, step = restored_history(config(), anew)  # a flag that was left on must not throw a good history away
+    assert (history.total_count, step) == (2, 6)
+    with pytest.raises(ConfigError, match="global_step_<N>"):
+        restored_history(config("trainer.resume_mode=resume_path", "trainer.resume_from_path=/tmp/ck"), anew)

@@ -61,6 +61,18 @@ def test_any_type_of_mask(dtype):
     assert advantages[0, 1] == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int64])
+def test_any_type_of_reward(dtype):
+    rows, mask = Rows.of(["u_0_0", "u_1_0"], [{}] * 2, ["a", "a"]), torch.ones(2, 2)
+    with batch_of_run(GroupHistoryManager(), rows):
+        rewards = at_end([1.0, 3.0], mask).to(dtype)
+        advantages, _ = compute_pgrpo_outcome_advantage(rewards, mask, index=rows.uids)
+        assert advantages.is_floating_point()
+        torch.testing.assert_close(advantages[:, 0].float(), torch.tensor([-0.7071, 0.7071]), rtol=1e-2, atol=1e-3)
+        with pytest.raises(UnsupportedVerlError, match="twice"):
+            compute_pgrpo_outcome_advantage(rewards, mask, index=rows.uids)
+
+
 def test_padding_rows_never_reach_the_history():
     """verl pads with copies of the batch's first row: its group, a reward of 0."""
     rows = Rows.of(["u_0_0", "u_1_0", "padx_0_0"], [{}, {}, PADDING], ["a", "a", "a"])
@@ -160,6 +172,8 @@ def test_rows_in_another_order_are_refused():
     assert history.total_count == 0
     with pytest.raises(UnsupportedVerlError, match="without calling"), batch_of_run(history, rows):
         pass
+    with pytest.raises(ValueError, match="one batch"):
+        Rows.of(["u_0_0", "u_1_0"], [{}] * 2, ["a"])
     with pytest.raises(ValueError, match="uid_session_index"):
         Rows.of(["nokey"], [{}], ["a"])
 

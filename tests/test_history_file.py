@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -74,7 +75,7 @@ def test_an_empty_history(tmp_path):
 
 def test_without_options_those_of_the_file_hold(tmp_path):
     some_history(DECAYING).save(tmp_path / "h.parquet", step=1)
-    assert GroupHistoryManager.load(tmp_path / "h.parquet").config.half_life == 100
+    assert GroupHistoryManager.load(tmp_path / "h.parquet").config == DECAYING
 
 
 def test_every_bit_flip_and_truncation_is_named(tmp_path):
@@ -141,6 +142,23 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["h.parquet"]
     with pytest.raises(HistoryFileError, match="could not be written"):
         some_history().save(tmp_path / "no" / "such" / "folder", step=2)
+
+
+def test_two_writers_of_one_file_publish_only_whole_ones(tmp_path):
+    path, histories = tmp_path / "h.parquet", [some_history(), some_history()]
+    histories[1].observe(["more"], [1.0])
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(lambda h=h: [h.save(path, step=1) for _ in range(40)]) for h in histories]
+        while not all(writer.done() for writer in writers):
+            if path.exists():
+                assert GroupHistoryManager.load(path).total_count in {h.total_count for h in histories}
+        for writer in writers:
+            writer.result()
+    assert os.listdir(tmp_path) == ["h.parquet"]
+    for step in (None, 2.7):
+        with pytest.raises(TypeError):
+            histories[0].save(path, step=step)
+    assert os.listdir(tmp_path) == ["h.parquet"]
 
 
 def test_killed_while_saving(tmp_path):

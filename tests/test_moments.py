@@ -16,8 +16,8 @@ values = st.floats(min_value=-1e6, max_value=1e6, allow_nan=False, width=32)
 batches = st.lists(st.lists(values, min_size=1, max_size=12), min_size=1, max_size=8)
 
 
-def folded(parts: list[list[float]], decay: float = 1.0) -> Moments:
-    moments = Moments(1, decay)
+def folded(parts: list[list[float]], half_life: float | None = None) -> Moments:
+    moments = Moments(1, half_life)
     for part in parts:
         moments.fold(np.zeros(len(part), dtype=np.int64), np.array(part, dtype=np.float64))
     return moments
@@ -123,7 +123,7 @@ def test_one_value_and_none():
 @settings(deadline=None)
 @given(batches, st.sampled_from([0.5, 1.0, 3.0, 100.0, 1e6]))
 def test_exponential_equals_weights_written_out(parts, half_life):
-    moments = folded(parts, decay=0.5 ** (1.0 / half_life))
+    moments = folded(parts, half_life=half_life)
     total, mean, m2 = exponential_moments(parts, half_life)
     scale = max(abs(value) for part in parts for value in part)
     assert moments.weight(moments.count)[0] == pytest.approx(total)
@@ -132,7 +132,7 @@ def test_exponential_equals_weights_written_out(parts, half_life):
 
 
 def test_half_life_is_the_age_at_which_a_reward_weighs_half():
-    moments = Moments(1, decay=0.5 ** (1.0 / 8))
+    moments = Moments(1, half_life=8)
     moments.fold(np.zeros(4000, dtype=np.int64), np.zeros(4000))
     moments.fold(np.zeros(8, dtype=np.int64), np.ones(8))  # half of all weight is younger than 8 rewards
     assert moments.mean[0] == pytest.approx(0.5)
@@ -140,7 +140,7 @@ def test_half_life_is_the_age_at_which_a_reward_weighs_half():
 
 def test_a_long_half_life_is_the_cumulative_history():
     parts = np.random.default_rng(2).standard_normal((5, 20)).tolist()
-    slow, plain = folded(parts, decay=0.5 ** (1.0 / 1e9)), folded(parts)
+    slow, plain = folded(parts, half_life=1e9), folded(parts)
     assert slow.mean[0] == pytest.approx(plain.mean[0], abs=1e-6)
     assert slow.std(slow.count, slow.m2)[0] == pytest.approx(plain.std(plain.count, plain.m2)[0], rel=1e-6)
 

@@ -110,11 +110,29 @@ def test_every_trainer_of_the_registry_is_hooked_and_stays_verls_own_for_other_e
         assert issubclass(cls, PersonalizedTrainer)
         assert stock.__module__ == f"verl.trainer.ppo.v1.trainer_{mode}"
         assert with_history(cls) is cls
-        built = []
-        monkeypatch.setattr(stock, "__init__", lambda self, config, built=built: built.append(type(self)))
-        assert type(cls(config=compose("algorithm.adv_estimator=grpo"))) is stock
-        assert type(cls(config=compose("algorithm.adv_estimator=pgrpo", "trainer.resume_mode=disable"))) is cls
-        assert built == [stock, cls]
+        calls = []
+        monkeypatch.setattr(stock, "__init__", lambda self, config, calls=calls: calls.append("init"))
+        for name in ("_init_dataloader", "_compute_advantage", "step", "_save_checkpoint", "_load_checkpoint"):
+            monkeypatch.setattr(stock, name, lambda self, *args, calls=calls, name=name: calls.append((name, *args)))
+        grpo = cls(config=compose("algorithm.adv_estimator=grpo", "+algorithm.pgrpo.nonsense=1"))
+        assert list(vars(grpo)) == ["pgrpo_history"]
+        grpo._init_dataloader()
+        grpo._compute_advantage("batch", metrics := {})
+        grpo.step(metrics, {})
+        grpo._save_checkpoint()
+        grpo.global_steps = 3
+        grpo._load_checkpoint()
+        assert metrics == {}
+        assert calls == [
+            "init",
+            ("_init_dataloader",),
+            ("_compute_advantage", "batch", {}),
+            ("step", {}, {}),
+            ("_save_checkpoint",),
+            ("_load_checkpoint",),
+        ]
+        personalized = cls(config=compose("algorithm.adv_estimator=pgrpo", "trainer.resume_mode=disable"))
+        assert personalized.pgrpo_history.num_groups == 0
 
 
 @pytest.mark.parametrize(
@@ -191,5 +209,43 @@ def test_a_plugin_that_cannot_load_is_loud_only_for_its_own_runs(tmp_path):
     run = main_ppo(tmp_path, PYTHONPATH=str(tmp_path))
     assert run.returncode != 0
     assert "verl-pgrpo cannot be loaded into verl: ImportError: broken on purpose" in run.stderr
+    assert "Traceback" not in run.stdout
     other = python("-c", "import verl; print('fine')", PYTHONPATH=str(tmp_path), VERL_PLATFORM="")
     assert other.stdout.strip() == "fine"
+    assert "Runs with adv_estimator=pgrpo will fail" in other.stderr
+
+
+BROKEN_HOOK = """
+import sys
+from verl_pgrpo.integration import plugin
+sys.modules["verl_pgrpo.metrics"] = None  # the trainers' hook cannot be imported
+import verl.trainer.ppo.v1 as v1
+from omegaconf import OmegaConf
+v1.PPOTrainerSync.__init__ = lambda self, config: print("built", config.algorithm.adv_estimator)
+for name in ("grpo", "pgrpo"):
+    try:
+        v1.get_trainer_cls("sync")(OmegaConf.create({"algorithm": {"adv_estimator": name}}))
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.slow
+def test_a_hook_that_fails_in_the_trainers_process_stops_only_its_own_runs():
+    lines = python("-c", BROKEN_HOOK).stdout.splitlines()[-2:]
+    assert lines[0] == "built grpo"
+    assert lines[1].startswith("UnsupportedVerlError verl-pgrpo cannot hook verl 0.9.1: missing hooking failed")
+    assert "Known to work" in lines[1]
+
+
+@pytest.mark.slow
+def test_a_verl_without_the_hooked_names_still_imports(tmp_path):
+    """No hook may break the import of verl's modules, for the sake of all other estimators."""
+    code = (
+        "import sys, types, importlib.util\n"
+        "from verl_pgrpo.integration import plugin\n"
+        "for hook in (plugin._register_estimator, plugin._check_before_launch):\n"
+        "    plugin._guarded(hook)(types.ModuleType('emptied'))\n"
+        "    print(type(plugin._failure).__name__)\n"
+    )
+    assert python("-c", code).stdout.split() == ["AttributeError", "AttributeError"]

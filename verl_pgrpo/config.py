@@ -12,7 +12,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -36,6 +36,8 @@ class ColdStart:
     def __post_init__(self) -> None:
         _number(self, "prior_strength", low=0.0, prefix="cold_start.")
         _integer(self, "min_count", low=0, prefix="cold_start.")
+        if self.min_count == 1:  # whoever is normalised has a reward: a flag without effect
+            raise ConfigError("cold_start.min_count=1: must be 0 (off) or at least 2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class PGRPOConfig:
     group_key: str = "preference_group"
     # How many preference groups (the largest) get metrics by name; the others are logged together.
     max_logged_groups: int = 32
-    # Resume from a checkpoint that has no history file, with an empty history. Never by itself.
+    # Resume from a checkpoint whose history is missing or unusable, with an empty one. Never by itself.
     resume_without_history: bool = False
 
     def __post_init__(self) -> None:
@@ -79,6 +81,8 @@ class PGRPOConfig:
         _boolean(self, "norm_adv_by_std_in_grpo")
         _boolean(self, "resume_without_history")
         _text(self, "group_key")
+        if not all(self.group_key.split(".")):
+            _fail("group_key", self.group_key, "a column's name or a path of names with dots between them")
         if self.missing_group is not None:
             _text(self, "missing_group")
         if self.half_life is not None:
@@ -130,6 +134,10 @@ class PGRPOConfig:
         return hashlib.sha256(json.dumps(self.history_options(), sort_keys=True).encode()).hexdigest()
 
 
+# Far beyond any use; keeps products of an option and a statistic finite.
+_LARGEST = 1e15
+
+
 def _build(cls: type, options: Any, prefix: str) -> Any:
     if not isinstance(options, Mapping):
         raise ConfigError(f"{prefix.rstrip('.') or 'pgrpo'} takes options by name, not {options!r}")
@@ -159,20 +167,21 @@ def _boolean(config: Any, name: str) -> None:
 
 def _text(config: Any, name: str) -> None:
     value = getattr(config, name)
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value.strip():
         _fail(name, value, "a non-empty string")
 
 
 def _integer(config: Any, name: str, low: int, prefix: str = "") -> None:
     value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
         _fail(prefix + name, value, f"a whole number of at least {low}")
+    object.__setattr__(config, name, int(value))
 
 
 def _number(config: Any, name: str, low: float, above: bool = False, prefix: str = "") -> None:
     value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        _fail(prefix + name, value, "a finite number")
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not -_LARGEST <= value <= _LARGEST:  # type: ignore[operator]
+        _fail(prefix + name, value, f"a finite number, at most {_LARGEST:g}")
     if value < low or (above and value == low):
         _fail(prefix + name, value, f"{'above' if above else 'at least'} {low:g}")
     object.__setattr__(config, name, float(value))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class AdvantageResult:
     used, cold start included; `count` is the number of rewards of the row's own group behind them. `scale` and `shift`
     are the terms of Corollary 3.1, None without generation groups. `cold`: the group's own history was not enough (no
     spread, fewer rewards than `min_count`, or fewer than the prior's pseudo-observations). `skipped`: the reward was
-    not finite, the advantage is 0 and the history was left alone.
+    not finite, the advantage is 0, the statistics are NaN, and the history was left alone.
     """
 
     advantages: Floats
@@ -52,6 +53,22 @@ class AdvantageResult:
     shift: Floats | None
     cold: NDArray[np.bool_]
     skipped: NDArray[np.bool_]
+
+    def spread(self, kept: NDArray[np.bool_]) -> AdvantageResult:
+        """This result at the rows where `kept` (N,) holds; skipped rows, with nothing known of them, at the others."""
+
+        def spread(values: Floats | None, empty: float) -> Floats | None:
+            if values is None:
+                return None
+            out = np.full(len(kept), empty)
+            out[kept] = values
+            return out
+
+        full = {name: spread(getattr(self, name), np.nan) for name in ("mean", "std", "scale", "shift")}
+        cold = np.zeros(len(kept), dtype=np.bool_)
+        cold[kept] = self.cold
+        advantages, count = spread(self.advantages, 0.0), spread(self.count, 0.0)
+        return AdvantageResult(advantages=advantages, count=count, cold=cold, skipped=~kept, **full)  # type: ignore[arg-type]
 
 
 class GroupHistoryManager:
@@ -66,10 +83,9 @@ class GroupHistoryManager:
 
     def __init__(self, config: PGRPOConfig | None = None) -> None:
         self.config = config if config is not None else PGRPOConfig()
-        decay = 1.0 if self.config.half_life is None else 0.5 ** (1.0 / self.config.half_life)
         self._labels = LabelIndex()
-        self._moments = Moments(0, decay)
-        self._pool = Moments(1, decay)  # all groups together, for the cold start
+        self._moments = Moments(0, self.config.half_life)
+        self._pool = Moments(1, self.config.half_life)  # all groups together, for the cold start
 
     def __repr__(self) -> str:
         return f"GroupHistoryManager({self.num_groups} groups, {self.total_count} rewards)"
@@ -104,7 +120,9 @@ class GroupHistoryManager:
             MissingGroupError, GroupLabelError, NonFiniteRewardError: the history is as it was before.
         """
         labels, values, finite = self._checked(groups, rewards, None)
-        self._fold(self._rows(labels), values, finite)
+        if not finite.all():
+            labels, values = list(compress(labels, finite)), values[finite]
+        self._fold(self._rows(labels), values)
 
     def advantages(
         self, groups: Sequence[Hashable], rewards: ArrayLike, index: Sequence[Hashable] | None = None
@@ -119,37 +137,42 @@ class GroupHistoryManager:
         Raises:
             MissingGroupError, GroupLabelError, NonFiniteRewardError: the history is as it was before.
         """
-        labels, values, finite = self._checked(groups, rewards, index)
+        prompts = None if index is None else list(index)
+        labels, values, finite = self._checked(groups, rewards, prompts)
+        if finite.all():
+            return self._advantages(labels, values, prompts)
+        # The others are computed as if the skipped rows were not there, for the prompt's statistics as well.
+        kept_prompts = None if prompts is None else list(compress(prompts, finite))
+        return self._advantages(list(compress(labels, finite)), values[finite], kept_prompts).spread(finite)
+
+    def _advantages(self, labels: list[str], values: Floats, prompts: list[Hashable] | None) -> AdvantageResult:
         rows = self._rows(labels)
         if self.config.update == "after_normalize":
             past, past_pool = self._moments.take(rows), self._pool.take(np.zeros(1, dtype=np.int64))
-            self._fold(rows, values, finite)
+            self._fold(rows, values)
             # A group (or a pool) without a past is normalised by its first batch itself.
             used = past.where(past.count > 0, self._moments.take(rows))
             pool = past_pool if past_pool.count[0] else self._pool
         else:
-            self._fold(rows, values, finite)
+            self._fold(rows, values)
             used, pool = self._moments.take(rows), self._pool
         mean, std, cold = self._normaliser(used, pool)
 
         epsilon, norm = self.config.epsilon, self.config.norm_adv_by_std_in_grpo
-        scores = np.where(finite, values, mean)  # a skipped row: advantage 0
-        t_scores, t_mean, t_std = (torch.from_numpy(a) for a in (scores, mean, std))
+        t_values, t_mean, t_std = (torch.from_numpy(array) for array in (values, mean, std))
         scale = shift = None
-        if index is not None:
-            scale, shift = (
-                t.numpy()
-                for t in grpo_relation(t_scores, torch.from_numpy(_numbered(index)), t_mean, t_std, epsilon, norm)
-            )
+        if prompts is not None:
+            relation = grpo_relation(t_values, torch.from_numpy(_numbered(prompts)), t_mean, t_std, epsilon, norm)
+            scale, shift = relation[0].numpy(), relation[1].numpy()
         return AdvantageResult(
-            advantages=personalized_advantage(t_scores, t_mean, t_std, epsilon, norm).numpy(),
+            advantages=personalized_advantage(t_values, t_mean, t_std, epsilon, norm).numpy(),
             mean=mean,
             std=std,
             count=used.count.astype(np.float64),
             scale=scale,
             shift=shift,
             cold=cold,
-            skipped=~finite,
+            skipped=np.zeros(len(values), dtype=np.bool_),
         )
 
     def statistics(self, groups: Sequence[Hashable]) -> GroupStatistics:
@@ -206,7 +229,9 @@ class GroupHistoryManager:
         self, groups: Sequence[Hashable], rewards: ArrayLike, index: Sequence[Hashable] | None
     ) -> tuple[list[str], Floats, NDArray[np.bool_]]:
         """Labels, rewards and which of them are finite; raises before anything has changed."""
-        values = np.asarray(rewards, dtype=np.float64)
+        if isinstance(rewards, torch.Tensor):  # numpy knows no bfloat16
+            rewards = rewards.detach().double().cpu()
+        values = np.array(rewards, dtype=np.float64)
         if values.ndim != 1 or len(values) != len(groups) or (index is not None and len(index) != len(values)):
             sizes = f"groups {len(groups)}, rewards {values.shape}" + ("" if index is None else f", index {len(index)}")
             raise ValueError(f"one group, one reward and one generation group per row are needed, not {sizes}")
@@ -225,7 +250,7 @@ class GroupHistoryManager:
         labels = list(groups)
         if set(map(type, labels)) <= {str}:
             return labels  # type: ignore[return-value]
-        missing = [row for row, label in enumerate(labels) if label is None or label != label]
+        missing = [row for row, label in enumerate(labels) if _is_missing(label)]
         if missing and self.config.missing_group is None:
             raise MissingGroupError(
                 f"{len(missing)} of {len(labels)} rows have no preference group (first: row {missing[0]}"
@@ -250,15 +275,15 @@ class GroupHistoryManager:
             self._moments.resize(self.num_groups + self.num_groups // 8)
         return rows
 
-    def _fold(self, rows: Integers, values: Floats, finite: NDArray[np.bool_]) -> None:
-        if not finite.all():
-            rows, values = rows[finite], values[finite]
+    def _fold(self, rows: Integers, values: Floats) -> None:
         self._moments.fold(rows, values)
         self._pool.fold(np.zeros(len(values), dtype=np.int64), values)
 
     def _normaliser(self, own: Moments, pool: Moments) -> tuple[Floats, Floats, NDArray[np.bool_]]:
         """Mean and std to normalise each row by, and whether its group's own history was not enough."""
         mean, std = own.mean, own.std(own.count, own.m2)
+        # Equal rewards that were computed in different ways differ in their last place: that is no spread.
+        std = np.where(std > 8 * np.finfo(np.float64).eps * np.abs(mean), std, 0.0)
         cold = std == 0
         start = self.config.cold_start
         pool_mean, pool_std = pool.mean[0], pool.std(pool.count, pool.m2)[0]
@@ -274,6 +299,13 @@ class GroupHistoryManager:
             few = own.count < start.min_count
             mean, std, cold = np.where(few, pool_mean, mean), np.where(few, pool_std, std), cold | few
         return mean, std, cold
+
+
+def _is_missing(label: Hashable) -> bool:
+    try:
+        return label is None or bool(label != label)
+    except TypeError:  # pandas.NA compares with nothing
+        return True
 
 
 def _where(row: int, index: Sequence[Hashable] | None) -> str:

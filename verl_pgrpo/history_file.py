@@ -16,8 +16,10 @@ import contextlib
 import hashlib
 import json
 import mmap
+import operator
 import os
 import re
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +64,10 @@ def write_history(history: GroupHistoryManager, path: str | os.PathLike[str], st
     """
     import pyarrow.parquet as pq
 
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    path, step = Path(path), operator.index(step)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             table = _table(history)
             # The Arrow schema would repeat the metadata, encoded, where the checksum could not be filled in.
             with pq.ParquetWriter(file, table.schema, store_schema=False) as writer:
@@ -80,12 +82,13 @@ def write_history(history: GroupHistoryManager, path: str | os.PathLike[str], st
         os.replace(temporary, path)
         _sync_directory(path.parent)
     except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise HistoryFileError(
             f"the reward history could not be written to {path}: {error}. Free space or mend the permissions there; "
             "the previous file, if any, is as it was."
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read_history(
@@ -134,9 +137,9 @@ def _header(history: GroupHistoryManager, step: int) -> bytes:
     header = {
         "schema_version": SCHEMA_VERSION,
         "sha256": _BLANK,
-        "step": int(step),
+        "step": step,
         "fingerprint": history.config.fingerprint(),
-        "options": history.config.history_options(),
+        "options": history.config.as_dict(),
         "all_groups": [int(pool.count[0]), pool.mean[0].hex(), pool.m2[0].hex()],
     }
     return json.dumps(header).encode()

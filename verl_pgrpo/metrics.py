@@ -22,7 +22,7 @@ _PER_ROW = ("reward", "advantage", "scale", "shift")
 def metric_label(group: str) -> str:
     """A label that every logger accepts in a metric's name: at most 48 of [A-Za-z0-9_. -], unique per group."""
     plain = re.sub(r"[^A-Za-z0-9_. -]", "_", group)[:48].strip()
-    if plain == group and plain and plain not in _RESERVED:
+    if plain == group and plain.strip(".") and plain not in _RESERVED:
         return plain
     digest = hashlib.sha256(group.encode()).hexdigest()[:8]
     return f"{plain}-{digest}" if plain else digest

@@ -11,6 +11,7 @@ settings), prints a table, draws `runs/quickstart/report.png`. What an earlier c
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -57,8 +58,8 @@ class Setting:
             sys.exit(
                 f"quickstart: N={setting.n} does not divide the {RESPONSES} responses of a step; take 1, 2, 4, 8, ..."
             )
-        if setting.noise < 0 or setting.steps < 1 or setting.seed < 0:
-            sys.exit("quickstart: NOISE and SEED must not be negative, STEPS must be at least 1")
+        if not 0 <= setting.noise < math.inf or setting.steps < 1 or setting.seed < 0:
+            sys.exit("quickstart: NOISE and SEED must not be negative, NOISE finite, STEPS at least 1")
         return setting
 
     @property

@@ -147,6 +147,8 @@ def main(argv: list[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for name, table in splits.items():
         table.to_parquet(args.out / f"{name}.parquet", index=False)
+    if args.surface == "toy":  # for verl_pgrpo.data.tiny_model
+        (args.out / "vocabulary.txt").write_text("\n".join(toy_vocabulary()) + "\n", encoding="utf-8")
 
     counts = {name: table["preference_group"].value_counts() for name, table in splits.items()}
     print(f"{'persona':<20}{'share':>7}{'train':>8}{'val':>6}   stars, useless to perfect")

@@ -6,12 +6,20 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.errors import ConfigError, MissingGroupError, UnsupportedVerlError
+from verl_pgrpo.errors import (
+    ConfigError,
+    GroupLabelError,
+    HistoryFileError,
+    MissingGroupError,
+    UnsupportedVerlError,
+)
 from verl_pgrpo.history import GroupHistoryManager
 from verl_pgrpo.integration.estimator import NAME
 from verl_pgrpo.integration.rows import group_label, nested_value
@@ -20,6 +28,7 @@ __all__ = [
     "HISTORY_FILE",
     "check_config",
     "dataset_groups",
+    "group_column",
     "is_personalized",
     "restored_history",
     "resumed_checkpoint",
@@ -74,11 +83,27 @@ def restored_history(config: DictConfig, options: PGRPOConfig) -> tuple[GroupHis
     folder = resumed_checkpoint(config)
     if folder is None:
         return GroupHistoryManager(options), 0
-    step = int(folder.rstrip("/").rsplit("global_step_", 1)[-1])
-    if options.resume_without_history:
-        print(f"P-GRPO: resuming from {folder} with an empty reward history, as resume_without_history asks")
+    match = re.search(r"global_step_(\d+)/*$", folder)
+    if match is None:
+        raise ConfigError(
+            f"trainer.resume_from_path={folder} does not end in global_step_<N>, as verl's checkpoints do"
+        )
+    step = int(match[1])
+    try:
+        return GroupHistoryManager.load(os.path.join(folder, HISTORY_FILE), options, step=step), step
+    except HistoryFileError as error:
+        if not options.resume_without_history:
+            raise
+        print(f"P-GRPO: an empty reward history, as resume_without_history asks, because: {error}", flush=True)
         return GroupHistoryManager(options), step
-    return GroupHistoryManager.load(os.path.join(folder, HISTORY_FILE), options, step=step), step
+
+
+def group_column(key: str, columns: Sequence[str] = ()) -> tuple[str, list[str]]:
+    """`group_key` as a column and a path into it; a column that has dots in its name goes first."""
+    if key in columns:
+        return key, []
+    column, *path = key.split(".")
+    return column, path
 
 
 def dataset_groups(dataset: Any, options: PGRPOConfig) -> dict[str, int] | None:
@@ -90,7 +115,7 @@ def dataset_groups(dataset: Any, options: PGRPOConfig) -> dict[str, int] | None:
     table: Any = getattr(dataset, "dataframe", None)
     if not hasattr(table, "select_columns") or not hasattr(table, "column_names"):
         return None
-    column, *path = options.group_key.split(".")
+    column, path = group_column(options.group_key, table.column_names)
     if column not in table.column_names:
         if options.missing_group is not None:
             return {options.missing_group: len(table)}
@@ -109,6 +134,11 @@ def dataset_groups(dataset: Any, options: PGRPOConfig) -> dict[str, int] | None:
             label = group_label(nested_value(value, path, options.group_key))
             if label is None:
                 empty.append(row)
+            elif not isinstance(label, str):
+                raise GroupLabelError(
+                    f"training row {row} has the {options.group_key!r} {label!r} of type {type(label).__name__}: a "
+                    "preference group is text or a whole number; cast the column"
+                )
             else:
                 counts[label] = counts.get(label, 0) + 1
             row += 1

@@ -25,6 +25,8 @@ _SEAMS: dict[str, dict[str, tuple[str, ...]]] = {
         "PPOTrainer._save_checkpoint": ("self",),
         "PPOTrainer._load_checkpoint": ("self",),
     },
+    "trainer/ppo/v1/utils.py": {"compute_advantage_for_multi_trajectories": ("data", "batch_keys")},
+    "utils/config.py": {"validate_config": ("config",)},
     "utils/checkpoint/checkpoint_manager.py": {"find_latest_ckpt_path": ("path",)},
 }
 

@@ -84,6 +84,8 @@ def compute_pgrpo_outcome_advantage(
             "verl's V1 trainers (trainer.use_v1=True); give one to a trainer class of your own with "
             "verl_pgrpo.integration.trainers.with_history(cls)."
         )
+    if batch.outcome is not None:
+        raise UnsupportedVerlError("verl called the estimator 'pgrpo' twice for one batch; it would be counted twice")
     rows = batch.rows
     if len(token_level_rewards) != len(rows.uids) or (index is not None and not np.array_equal(index, rows.uids)):
         raise UnsupportedVerlError(
@@ -92,7 +94,8 @@ def compute_pgrpo_outcome_advantage(
         )
     with torch.no_grad():
         scores = token_level_rewards.sum(dim=-1)
-        rewards = scores.cpu().numpy().astype(np.float64)
+        rewards = scores.double().cpu().numpy()
+        scores = scores if scores.is_floating_point() else scores.float()
         counted = np.flatnonzero(rows.counted(response_mask))
         groups = rows.labels(counted, batch.history.config.missing_group)
         result = batch.history.advantages(groups, rewards[counted], index=rows.uids[counted].tolist())

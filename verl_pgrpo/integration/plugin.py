@@ -12,27 +12,50 @@ verl swallows whatever a plugin raises while it loads. A failure here is therefo
 from __future__ import annotations
 
 import os
+import re
 import sys
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 _failure: Exception | None = None
 
 
-def _register_estimator(core_algos: ModuleType) -> None:
+def _guarded(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Keep what a hook raises, which would otherwise break the import of verl's module for runs of any estimator."""
+
+    def guarded(module: Any) -> None:
+        global _failure
+        try:
+            hook(module)
+        except Exception as error:
+            _failure = error
+            _refuse_in_trainers()
+
+    return guarded
+
+
+def _register_estimator(core_algos: Any) -> None:
     from verl_pgrpo.integration import estimator
 
     core_algos.register_adv_est(estimator.NAME)(estimator.compute_pgrpo_outcome_advantage)
 
 
-def _personalize_trainers(_: ModuleType) -> None:
-    global _failure
-    try:
-        from verl_pgrpo.integration.trainers import personalize_registry
+def _personalize_trainers(_: Any) -> None:
+    from verl_pgrpo.integration.trainers import personalize_registry
 
-        personalize_registry()
-    except Exception as error:
-        _failure = error
+    personalize_registry()
+
+
+def _refuse_in_trainers() -> None:
+    """Where the trainers are made, let them stop a run that asks for `pgrpo`: the launcher cannot know what failed."""
+    base = sys.modules.get("verl.trainer.ppo.v1.trainer_base")
+    for name, stock in getattr(base, "TRAINER_REGISTRY", {}).items():
+
+        def __init__(self: Any, config: Any, *args: Any, stock: Any = stock, **kwargs: Any) -> None:
+            check_run(config)
+            stock.__init__(self, config, *args, **kwargs)
+
+        base.TRAINER_REGISTRY[name] = type(stock.__name__, (stock,), {"__init__": __init__})  # type: ignore[union-attr]
 
 
 def _check_before_launch(config_module: Any) -> None:
@@ -69,16 +92,18 @@ def _install() -> None:
         from verl_pgrpo.platforms import cpu
 
         cpu.activate()
-    wrapt.when_imported("verl.trainer.ppo.core_algos")(_register_estimator)
-    wrapt.when_imported("verl.trainer.ppo.v1")(_personalize_trainers)
-    wrapt.when_imported("verl.utils.config")(_check_before_launch)
+    wrapt.when_imported("verl.trainer.ppo.core_algos")(_guarded(_register_estimator))
+    wrapt.when_imported("verl.trainer.ppo.v1")(_guarded(_personalize_trainers))
+    wrapt.when_imported("verl.utils.config")(_guarded(_check_before_launch))
 
 
 try:
     _install()
 except Exception as error:
     _failure = error
-    if any("adv_estimator=pgrpo" in argument.replace(" ", "") for argument in sys.argv):
+    message = f"verl-pgrpo cannot be loaded into verl: {type(error).__name__}: {error}"
+    if any(re.search(r"adv_estimator\W{1,4}pgrpo", argument) for argument in sys.argv):
         # SystemExit, because verl would swallow an Exception and fail hours later with 'unknown estimator'.
-        raise SystemExit(f"verl-pgrpo cannot be loaded into verl: {type(error).__name__}: {error}") from error
+        raise SystemExit(message) from error
+    print(f"{message}. Runs with adv_estimator=pgrpo will fail; others are unaffected.", file=sys.stderr)
     raise

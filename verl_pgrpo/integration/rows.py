@@ -39,6 +39,8 @@ class Rows:
     @classmethod
     def of(cls, keys: Sequence[str], tags: Sequence[dict[str, Any]], groups: Sequence[Any]) -> Rows:
         """From a batch's keys, tags (both as in verl's KVBatchMeta) and the raw values of its group column."""
+        if not len(keys) == len(tags) == len(groups):
+            raise ValueError(f"{len(keys)} keys, {len(tags)} tags and {len(groups)} groups do not belong to one batch")
         parts = [key.rsplit("_", 2) for key in keys]
         if any(len(part) != 3 for part in parts):
             bad = next(key for key, part in zip(keys, parts, strict=True) if len(part) != 3)
@@ -84,7 +86,7 @@ def group_label(value: Any) -> Any:
     """
     if isinstance(value, str):
         return value if value.strip() else None
-    if value is None or value != value:
+    if value is None or (isinstance(value, float) and value != value):
         return None
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return str(int(value))
