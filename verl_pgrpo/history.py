@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from verl_pgrpo.advantage import grpo_relation, personalized_advantage
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import ConfigError, GroupLabelError, MissingGroupError, NonFiniteRewardError
-from verl_pgrpo.labels import LabelIndex
+from verl_pgrpo.labels import LabelIndex, distinct
 from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
 
 __all__ = ["AdvantageResult", "GroupHistoryManager", "GroupStatistics"]
@@ -162,7 +162,7 @@ class GroupHistoryManager:
         t_values, t_mean, t_std = (torch.from_numpy(array) for array in (values, mean, std))
         scale = shift = None
         if prompts is not None:
-            relation = grpo_relation(t_values, torch.from_numpy(_numbered(prompts)), t_mean, t_std, epsilon, norm)
+            relation = grpo_relation(t_values, torch.from_numpy(distinct(prompts)[1]), t_mean, t_std, epsilon, norm)
             scale, shift = relation[0].numpy(), relation[1].numpy()
         return AdvantageResult(
             advantages=personalized_advantage(t_values, t_mean, t_std, epsilon, norm).numpy(),
@@ -310,9 +310,3 @@ def _is_missing(label: Hashable) -> bool:
 
 def _where(row: int, index: Sequence[Hashable] | None) -> str:
     return f" (row {row})" if index is None else f" (row {row}, uid {index[row]})"
-
-
-def _numbered(index: Sequence[Hashable]) -> Integers:
-    """Generation groups, numbered from 0 in the order of their appearance."""
-    places = {key: place for place, key in enumerate(dict.fromkeys(index))}
-    return np.fromiter(map(places.__getitem__, index), dtype=np.int64, count=len(index))

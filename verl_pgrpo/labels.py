@@ -9,15 +9,19 @@ size. A hash only finds the candidate; the text decides, so two labels never sha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import accumulate
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LabelIndex"]
+__all__ = ["LabelIndex", "distinct"]
 
 Integers = NDArray[np.int64]
+
+Key = TypeVar("Key", bound=Hashable)
 
 _EMPTY = -1
 
@@ -66,8 +70,8 @@ class LabelIndex:
 
     def find(self, labels: Sequence[str]) -> Integers:
         """Number of each label, (N,); -1 for unknown ones."""
-        distinct, inverse = _distinct(labels)
-        return self._probe(distinct, [label.encode() for label in distinct])[0][inverse]
+        asked, inverse = distinct(labels)
+        return self._probe(asked, [label.encode() for label in asked])[0][inverse]
 
     def add(self, labels: Sequence[str]) -> Integers:
         """Number of each label, (N,); unknown ones are added.
@@ -75,9 +79,9 @@ class LabelIndex:
         Raises:
             UnicodeEncodeError: a label that is not text (a lone surrogate); nothing is added then.
         """
-        distinct, inverse = _distinct(labels)
-        encoded = [label.encode() for label in distinct]
-        numbers, hashes = self._probe(distinct, encoded)
+        given, inverse = distinct(labels)
+        encoded = [label.encode() for label in given]
+        numbers, hashes = self._probe(given, encoded)
         unknown = np.flatnonzero(numbers == _EMPTY)
         if len(unknown):
             numbers[unknown] = np.arange(self._size, self._size + len(unknown))
@@ -141,10 +145,13 @@ class LabelIndex:
         return np.array(same, dtype=np.bool_)
 
 
-def _distinct(labels: Sequence[str]) -> tuple[list[str], Integers]:
-    """Distinct labels in order of appearance, and for each label its place among them."""
-    places = {label: place for place, label in enumerate(dict.fromkeys(labels))}
-    return list(places), np.fromiter(map(places.__getitem__, labels), dtype=np.int64, count=len(labels))
+def distinct(labels: Sequence[Key]) -> tuple[list[Key], Integers]:
+    """Distinct labels in order of appearance, and for each label its place among them, (N,)."""
+    places: defaultdict[Key, int] = defaultdict()
+    places.default_factory = places.__len__  # an unknown label gets the next number
+    numbers = np.fromiter(map(places.__getitem__, labels), dtype=np.int64, count=len(labels))
+    places.default_factory = None  # or the cycle would keep every label until the garbage collector comes by
+    return list(places), numbers
 
 
 def _grown(array: NDArray, used: int, size: int) -> NDArray:

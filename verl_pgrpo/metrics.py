@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from verl_pgrpo.history import AdvantageResult, GroupHistoryManager
+from verl_pgrpo.labels import distinct
 
 __all__ = ["StepMetrics", "metric_label"]
 
@@ -61,11 +62,11 @@ class StepMetrics:
         }
         if self._history.config.nonfinite == "skip":
             metrics["pgrpo/nonfinite_skipped"] = float(self._skipped)
-        present = {group: place for place, group in enumerate(dict.fromkeys(self._groups))}
+        names, place = distinct(self._groups)
+        present = {group: number for number, group in enumerate(names)}
         means, size = np.empty((len(_PER_ROW), 0)), np.empty(0, dtype=np.int64)
         if present:
             rows = np.concatenate(self._rows, axis=1)
-            place = np.fromiter(map(present.__getitem__, self._groups), dtype=np.int64, count=len(self._groups))
             size = np.bincount(place)
             means = np.stack([np.bincount(place, weights=row) / size for row in rows[: len(_PER_ROW)]])
             metrics["pgrpo/worst_group/reward"] = float(means[0].min())

@@ -59,6 +59,8 @@ class Rows:
 
     def labels(self, rows: NDArray[np.int64], missing: str | None) -> list[Any]:
         """Preference groups of these rows, `missing` in the place of None."""
+        if missing is None and len(rows) == len(self.groups):
+            return self.groups
         return [self.groups[row] or missing for row in rows.tolist()]
 
     def counted(self, response_mask: Tensor) -> NDArray[np.bool_]:
