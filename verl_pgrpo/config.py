@@ -51,7 +51,8 @@ class PGRPOConfig:
     # 'cumulative' is the paper's full history; 'exponential' forgets, for a policy that moves away from its past.
     statistics: str = "cumulative"
     # In rewards of the group: a reward that lies this many rewards back weighs half. Only with 'exponential'; it has
-    # no default because the right one depends on how many rewards a group gets a step.
+    # no default because the right one depends on how many rewards a group gets a step. Rewards of one batch are of the
+    # same age, whatever their order.
     half_life: float | None = None
     # 'before_normalize' folds the batch in and then normalises by the result, so the first batch is already centred;
     # 'after_normalize' normalises by the past alone (a group's first batch by itself). The paper does not say. (Ours.)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from verl_pgrpo.history import AdvantageResult, GroupHistoryManager
+from verl_pgrpo.history import GroupHistoryManager
 from verl_pgrpo.labels import distinct
+from verl_pgrpo.results import AdvantageResult
 
 __all__ = ["StepMetrics", "metric_label"]
 

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from verl_pgrpo.errors import UnsupportedVerlError
-from verl_pgrpo.history import AdvantageResult, GroupHistoryManager
+from verl_pgrpo.history import GroupHistoryManager
 from verl_pgrpo.integration.rows import Rows
+from verl_pgrpo.results import AdvantageResult
 
 __all__ = ["NAME", "BatchOfRun", "batch_of_run", "compute_pgrpo_outcome_advantage"]
 
