@@ -105,8 +105,18 @@ def compute_pgrpo_outcome_advantage(
         of_session = np.zeros(len(rewards))
         of_session[counted] = result.advantages
         per_row = torch.from_numpy(of_session[rows.last]).to(scores).unsqueeze(-1)
-        if response_mask.dtype == scores.dtype:
-            advantages = per_row * response_mask
-        else:  # a multiply across types takes twice as long as converting first
-            advantages = response_mask.to(scores.dtype).mul_(per_row)
+        advantages = _broadcast(per_row, response_mask)
     return advantages, advantages
+
+
+def _broadcast(per_row: Tensor, mask: Tensor) -> Tensor:
+    """per_row (N, 1) * mask (N, T), in the type of `per_row`; what most of an estimator's time goes into."""
+    if per_row.device.type != "cpu" or per_row.dtype not in (torch.float32, torch.float64):
+        return per_row * mask
+    # Into memory of numpy's, which asks the kernel for huge pages where torch does not: touching fresh pages for the
+    # first time takes longer than the multiply. A mask of another type is converted first, as a multiply across types
+    # takes twice as long as both.
+    out = torch.from_numpy(np.empty(mask.shape, dtype=np.float32 if per_row.dtype == torch.float32 else np.float64))
+    if mask.dtype == per_row.dtype:
+        return torch.mul(mask, per_row, out=out)
+    return out.copy_(mask).mul_(per_row)
