@@ -183,3 +183,15 @@ def test_golden_run():
     from tests.golden import GOLDEN, golden_run
 
     assert golden_run() == GOLDEN.read_text()
+
+
+def test_a_result_that_is_held_keeps_its_memory():
+    def once(reward):
+        rows = Rows.of(["u_0_0", "u_1_0"], [{}] * 2, ["a", "a"])
+        with batch_of_run(GroupHistoryManager(), rows):
+            return compute_pgrpo_outcome_advantage(at_end([reward, 0.0], [[1]] * 2), torch.ones(2, 1))[0]
+
+    first = once(1.0)[:1]  # a view of the result holds it too
+    before = first.clone()
+    once(-1.0)
+    torch.testing.assert_close(first, before, rtol=0, atol=0)

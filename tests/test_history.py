@@ -21,6 +21,7 @@ from verl_pgrpo import GroupHistoryManager, PGRPOConfig, personalized_advantage
 from verl_pgrpo.advantage import grpo_relation
 from verl_pgrpo.config import ColdStart
 from verl_pgrpo.errors import ConfigError, GroupLabelError, MissingGroupError, NonFiniteRewardError
+from verl_pgrpo.factor import Factor
 
 rewards = st.floats(min_value=-100, max_value=100, width=32)
 batch = st.lists(st.tuples(st.sampled_from(["a", "b", "c", "é\n", ""]), rewards), min_size=1, max_size=16)
@@ -363,3 +364,25 @@ def test_core_imports_no_framework():
         "print([m for m in ('verl', 'ray', 'vllm', 'megatron') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_looking_up_ahead_changes_nothing():
+    groups, rewards = ["a", "b", "a", "c"], [1.0, 2.0, 4.0, 3.0]
+    plain, ahead = GroupHistoryManager(), GroupHistoryManager()
+    plain.observe(["b"], [0.0])
+    ahead.observe(["b"], [0.0])
+    factor = Factor.of(groups)
+    ahead.prepare(factor)
+    np.testing.assert_array_equal(
+        ahead.advantages(factor, rewards).advantages, plain.advantages(groups, rewards).advantages
+    )
+    ahead.prepare(Factor.of(["new", "a"]))  # a batch that never came
+    ahead.observe(["c", "d"], [1.0, 2.0])
+    plain.observe(["c", "d"], [1.0, 2.0])
+    ahead.prepare(late := Factor.of(["e", "a"]))
+    ahead.observe(["f", "e"], [1.0, 2.0])  # the index has grown since
+    plain.observe(["f", "e"], [1.0, 2.0])
+    ahead.observe(late, [3.0, 4.0])
+    plain.observe(["e", "a"], [3.0, 4.0])
+    assert ahead.groups == plain.groups
+    np.testing.assert_array_equal(ahead.statistics(plain.groups).mean, plain.statistics(plain.groups).mean)

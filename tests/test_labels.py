@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verl_pgrpo.factor import Factor
 from verl_pgrpo.labels import LabelIndex
 
 labels = st.lists(st.text(st.characters(codec="utf-8"), max_size=6), max_size=30)
@@ -19,7 +20,8 @@ def test_numbers_follow_first_appearance(batches):
     index, numbers = LabelIndex(), {}
     for batch in batches:
         expected = [numbers.setdefault(label, len(numbers)) for label in batch]
-        assert index.add(batch).tolist() == expected
+        factor = Factor.of(batch)
+        assert index.add(factor.levels)[factor.codes].tolist() == expected
     assert len(index) == len(numbers)
     assert list(index) == list(numbers)
     assert [index.label(number) for number in numbers.values()] == list(numbers)

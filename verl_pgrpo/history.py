@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Sequence
-from itertools import compress
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from verl_pgrpo.advantage import grpo_relation, personalized_advantage
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import ConfigError, GroupLabelError, MissingGroupError, NonFiniteRewardError
-from verl_pgrpo.labels import LabelIndex, distinct
+from verl_pgrpo.factor import Factor
+from verl_pgrpo.labels import LabelIndex
 from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
 from verl_pgrpo.results import AdvantageResult, GroupStatistics
 
@@ -63,7 +65,13 @@ class GroupHistoryManager:
         """Bytes held, the labels' own text apart."""
         return 24 * len(self._moments) + self._labels.nbytes
 
-    def observe(self, groups: Sequence[Hashable], rewards: ArrayLike) -> None:
+    def prepare(self, groups: Factor[Any]) -> None:
+        """Look up a batch's groups before its rewards are known; `advantages` of the same factor then need not."""
+        if set(map(type, groups.levels)) <= {str}:
+            with suppress(UnicodeEncodeError):  # `advantages` refuses such a label
+                self._labels.prepare(groups.levels)
+
+    def observe(self, groups: Sequence[Hashable] | Factor[Any], rewards: ArrayLike) -> None:
         """Fold a batch into the history.
 
         Args:
@@ -75,11 +83,14 @@ class GroupHistoryManager:
         """
         labels, values, finite = self._checked(groups, rewards, None)
         if not finite.all():
-            labels, values = list(compress(labels, finite)), values[finite]
+            labels, values = labels.take(finite), values[finite]
         self._fold(self._rows(labels), values)
 
     def advantages(
-        self, groups: Sequence[Hashable], rewards: ArrayLike, index: Sequence[Hashable] | None = None
+        self,
+        groups: Sequence[Hashable] | Factor[Any],
+        rewards: ArrayLike,
+        index: Sequence[Hashable] | Factor[Any] | None = None,
     ) -> AdvantageResult:
         """Advantages of a batch, which is folded into the history (before or after, as `config.update` says).
 
@@ -91,15 +102,15 @@ class GroupHistoryManager:
         Raises:
             MissingGroupError, GroupLabelError, NonFiniteRewardError: the history is as it was before.
         """
-        prompts = None if index is None else list(index)
+        prompts = None if index is None else Factor.of(index)
         labels, values, finite = self._checked(groups, rewards, prompts)
         if finite.all():
             return self._advantages(labels, values, prompts)
         # The others are computed as if the skipped rows were not there, for the prompt's statistics as well.
-        kept_prompts = None if prompts is None else list(compress(prompts, finite))
-        return self._advantages(list(compress(labels, finite)), values[finite], kept_prompts).spread(finite)
+        kept_prompts = None if prompts is None else prompts.take(finite)
+        return self._advantages(labels.take(finite), values[finite], kept_prompts).spread(finite)
 
-    def _advantages(self, labels: list[str], values: Floats, prompts: list[Hashable] | None) -> AdvantageResult:
+    def _advantages(self, labels: Factor[str], values: Floats, prompts: Factor[Any] | None) -> AdvantageResult:
         rows = self._rows(labels)
         if self.config.update == "after_normalize":
             past, past_pool = self._moments.take(rows), self._pool.take(np.zeros(1, dtype=np.int64))
@@ -116,7 +127,7 @@ class GroupHistoryManager:
         t_values, t_mean, t_std = (torch.from_numpy(array) for array in (values, mean, std))
         scale = shift = None
         if prompts is not None:
-            relation = grpo_relation(t_values, torch.from_numpy(distinct(prompts)[1]), t_mean, t_std, epsilon, norm)
+            relation = grpo_relation(t_values, torch.from_numpy(prompts.codes), t_mean, t_std, epsilon, norm)
             scale, shift = relation[0].numpy(), relation[1].numpy()
         return AdvantageResult(
             advantages=personalized_advantage(t_values, t_mean, t_std, epsilon, norm).numpy(),
@@ -129,9 +140,10 @@ class GroupHistoryManager:
             skipped=np.zeros(len(values), dtype=np.bool_),
         )
 
-    def statistics(self, groups: Sequence[Hashable]) -> GroupStatistics:
+    def statistics(self, groups: Sequence[Hashable] | Factor[Any]) -> GroupStatistics:
         """History of each group asked for, without cold start; nothing is added."""
-        rows = self._labels.find(self._text(groups, None))
+        labels = self._text(groups, None)
+        rows = self._labels.find(labels.levels)[labels.codes]
         known = rows >= 0
         taken = self._moments.take(np.where(known, rows, 0)) if self.num_groups else Moments(len(rows))
         return GroupStatistics(
@@ -160,7 +172,7 @@ class GroupHistoryManager:
         mine, theirs = self.config.history_options(), other.config.history_options()
         if mine != theirs:
             raise ConfigError(f"histories of different options cannot be merged: {mine} and {theirs}")
-        rows = self._rows(other.groups)
+        rows = self._rows(Factor.of(other.groups))
         self._moments.merge(rows, other._moments.take(np.arange(other.num_groups)))
         self._pool.merge(np.zeros(1, dtype=np.int64), other._pool)
 
@@ -180,56 +192,63 @@ class GroupHistoryManager:
         return read_history(path, config, step)
 
     def _checked(
-        self, groups: Sequence[Hashable], rewards: ArrayLike, index: Sequence[Hashable] | None
-    ) -> tuple[list[str], Floats, NDArray[np.bool_]]:
+        self, groups: Sequence[Hashable] | Factor[Any], rewards: ArrayLike, prompts: Factor[Any] | None
+    ) -> tuple[Factor[str], Floats, NDArray[np.bool_]]:
         """Labels, rewards and which of them are finite; raises before anything has changed."""
         if isinstance(rewards, torch.Tensor):  # numpy knows no bfloat16
             rewards = rewards.detach().double().cpu()
         values = np.array(rewards, dtype=np.float64)
-        if values.ndim != 1 or len(values) != len(groups) or (index is not None and len(index) != len(values)):
-            sizes = f"groups {len(groups)}, rewards {values.shape}" + ("" if index is None else f", index {len(index)}")
+        if values.ndim != 1 or len(values) != len(groups) or (prompts is not None and len(prompts) != len(values)):
+            sizes = f"groups {len(groups)}, rewards {values.shape}"
+            sizes += "" if prompts is None else f", index {len(prompts)}"
             raise ValueError(f"one group, one reward and one generation group per row are needed, not {sizes}")
-        labels = self._text(groups, index)
+        labels = self._text(groups, prompts)
         finite = np.abs(values) <= MAX_MAGNITUDE
         if self.config.nonfinite == "error" and not finite.all():
             row = int(np.argmin(finite))
             raise NonFiniteRewardError(
-                f"reward {values[row]} of preference group {labels[row]!r}{_where(row, index)} cannot enter the "
+                f"reward {values[row]} of preference group {labels[row]!r}{_where(row, prompts)} cannot enter the "
                 f"history ({np.count_nonzero(~finite)} of {len(values)} rewards are NaN, infinite or beyond "
                 f"{MAX_MAGNITUDE:g}). Mend the reward function, or set nonfinite=skip to train without such rows."
             )
         return labels, values, finite
 
-    def _text(self, groups: Iterable[Hashable], index: Sequence[Hashable] | None) -> list[str]:
-        labels = list(groups)
-        if set(map(type, labels)) <= {str}:
-            return labels  # type: ignore[return-value]
-        missing = [row for row, label in enumerate(labels) if _is_missing(label)]
-        if missing and self.config.missing_group is None:
+    def _text(self, groups: Sequence[Hashable] | Factor[Any], prompts: Factor[Any] | None) -> Factor[str]:
+        """The groups as labels of text, `missing_group` in the place of None."""
+        try:
+            labels = Factor.of(groups)
+        except TypeError:  # not hashable: a list, a dict
+            row = next(i for i, label in enumerate(groups) if not (isinstance(label, str) or _is_missing(label)))
+            raise _not_text(groups[row], row, prompts) from None
+        if set(map(type, labels.levels)) <= {str}:
+            return labels
+        missing = np.array([_is_missing(level) for level in labels.levels], dtype=np.bool_)
+        if missing.any() and self.config.missing_group is None:
+            rows = np.flatnonzero(missing[labels.codes])
             raise MissingGroupError(
-                f"{len(missing)} of {len(labels)} rows have no preference group (first: row {missing[0]}"
-                f"{_where(missing[0], index)}). Fill '{self.config.group_key}' in the data, or set missing_group "
+                f"{len(rows)} of {len(labels)} rows have no preference group (first: row {rows[0]}"
+                f"{_where(int(rows[0]), prompts)}). Fill '{self.config.group_key}' in the data, or set missing_group "
                 "to the name of a group for such rows."
             )
-        for row in missing:
-            labels[row] = self.config.missing_group  # type: ignore[call-overload]
-        for row, label in enumerate(labels):
-            if not isinstance(label, str):
-                raise GroupLabelError(
-                    f"preference group {label!r}{_where(row, index)} is of type {type(label).__name__}, not text"
-                )
-        return labels  # type: ignore[return-value]
+        for code in np.flatnonzero(~missing).tolist():
+            level = labels.levels[code]
+            if not isinstance(level, str):
+                raise _not_text(level, int(np.argmax(labels.codes == code)), prompts)
+        named = zip(labels.levels, missing.tolist(), strict=True)
+        return labels.relabel([str(self.config.missing_group) if gone else level for level, gone in named])
 
-    def _rows(self, labels: list[str]) -> Integers:
+    def _rows(self, labels: Factor[str]) -> Integers:
         try:
-            rows = self._labels.add(labels)
+            numbers = self._labels.add(labels.levels)
         except UnicodeEncodeError as error:
             raise GroupLabelError(f"preference group {error.object!r} is not valid text: {error.reason}") from error
         if self.num_groups > len(self._moments):
             self._moments.resize(self.num_groups + self.num_groups // 8)
-        return rows
+        return numbers[labels.codes]
 
     def _fold(self, rows: Integers, values: Floats) -> None:
+        order = np.argsort(values)  # once for both folds, which need it
+        rows, values = rows[order], values[order]
         self._moments.fold(rows, values)
         self._pool.fold(np.zeros(len(values), dtype=np.int64), values)
 
@@ -260,7 +279,15 @@ def _is_missing(label: Hashable) -> bool:
         return label is None or bool(label != label)
     except TypeError:  # pandas.NA compares with nothing
         return True
+    except ValueError:  # an array compares element by element
+        return False
 
 
-def _where(row: int, index: Sequence[Hashable] | None) -> str:
-    return f" (row {row})" if index is None else f" (row {row}, uid {index[row]})"
+def _not_text(label: Any, row: int, prompts: Factor[Any] | None) -> GroupLabelError:
+    return GroupLabelError(
+        f"preference group {label!r}{_where(row, prompts)} is of type {type(label).__name__}, not text"
+    )
+
+
+def _where(row: int, prompts: Factor[Any] | None) -> str:
+    return f" (row {row})" if prompts is None else f" (row {row}, uid {prompts[row]})"

@@ -32,6 +32,7 @@ from verl_pgrpo.errors import (
     HistoryFileTooNew,
     HistoryFileWrongStep,
 )
+from verl_pgrpo.factor import Factor
 from verl_pgrpo.history import GroupHistoryManager
 from verl_pgrpo.moments import Moments
 
@@ -161,7 +162,7 @@ def _table(history: GroupHistoryManager) -> pa.Table:
 def _history(table: pa.Table, header: dict[str, Any], config: PGRPOConfig) -> GroupHistoryManager:
     history = GroupHistoryManager(config)
     for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
-        history._rows(batch.column("group").to_pylist())
+        history._rows(Factor.of(batch.column("group").to_pylist()))
     if history.num_groups != table.num_rows:
         raise ValueError("a preference group appears twice")
     for name in ("count", "mean", "m2"):

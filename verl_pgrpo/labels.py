@@ -9,21 +9,28 @@ size. A hash only finds the candidate; the text decides, so two labels never sha
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LabelIndex", "distinct"]
+__all__ = ["LabelIndex"]
 
 Integers = NDArray[np.int64]
 
-Key = TypeVar("Key", bound=Hashable)
-
 _EMPTY = -1
+
+
+class _Prepared(NamedTuple):
+    """Labels that were looked up when the index had `size` labels."""
+
+    labels: Sequence[str]
+    size: int
+    encoded: list[bytes]
+    numbers: Integers
+    hashes: NDArray[np.uint32]
 
 
 class LabelIndex:
@@ -33,10 +40,11 @@ class LabelIndex:
     each process: nobody can choose labels that collide, and nothing of them is stored on disk.
     """
 
-    __slots__ = ("_ends", "_hashes", "_size", "_table", "_text")
+    __slots__ = ("_ends", "_hashes", "_prepared", "_size", "_table", "_text")
 
     def __init__(self) -> None:
         self._size = 0
+        self._prepared: _Prepared | None = None
         self._text = bytearray()  # all labels' UTF-8, one behind the other
         self._ends: Integers = np.zeros(0, dtype=np.int64)  # where label i ends in _text
         self._hashes = np.zeros(0, dtype=np.uint32)  # to grow the table without reading the text
@@ -68,25 +76,32 @@ class LabelIndex:
         start = int(self._ends[number - 1]) if number else 0
         return self._text[start : int(self._ends[number])].decode()
 
+    def prepare(self, labels: Sequence[str]) -> None:
+        """Look these distinct labels up ahead of `add`, which then takes what was found if it gets the same list."""
+        self._prepared = self._looked_up(labels)
+
     def find(self, labels: Sequence[str]) -> Integers:
-        """Number of each label, (N,); -1 for unknown ones."""
-        asked, inverse = distinct(labels)
-        return self._probe(asked, [label.encode() for label in asked])[0][inverse]
+        """Number of each of these distinct labels, (N,); -1 for unknown ones."""
+        return self._probe(labels, [label.encode() for label in labels])[0]
 
     def add(self, labels: Sequence[str]) -> Integers:
-        """Number of each label, (N,); unknown ones are added.
+        """Number of each of these distinct labels, (N,); unknown ones are added.
 
         Raises:
             UnicodeEncodeError: a label that is not text (a lone surrogate); nothing is added then.
         """
-        given, inverse = distinct(labels)
-        encoded = [label.encode() for label in given]
-        numbers, hashes = self._probe(given, encoded)
-        unknown = np.flatnonzero(numbers == _EMPTY)
+        prepared, self._prepared = self._prepared, None
+        if prepared is None or prepared.labels is not labels or prepared.size != self._size:
+            prepared = self._looked_up(labels)
+        unknown = np.flatnonzero(prepared.numbers == _EMPTY)
         if len(unknown):
-            numbers[unknown] = np.arange(self._size, self._size + len(unknown))
-            self._append([encoded[i] for i in unknown.tolist()], hashes[unknown])
-        return numbers[inverse]
+            prepared.numbers[unknown] = np.arange(self._size, self._size + len(unknown))
+            self._append([prepared.encoded[i] for i in unknown.tolist()], prepared.hashes[unknown])
+        return prepared.numbers
+
+    def _looked_up(self, labels: Sequence[str]) -> _Prepared:
+        encoded = [label.encode() for label in labels]
+        return _Prepared(labels, self._size, encoded, *self._probe(labels, encoded))
 
     def _append(self, encoded: list[bytes], hashes: NDArray[np.uint32]) -> None:
         old, new = self._size, self._size + len(encoded)
@@ -116,8 +131,8 @@ class LabelIndex:
             lost = self._table[slots] != numbers
             numbers, slots = numbers[lost], (slots[lost] + 1) & mask
 
-    def _probe(self, labels: list[str], encoded: list[bytes]) -> tuple[Integers, NDArray[np.uint32]]:
-        """Number (-1 if unknown) and hash of distinct labels."""
+    def _probe(self, labels: Sequence[str], encoded: list[bytes]) -> tuple[Integers, NDArray[np.uint32]]:
+        """Number (-1 if unknown) and hash of each label."""
         wide = np.fromiter(map(hash, labels), dtype=np.int64, count=len(labels)).view(np.uint64)
         hashes: NDArray[np.uint32] = (wide ^ (wide >> np.uint64(32))).astype(np.uint32)
         numbers = np.full(len(labels), _EMPTY, dtype=np.int64)
@@ -139,19 +154,10 @@ class LabelIndex:
         """Which of the stored labels `numbers` are byte for byte the given ones."""
         ends = self._ends[numbers]
         starts = np.where(numbers > 0, self._ends[numbers - 1], 0)
-        text = memoryview(self._text)
-        bounds = zip(starts.tolist(), ends.tolist(), strict=True)
-        same = [text[start:end] == label for (start, end), label in zip(bounds, encoded, strict=True)]
-        return np.array(same, dtype=np.bool_)
-
-
-def distinct(labels: Sequence[Key]) -> tuple[list[Key], Integers]:
-    """Distinct labels in order of appearance, and for each label its place among them, (N,)."""
-    places: defaultdict[Key, int] = defaultdict()
-    places.default_factory = places.__len__  # an unknown label gets the next number
-    numbers = np.fromiter(map(places.__getitem__, labels), dtype=np.int64, count=len(labels))
-    places.default_factory = None  # or the cycle would keep every label until the garbage collector comes by
-    return list(places), numbers
+        same: NDArray[np.bool_] = ends - starts == np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+        # bytearray.startswith compares in place, where a slice would copy.
+        starting = map(self._text.startswith, encoded, starts.tolist())
+        return same & np.fromiter(starting, dtype=np.bool_, count=len(encoded))
 
 
 def _grown(array: NDArray, used: int, size: int) -> NDArray:

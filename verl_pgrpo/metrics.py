@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from verl_pgrpo.factor import Factor
 from verl_pgrpo.history import GroupHistoryManager
-from verl_pgrpo.labels import distinct
 from verl_pgrpo.results import AdvantageResult
 
 __all__ = ["StepMetrics", "metric_label"]
@@ -40,20 +40,21 @@ class StepMetrics:
     def __init__(self, history: GroupHistoryManager) -> None:
         self._history = history
         self._named = history.largest(history.config.max_logged_groups)
-        self._groups: list[str] = []
-        self._rows: list[np.ndarray] = []
+        self._groups: list[str] = []  # the groups of each batch, one behind the other
+        self._sums: list[np.ndarray] = []  # for each of them: what `_PER_ROW` names, cold rows, rows
         self._skipped = 0
 
-    def add(self, groups: Sequence[str], rewards: ArrayLike, result: AdvantageResult) -> None:
+    def add(self, groups: Sequence[str] | Factor[str], rewards: ArrayLike, result: AdvantageResult) -> None:
         """One batch's rows, as they went to `GroupHistoryManager.advantages`."""
-        none = np.full(len(groups), np.nan)
+        kept = ~result.skipped
+        labels = Factor.of(groups).take(kept)
+        none = np.full(len(kept), np.nan)
         scale = none if result.scale is None else result.scale
         shift = none if result.shift is None else result.shift
-        rows = np.stack([np.asarray(rewards, dtype=np.float64), result.advantages, scale, shift, result.cold])
-        kept = ~result.skipped
-        self._groups += [group for group, keep in zip(groups, kept.tolist(), strict=True) if keep]
-        self._rows.append(rows[:, kept])
-        self._skipped += int(result.skipped.sum())
+        per_row = (np.asarray(rewards, dtype=np.float64), result.advantages, scale, shift, result.cold, kept)
+        self._groups += labels.levels
+        self._sums.append(np.stack([np.bincount(labels.codes, weights=values[kept]) for values in per_row]))
+        self._skipped += len(kept) - int(kept.sum())
 
     def flush(self) -> dict[str, float]:
         """Metrics of the step: `pgrpo/<group>/*`, the worst group, the gap, cold rows, the total so far."""
@@ -63,18 +64,18 @@ class StepMetrics:
         }
         if self._history.config.nonfinite == "skip":
             metrics["pgrpo/nonfinite_skipped"] = float(self._skipped)
-        names, place = distinct(self._groups)
-        present = {group: number for number, group in enumerate(names)}
-        means, size = np.empty((len(_PER_ROW), 0)), np.empty(0, dtype=np.int64)
+        names = Factor.of(self._groups)
+        present = {group: number for number, group in enumerate(names.levels)}
+        means, size = np.empty((len(_PER_ROW), 0)), np.empty(0)
         if present:
-            rows = np.concatenate(self._rows, axis=1)
-            size = np.bincount(place)
-            means = np.stack([np.bincount(place, weights=row) / size for row in rows[: len(_PER_ROW)]])
+            sums = np.concatenate(self._sums, axis=1)
+            *totals, cold, size = (np.bincount(names.codes, weights=row) for row in sums)
+            means = np.stack(totals) / size
             metrics["pgrpo/worst_group/reward"] = float(means[0].min())
             metrics["pgrpo/reward_gap"] = float(means[0].max() - means[0].min())
-            metrics["pgrpo/cold_fraction"] = float(rows[-1].mean())
+            metrics["pgrpo/cold_fraction"] = float(cold.sum() / size.sum())
         self._add_named(metrics, present, means, size)
-        self._groups, self._rows, self._skipped = [], [], 0
+        self._groups, self._sums, self._skipped = [], [], 0
         return metrics
 
     def _add_named(

@@ -102,8 +102,10 @@ class Moments:
         """
         if len(rows) == 0:
             return
-        order = np.argsort(values)
-        order = order[np.argsort(rows[order], kind="stable")]  # by group, then by value; faster than np.lexsort
+        if not (values[1:] >= values[:-1]).all():
+            order = np.argsort(values)
+            rows, values = rows[order], values[order]
+        order = np.argsort(rows, kind="stable")  # by group, then by value
         rows, values = rows[order], values[order]
         begins = np.concatenate(([True], rows[1:] != rows[:-1]))
         first = np.flatnonzero(begins)

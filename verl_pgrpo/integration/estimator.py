@@ -9,6 +9,7 @@ verl's step calls this function in between.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from verl_pgrpo.errors import UnsupportedVerlError
+from verl_pgrpo.factor import Factor
 from verl_pgrpo.history import GroupHistoryManager
 from verl_pgrpo.integration.rows import Rows
 from verl_pgrpo.results import AdvantageResult
@@ -36,7 +38,7 @@ class BatchOfRun:
     history: GroupHistoryManager
     rows: Rows
     # Of the rows that counted: preference groups, rewards, and what they were given. Filled in by the estimator.
-    outcome: tuple[list[str], np.ndarray, AdvantageResult] | None = None
+    outcome: tuple[Factor[str], np.ndarray, AdvantageResult] | None = None
 
 
 _current: ContextVar[BatchOfRun | None] = ContextVar("pgrpo_batch", default=None)
@@ -88,7 +90,7 @@ def compute_pgrpo_outcome_advantage(
     if batch.outcome is not None:
         raise UnsupportedVerlError("verl called the estimator 'pgrpo' twice for one batch; it would be counted twice")
     rows = batch.rows
-    if len(token_level_rewards) != len(rows.uids) or (index is not None and not np.array_equal(index, rows.uids)):
+    if len(token_level_rewards) != len(rows.uids) or not (index is None or np.array_equal(index, rows.uids)):
         raise UnsupportedVerlError(
             "verl's advantage step sees other rows, or in another order, than the batch's keys say; "
             "advantages would go to the wrong responses"
@@ -98,8 +100,10 @@ def compute_pgrpo_outcome_advantage(
         rewards = scores.double().cpu().numpy()
         scores = scores if scores.is_floating_point() else scores.float()
         counted = np.flatnonzero(rows.counted(response_mask))
-        groups = rows.labels(counted, batch.history.config.missing_group)
-        result = batch.history.advantages(groups, rewards[counted], index=rows.uids[counted].tolist())
+        groups, missing = rows.groups.take(counted), batch.history.config.missing_group
+        if missing is not None:
+            groups = groups.relabel([missing if group is None else group for group in groups.levels])
+        result = batch.history.advantages(groups, rewards[counted], index=rows.prompts.take(counted))
         batch.outcome = groups, rewards[counted], result
 
         of_session = np.zeros(len(rewards))
@@ -109,6 +113,10 @@ def compute_pgrpo_outcome_advantage(
     return advantages, advantages
 
 
+_KEPT_BYTES = 1 << 26
+_last = np.empty(0)
+
+
 def _broadcast(per_row: Tensor, mask: Tensor) -> Tensor:
     """per_row (N, 1) * mask (N, T), in the type of `per_row`; what most of an estimator's time goes into."""
     if per_row.device.type != "cpu" or per_row.dtype not in (torch.float32, torch.float64):
@@ -116,7 +124,17 @@ def _broadcast(per_row: Tensor, mask: Tensor) -> Tensor:
     # Into memory of numpy's, which asks the kernel for huge pages where torch does not: touching fresh pages for the
     # first time takes longer than the multiply. A mask of another type is converted first, as a multiply across types
     # takes twice as long as both.
-    out = torch.from_numpy(np.empty(mask.shape, dtype=np.float32 if per_row.dtype == torch.float32 else np.float64))
+    out = torch.from_numpy(_memory(mask.shape, np.float32 if per_row.dtype == torch.float32 else np.float64))
     if mask.dtype == per_row.dtype:
         return torch.mul(mask, per_row, out=out)
     return out.copy_(mask).mul_(per_row)
+
+
+def _memory(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """An array for a result: the last one's, if it is small and nobody holds that result any more."""
+    global _last
+    if _last.shape == shape and _last.dtype == dtype and sys.getrefcount(_last) == 2:  # `_last` and the call's own
+        return _last
+    array = np.empty(shape, dtype)
+    _last = array if array.nbytes <= _KEPT_BYTES else _last
+    return array

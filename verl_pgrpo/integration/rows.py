@@ -8,7 +8,7 @@ and which output of that response's session (a multi-turn agent may put several)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,52 +16,56 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verl_pgrpo.errors import MissingGroupError
+from verl_pgrpo.errors import GroupLabelError, MissingGroupError
+from verl_pgrpo.factor import Factor
 
 __all__ = ["Rows", "group_label", "nested_value"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A batch's rows, in the order of the tensors that the estimator sees.
+    """A batch's N rows, in the order of the tensors that the estimator sees.
 
-    uids: N generation groups (the prompt of each row).
-    groups: N preference groups; None where there is none.
+    uids: N generation groups (the prompt of each row), as verl hands them to an estimator.
+    prompts: the same as a factor.
+    groups: the preference group of each row, None where there is none.
     padding: (N,) bool, rows that verl added to fill up the batch (tag `is_padding`): copies of a real row.
     last: (N,) int64, for each row the one that speaks for its session: the session's last output.
     """
 
     uids: NDArray[np.object_]
-    groups: list[str | None]
+    prompts: Factor[str]
+    groups: Factor[Any]
     padding: NDArray[np.bool_]
     last: NDArray[np.int64]
 
     @classmethod
     def of(cls, keys: Sequence[str], tags: Sequence[dict[str, Any]], groups: Sequence[Any]) -> Rows:
-        """From a batch's keys, tags (both as in verl's KVBatchMeta) and the raw values of its group column."""
+        """From a batch's keys, tags (both as in verl's KVBatchMeta) and the raw values of its group column.
+
+        Raises:
+            ValueError: these are not of one batch, or the keys are not verl's.
+        """
         if not len(keys) == len(tags) == len(groups):
             raise ValueError(f"{len(keys)} keys, {len(tags)} tags and {len(groups)} groups do not belong to one batch")
-        parts = [key.rsplit("_", 2) for key in keys]
-        if any(len(part) != 3 for part in parts):
-            bad = next(key for key, part in zip(keys, parts, strict=True) if len(part) != 3)
+        sessions = Factor.of([key.rpartition("_")[0] for key in keys])
+        uids = [session.rpartition("_")[0] for session in sessions.levels]
+        if not all(uids):
+            bad = keys[int(np.argmin(np.array(list(map(bool, uids)))[sessions.codes]))]
             raise ValueError(f"the row key {bad!r} is not of verl's form uid_session_index")
-        final: dict[tuple[str, str], tuple[int, int]] = {}
-        for row, (uid, session, index) in enumerate(parts):
-            best = final.get((uid, session))
-            if best is None or best[0] < int(index):
-                final[uid, session] = (int(index), row)
+        last = np.arange(len(keys))
+        if len(sessions.levels) < len(keys):  # sessions of several outputs
+            output = np.array([int(key.rpartition("_")[2]) for key in keys])
+            order = np.argsort(-output, kind="stable")
+            last = order[np.unique(sessions.codes[order], return_index=True)[1]][sessions.codes]
+        prompts = Factor.of(uids)
         return cls(
-            uids=np.array([uid for uid, _, _ in parts], dtype=object),
-            groups=[group_label(value) for value in groups],
+            uids=np.array(uids, dtype=object)[sessions.codes],
+            prompts=Factor(prompts.levels, prompts.codes[sessions.codes]),
+            groups=_labels(groups),
             padding=np.fromiter((bool(tag.get("is_padding", False)) for tag in tags), dtype=np.bool_, count=len(keys)),
-            last=np.fromiter((final[uid, session][1] for uid, session, _ in parts), np.int64, count=len(keys)),
+            last=last,
         )
-
-    def labels(self, rows: NDArray[np.int64], missing: str | None) -> list[Any]:
-        """Preference groups of these rows, `missing` in the place of None."""
-        if missing is None and len(rows) == len(self.groups):
-            return self.groups
-        return [self.groups[row] or missing for row in rows.tolist()]
 
     def counted(self, response_mask: Tensor) -> NDArray[np.bool_]:
         """(N,) bool: the rows that enter the history, once each. `response_mask`: (N, T)."""
@@ -79,6 +83,21 @@ def has_token(response_mask: Tensor) -> NDArray[np.bool_]:
         late = np.flatnonzero(~found)
         found[late] = (response_mask[late] != 0).any(dim=1).cpu().numpy()
     return found
+
+
+def _labels(values: Sequence[Any]) -> Factor[Any]:
+    """The labels of a group column's values."""
+    if set(map(type, values)) <= {str}:
+        texts = Factor.of(values)
+        return texts.relabel([group_label(text) for text in texts.levels])
+    try:
+        return Factor.of([group_label(value) for value in values])
+    except TypeError:
+        row = next(row for row, value in enumerate(values) if not isinstance(value, Hashable))
+        raise GroupLabelError(
+            f"row {row} of the batch has the preference group {values[row]!r}, a {type(values[row]).__name__}: it must "
+            "be text or a whole number; group_key may be a dotted path into the column (extra_info.segment)"
+        ) from None
 
 
 def group_label(value: Any) -> Any:

@@ -71,6 +71,7 @@ class PersonalizedTrainer:
         if self.pgrpo_history is None:
             return super()._compute_advantage(batch, metrics)  # type: ignore[misc]
         rows = Rows.of(batch.keys, batch.tags, preference_groups(batch, self._pgrpo_column))
+        self.pgrpo_history.prepare(rows.groups)
         with batch_of_run(self.pgrpo_history, rows) as run:
             batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
         assert run.outcome is not None  # batch_of_run has seen to it
