@@ -218,7 +218,7 @@ class GroupHistoryManager:
         try:
             labels = Factor.of(groups)
         except TypeError:  # not hashable: a list, a dict
-            row = next(i for i, label in enumerate(groups) if not (isinstance(label, str) or _is_missing(label)))
+            row = next(i for i, label in enumerate(groups) if not (isinstance(label, str) or _is_missing(label)))  # type: ignore[arg-type]
             raise _not_text(groups[row], row, prompts) from None
         if set(map(type, labels.levels)) <= {str}:
             return labels

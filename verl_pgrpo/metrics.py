@@ -66,7 +66,8 @@ class StepMetrics:
             metrics["pgrpo/nonfinite_skipped"] = float(self._skipped)
         names = Factor.of(self._groups)
         present = {group: number for number, group in enumerate(names.levels)}
-        means, size = np.empty((len(_PER_ROW), 0)), np.empty(0)
+        means: np.ndarray = np.empty((len(_PER_ROW), 0))
+        size: np.ndarray = np.empty(0)
         if present:
             sums = np.concatenate(self._sums, axis=1)
             *totals, cold, size = (np.bincount(names.codes, weights=row) for row in sums)

@@ -114,7 +114,7 @@ def compute_pgrpo_outcome_advantage(
 
 
 _KEPT_BYTES = 1 << 26
-_last = np.empty(0)
+_last: np.ndarray = np.empty(0)
 
 
 def _broadcast(per_row: Tensor, mask: Tensor) -> Tensor:
@@ -135,6 +135,6 @@ def _memory(shape: tuple[int, ...], dtype: type) -> np.ndarray:
     global _last
     if _last.shape == shape and _last.dtype == dtype and sys.getrefcount(_last) == 2:  # `_last` and the call's own
         return _last
-    array = np.empty(shape, dtype)
+    array: np.ndarray = np.empty(shape, dtype)
     _last = array if array.nbytes <= _KEPT_BYTES else _last
     return array
