@@ -20,6 +20,7 @@ import operator
 import os
 import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ from verl_pgrpo.moments import Moments
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 __all__ = ["SCHEMA_VERSION", "read_history", "write_history"]
 
@@ -68,12 +70,14 @@ def write_history(history: GroupHistoryManager, path: str | os.PathLike[str], st
     path, step = Path(path), operator.index(step)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with open(temporary, "xb") as file:
-            table = _table(history)
+        with (
+            open(temporary, "xb") as file,
             # The Arrow schema would repeat the metadata, encoded, where the checksum could not be filled in.
-            with pq.ParquetWriter(file, table.schema, store_schema=False) as writer:
-                writer.write_table(table)
-                writer.add_key_value_metadata({_KEY: _header(history, step)})
+            pq.ParquetWriter(file, _schema(), store_schema=False, use_dictionary=False) as writer,
+        ):
+            for batch in _batches(history):
+                writer.write_batch(batch)
+            writer.add_key_value_metadata({_KEY: _header(history, step)})
         with open(temporary, "r+b") as file:
             with mmap.mmap(file.fileno(), 0) as content:
                 start = _find_head(content).start(2)
@@ -119,13 +123,13 @@ def read_history(
         raise HistoryFileError(f"the reward history {path} cannot be read: {error}. {_REMEDY}") from error
     _check_bytes(content, path)
     try:
-        table = pq.read_table(pa.BufferReader(content))
-        header = json.loads(table.schema.metadata[_KEY])
+        file = pq.ParquetFile(pa.BufferReader(content))
+        header = json.loads(file.metadata.metadata[_KEY])
         if config is None:
             config = PGRPOConfig.from_mapping(header["options"])
         _check_header(header, path, config, step)
-        return _history(table, header, config)
-    except (pa.ArrowException, KeyError, TypeError, ValueError, OverflowError) as error:
+        return _history(file, header, config)
+    except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, HistoryFileError):
             raise
         raise HistoryFileAltered(
@@ -146,31 +150,45 @@ def _header(history: GroupHistoryManager, step: int) -> bytes:
     return json.dumps(header).encode()
 
 
-def _table(history: GroupHistoryManager) -> pa.Table:
+def _schema() -> pa.Schema:
     import pyarrow as pa
 
-    size = history.num_groups
-    columns = {
-        "group": pa.array(iter(history._labels), type=pa.string(), size=size),
-        "count": pa.array(history._moments.count[:size]),
-        "mean": pa.array(history._moments.mean[:size]),
-        "m2": pa.array(history._moments.m2[:size]),
-    }
-    return pa.table(columns)
+    return pa.schema(
+        [("group", pa.large_string()), ("count", pa.int64()), ("mean", pa.float64()), ("m2", pa.float64())]
+    )
 
 
-def _history(table: pa.Table, header: dict[str, Any], config: PGRPOConfig) -> GroupHistoryManager:
-    history = GroupHistoryManager(config)
-    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
-        history._rows(Factor.of(batch.column("group").to_pylist()))
-    if history.num_groups != table.num_rows:
+def _batches(history: GroupHistoryManager) -> Iterator[pa.RecordBatch]:
+    """The history in pieces, so that a large one is not in memory twice."""
+    import pyarrow as pa
+
+    moments = history._moments
+    for start in range(0, history.num_groups, _ROWS_AT_ONCE):
+        end = min(start + _ROWS_AT_ONCE, history.num_groups)
+        offsets, text = history._labels.encoded(start, end)
+        columns = [
+            pa.LargeStringArray.from_buffers(end - start, pa.py_buffer(offsets), pa.py_buffer(text)),
+            *(pa.array(array[start:end]) for array in (moments.count, moments.mean, moments.m2)),
+        ]
+        yield pa.record_batch(columns, schema=_schema())
+
+
+def _history(file: pq.ParquetFile, header: dict[str, Any], config: PGRPOConfig) -> GroupHistoryManager:
+    history, moments = GroupHistoryManager(config), Moments(file.metadata.num_rows, config.half_life)
+    start = 0
+    for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+        history._labels.add(Factor.of(batch["group"].to_pylist()).levels)
+        end = start + len(batch)
+        for name in ("count", "mean", "m2"):
+            getattr(moments, name)[start:end] = batch[name]
+        start = end
+    if history.num_groups != start:
         raise ValueError("a preference group appears twice")
-    for name in ("count", "mean", "m2"):
-        getattr(history._moments, name)[: table.num_rows] = table[name].to_numpy()
+    history._moments = moments
     count, mean, m2 = header["all_groups"]
     pool: Moments = history._pool
     pool.count[0], pool.mean[0], pool.m2[0] = count, float.fromhex(mean), float.fromhex(m2)
-    if int(history._moments.count.sum()) != count:
+    if int(moments.count.sum()) != count:
         raise ValueError("the counts of the preference groups do not add up to that of all groups")
     return history
 

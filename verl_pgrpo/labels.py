@@ -10,7 +10,7 @@ size. A hash only finds the candidate; the text decides, so two labels never sha
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, count, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,11 @@ __all__ = ["LabelIndex"]
 
 Integers = NDArray[np.int64]
 
-_EMPTY = -1
+Hashes = NDArray[np.uint64]
+
+_EMPTY = np.uint64(2**64 - 1)
+_HALF = np.uint64(32)
+_LOWER = np.uint64(2**32 - 1)
 
 
 class _Prepared(NamedTuple):
@@ -30,7 +34,7 @@ class _Prepared(NamedTuple):
     size: int
     encoded: list[bytes]
     numbers: Integers
-    hashes: NDArray[np.uint32]
+    hashes: Hashes
 
 
 class LabelIndex:
@@ -40,15 +44,16 @@ class LabelIndex:
     each process: nobody can choose labels that collide, and nothing of them is stored on disk.
     """
 
-    __slots__ = ("_ends", "_hashes", "_prepared", "_size", "_table", "_text")
+    __slots__ = ("_ends", "_prepared", "_size", "_table", "_text")
 
     def __init__(self) -> None:
         self._size = 0
         self._prepared: _Prepared | None = None
         self._text = bytearray()  # all labels' UTF-8, one behind the other
         self._ends: Integers = np.zeros(0, dtype=np.int64)  # where label i ends in _text
-        self._hashes = np.zeros(0, dtype=np.uint32)  # to grow the table without reading the text
-        self._table = np.full(8, _EMPTY, dtype=np.int32)  # hash slot -> label number; a power of two
+        # Hash slot -> hash (upper half) and label number (lower half): the hash decides most comparisons without a look
+        # at the text, and the table can grow without one. The size is a power of two.
+        self._table = np.full(8, _EMPTY, dtype=np.uint64)
 
     def __len__(self) -> int:
         return self._size
@@ -56,7 +61,7 @@ class LabelIndex:
     @property
     def nbytes(self) -> int:
         """Bytes held, the labels' own text apart."""
-        return self._ends.nbytes + self._hashes.nbytes + self._table.nbytes
+        return self._ends.nbytes + self._table.nbytes
 
     @property
     def text_nbytes(self) -> int:
@@ -64,10 +69,16 @@ class LabelIndex:
         return len(self._text)
 
     def __iter__(self) -> Iterator[str]:
-        start = 0
-        for end in self._ends[: self._size].tolist():
-            yield self._text[start:end].decode()
-            start = end
+        for start in range(0, self._size, 1 << 16):
+            offsets, text = self.encoded(start, min(start + (1 << 16), self._size))
+            yield from (text[begin:end].decode() for begin, end in pairwise(offsets.tolist()))
+
+    def encoded(self, start: int, end: int) -> tuple[Integers, bytes]:
+        """UTF-8 of the labels `start` to `end - 1`, one behind the other, and where each begins (and the last ends)."""
+        begin = int(self._ends[start - 1]) if start else 0
+        ends = self._ends[start:end]
+        offsets = np.concatenate(([begin], ends)) - begin
+        return offsets, bytes(memoryview(self._text)[begin : begin + int(offsets[-1])])
 
     def label(self, number: int) -> str:
         """The label with this number."""
@@ -93,7 +104,7 @@ class LabelIndex:
         prepared, self._prepared = self._prepared, None
         if prepared is None or prepared.labels is not labels or prepared.size != self._size:
             prepared = self._looked_up(labels)
-        unknown = np.flatnonzero(prepared.numbers == _EMPTY)
+        unknown = np.flatnonzero(prepared.numbers < 0)
         if len(unknown):
             prepared.numbers[unknown] = np.arange(self._size, self._size + len(unknown))
             self._append([prepared.encoded[i] for i in unknown.tolist()], prepared.hashes[unknown])
@@ -103,64 +114,61 @@ class LabelIndex:
         encoded = [label.encode() for label in labels]
         return _Prepared(labels, self._size, encoded, *self._probe(labels, encoded))
 
-    def _append(self, encoded: list[bytes], hashes: NDArray[np.uint32]) -> None:
+    def _append(self, encoded: list[bytes], hashes: Hashes) -> None:
         old, new = self._size, self._size + len(encoded)
         if new > len(self._ends):
             # An eighth more than needed: growing stays linear in all, and little memory lies idle.
-            room = new + new // 8
-            self._ends = _grown(self._ends, old, room)
-            self._hashes = _grown(self._hashes, old, room)
+            grown = np.zeros(new + new // 8, dtype=np.int64)
+            grown[:old] = self._ends[:old]
+            self._ends = grown
         ends = np.fromiter(accumulate(map(len, encoded), initial=len(self._text)), dtype=np.int64)
         self._ends[old:new] = ends[1:]
-        self._hashes[old:new] = hashes
         self._text += b"".join(encoded)
         self._size = new
+        entries = hashes << _HALF | np.arange(old, new, dtype=np.uint64)
         if new > len(self._table) * 2 // 3:
-            self._table = np.full(1 << (new * 3 // 2).bit_length(), _EMPTY, dtype=np.int32)
-            self._insert(np.arange(new, dtype=np.int64))
-        else:
-            self._insert(np.arange(old, new, dtype=np.int64))
+            entries = np.concatenate((self._table[self._table != _EMPTY], entries))
+            self._table = np.full(1 << (new * 3 // 2).bit_length(), _EMPTY, dtype=np.uint64)
+        self._insert(entries)
 
-    def _insert(self, numbers: Integers) -> None:
-        """Put labels, known to be absent, into the table: all at once, whoever loses a slot moves on."""
+    def _insert(self, entries: Hashes) -> None:
+        """Put entries of labels that are not in the table into it: all at once, whoever loses a slot moves on."""
         mask = len(self._table) - 1
-        slots = self._hashes[numbers].astype(np.int64) & mask
-        while len(numbers):
+        slots = (entries >> _HALF).astype(np.int64) & mask
+        for step in count(1):
+            if not len(entries):
+                return
             free = np.flatnonzero(self._table[slots] == _EMPTY)
-            self._table[slots[free]] = numbers[free]
-            lost = self._table[slots] != numbers
-            numbers, slots = numbers[lost], (slots[lost] + 1) & mask
+            self._table[slots[free]] = entries[free]
+            lost = self._table[slots] != entries
+            entries, slots = entries[lost], (slots[lost] + step) & mask  # triangular steps reach every slot
 
-    def _probe(self, labels: Sequence[str], encoded: list[bytes]) -> tuple[Integers, NDArray[np.uint32]]:
-        """Number (-1 if unknown) and hash of each label."""
+    def _probe(self, labels: Sequence[str], encoded: list[bytes]) -> tuple[Integers, Hashes]:
+        """Number (-1 if unknown) and hash (32 bits) of each label."""
         wide = np.fromiter(map(hash, labels), dtype=np.int64, count=len(labels)).view(np.uint64)
-        hashes: NDArray[np.uint32] = (wide ^ (wide >> np.uint64(32))).astype(np.uint32)
-        numbers = np.full(len(labels), _EMPTY, dtype=np.int64)
+        hashes: Hashes = (wide ^ (wide >> _HALF)) & _LOWER
+        numbers = np.full(len(labels), -1, dtype=np.int64)
         mask = len(self._table) - 1
         pending = np.arange(len(labels))
         slots = hashes.astype(np.int64) & mask
-        while len(pending):
-            found = self._table[slots].astype(np.int64)
-            occupied = found != _EMPTY
-            pending, slots, found = pending[occupied], slots[occupied], found[occupied]
-            candidates = np.flatnonzero(self._hashes[found] == hashes[pending])
-            same = self._same_text(found[candidates], [encoded[i] for i in pending[candidates].tolist()])
-            numbers[pending[candidates[same]]] = found[candidates[same]]
-            going = numbers[pending] == _EMPTY
-            pending, slots = pending[going], (slots[going] + 1) & mask
+        for step in count(1):
+            if not len(pending):
+                break
+            found = self._table[slots]
+            alike = np.flatnonzero((found >> _HALF == hashes[pending]) & (found != _EMPTY))
+            candidates, rows = (found[alike] & _LOWER).astype(np.int64), pending[alike]
+            same = self._same_text(candidates, [encoded[row] for row in rows.tolist()])
+            numbers[rows[same]] = candidates[same]
+            going = (found != _EMPTY) & (numbers[pending] < 0)
+            pending, slots = pending[going], (slots[going] + step) & mask
         return numbers, hashes
 
     def _same_text(self, numbers: Integers, encoded: list[bytes]) -> NDArray[np.bool_]:
         """Which of the stored labels `numbers` are byte for byte the given ones."""
-        ends = self._ends[numbers]
         starts = np.where(numbers > 0, self._ends[numbers - 1], 0)
-        same: NDArray[np.bool_] = ends - starts == np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+        sizes = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
         # bytearray.startswith compares in place, where a slice would copy.
         starting = map(self._text.startswith, encoded, starts.tolist())
-        return same & np.fromiter(starting, dtype=np.bool_, count=len(encoded))
-
-
-def _grown(array: NDArray, used: int, size: int) -> NDArray:
-    grown = np.zeros(size, dtype=array.dtype)
-    grown[:used] = array[:used]
-    return grown
+        equal = np.fromiter(starting, dtype=np.bool_, count=len(encoded))
+        same: NDArray[np.bool_] = equal & (self._ends[numbers] - starts == sizes)
+        return same
