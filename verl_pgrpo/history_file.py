@@ -78,12 +78,12 @@ def write_history(history: GroupHistoryManager, path: str | os.PathLike[str], st
             for batch in _batches(history):
                 writer.write_batch(batch)
             writer.add_key_value_metadata({_KEY: _header(history, step)})
-        with open(temporary, "r+b") as file:
-            with mmap.mmap(file.fileno(), 0) as content:
+        with open(temporary, "r+b") as whole:
+            with mmap.mmap(whole.fileno(), 0) as content:
                 start = _find_head(content).start(2)
                 content[start : start + 64] = hashlib.sha256(content).hexdigest().encode()
                 content.flush()
-            os.fsync(file.fileno())
+            os.fsync(whole.fileno())
         os.replace(temporary, path)
         _sync_directory(path.parent)
     except (OSError, ValueError) as error:

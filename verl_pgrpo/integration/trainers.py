@@ -31,7 +31,7 @@ from verl_pgrpo.integration.checks import (
 from verl_pgrpo.integration.estimator import batch_of_run
 from verl_pgrpo.integration.plugin import check_run
 from verl_pgrpo.integration.rows import Rows, nested_value
-from verl_pgrpo.metrics import StepMetrics
+from verl_pgrpo.run_log import RunLog
 
 __all__ = ["PersonalizedTrainer", "personalize_registry", "with_history"]
 
@@ -52,7 +52,6 @@ class PersonalizedTrainer:
             self._pgrpo_options = PGRPOConfig.from_algorithm(config.algorithm)
             self._pgrpo_column: tuple[str, list[str]] | None = group_column(self._pgrpo_options.group_key)
             self.pgrpo_history, self._pgrpo_step = restored_history(config, self._pgrpo_options)
-            self._pgrpo_metrics = StepMetrics(self.pgrpo_history)
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
 
     def _init_dataloader(self) -> None:
@@ -65,7 +64,7 @@ class PersonalizedTrainer:
             columns = dataset.dataframe.column_names
             column, path = group_column(self._pgrpo_options.group_key, columns)
             self._pgrpo_column = (column, path) if column in columns else None
-        print(describe(self._pgrpo_options, sizes, self.pgrpo_history), flush=True)
+        self._pgrpo_log = RunLog(self.pgrpo_history, sizes)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         if self.pgrpo_history is None:
@@ -75,7 +74,7 @@ class PersonalizedTrainer:
         with batch_of_run(self.pgrpo_history, rows) as run:
             batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
         assert run.outcome is not None  # batch_of_run has seen to it
-        self._pgrpo_metrics.add(*run.outcome)
+        self._pgrpo_log.add(*run.outcome)
         return batch
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> KVBatchMeta:
@@ -83,7 +82,7 @@ class PersonalizedTrainer:
         if self.pgrpo_history is not None:
             # Here, and not in _compute_advantage's `metrics`: verl aggregates those over a step's local updates by
             # guessing from their names, and would add up `observed_total`.
-            metrics.update(self._pgrpo_metrics.flush())
+            metrics.update(self._pgrpo_log.flush())
         return batch
 
     def _save_checkpoint(self) -> None:
@@ -140,21 +139,3 @@ def preference_groups(batch: KVBatchMeta, where: tuple[str, list[str]] | None) -
     values = data[column]
     values = values.tolist() if hasattr(values, "tolist") else list(values)
     return [nested_value(value, path, column) for value in values]
-
-
-def describe(options: PGRPOConfig, sizes: dict[str, int] | None, history: GroupHistoryManager) -> str:
-    """One line for the log: what is normalised over what."""
-    if sizes is None:
-        data = "groups unknown until the first rollout (the dataset is not a table)"
-    else:
-        ordered = sorted(sizes, key=lambda group: -sizes[group])
-        total = sum(sizes.values())
-        share = [f"{group!r} {sizes[group] / total:.1%}" for group in (ordered[0], ordered[-1])] if ordered else []
-        data = f"{len(sizes)} preference groups in {total} training rows ({' to '.join(dict.fromkeys(share))})"
-    default = PGRPOConfig().as_dict()
-    changed = {key: value for key, value in options.as_dict().items() if value != default[key]}
-    return (
-        f"P-GRPO: each response's reward is normalised by the reward history of its {options.group_key!r}: {data}; "
-        f"history so far: {history.total_count} rewards of {history.num_groups} groups; "
-        f"options: {changed or 'all default'}"
-    )
