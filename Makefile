@@ -11,7 +11,7 @@
 .POSIX:
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast lint quickstart bench clean
+.PHONY: help setup test test-fast stress lint quickstart bench clean
 
 SHELL := /bin/sh
 VENV := .venv
@@ -76,11 +76,14 @@ $(STAMP): pyproject.toml $(wildcard requirements/*.txt)
 	echo "setup: done, $$(du -sh $(VENV) | cut -f1) in .venv"
 
 test: lint  ## everything: lint, types, unit, property and golden tests, then real verl runs on the CPU
-	$(RUN) -m pytest -m "not e2e and not gpu" --durations=10
-	$(RUN) -m pytest -m "e2e and not gpu" --durations=10
+	$(RUN) -m pytest -m "not e2e and not gpu and not stress" --durations=10
+	$(RUN) -m pytest -m "e2e and not gpu and not stress" --durations=10
 
 test-fast: $(STAMP)  ## the tests that take seconds, within three minutes in all
-	$(RUN) -m pytest -m "not e2e and not slow and not gpu" --durations=10
+	$(RUN) -m pytest -m "not e2e and not slow and not gpu and not stress" --durations=10
+
+stress: $(STAMP)  ## what takes long and rarely finds more: thousands of damaged files and of killed writers
+	$(RUN) -m pytest -m stress -rP
 
 lint: $(STAMP)  ## ruff's rules and format, mypy
 	$(RUN) -m ruff check .

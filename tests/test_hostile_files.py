@@ -31,10 +31,13 @@ def some_history() -> GroupHistoryManager:
     return history
 
 
-def test_a_thousand_bit_flips_and_a_thousand_truncations_are_named(tmp_path):
+@pytest.mark.parametrize("number", [1000, pytest.param(20_000, marks=pytest.mark.stress)])
+def test_bit_flips_and_truncations_are_named(tmp_path, number):
     path, previous = tmp_path / "h.parquet", tmp_path / "previous.parquet"
     some_history().save(previous, step=1)
-    some_history().save(path, step=2)
+    history = some_history()
+    history.observe([f"group {i}" for i in range(number // 10)], np.arange(number // 10))
+    history.save(path, step=2)
     whole, rng = path.read_bytes(), random.Random(0)
     caught = collections.Counter()
 
@@ -44,14 +47,14 @@ def test_a_thousand_bit_flips_and_a_thousand_truncations_are_named(tmp_path):
             GroupHistoryManager.load(path)
         caught[error.type] += 1
 
-    for bit in rng.sample(range(8 * len(whole)), 1000):
+    for bit in rng.sample(range(8 * len(whole)), number):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         refused(bytes(damaged))
-    for length in [0, 1, 3, 4, 8, len(whole) - 1, *rng.sample(range(len(whole)), 994)]:
+    for length in [0, 1, 3, 4, 8, len(whole) - 1, *rng.choices(range(len(whole)), k=number - 6)]:
         refused(whole[:length])
-    assert caught.total() == 2000
-    print(f"2000 damaged files refused: {dict(caught)}")
+    assert caught.total() == 2 * number
+    print(f"{2 * number} damaged files refused: {dict(caught)}")
     path.write_bytes(whole)
     GroupHistoryManager.load(path, step=2)
     GroupHistoryManager.load(previous, step=1)
@@ -87,14 +90,16 @@ def save_for_ever(path, report):
         report.send(step)
 
 
-@pytest.mark.slow
-def test_killed_a_hundred_times_while_saving(tmp_path):
+@pytest.mark.parametrize(
+    "number", [pytest.param(120, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.stress)]
+)
+def test_killed_while_saving(tmp_path, number):
     """Kill -9 at random moments of a writer: what is left is whole, of the last step that was told or of the next."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.test_hostile_files", "pyarrow.parquet"])
     rng, killed, ahead = random.Random(0), 0, 0
-    for number in range(120):
-        path = tmp_path / f"{number}.parquet"
+    for _ in range(number):
+        path = tmp_path / f"{killed}.parquet"
         reader, writer = context.Pipe(duplex=False)
         process = context.Process(target=save_for_ever, args=(path, writer))
         process.start()
@@ -112,7 +117,7 @@ def test_killed_a_hundred_times_while_saving(tmp_path):
         assert step in (last, last + 1)
         killed += 1
         ahead += step == last + 1
-    assert killed == 120
+    assert killed == number
     print(f"{killed} writers killed, {killed} whole files, {ahead} of them one step ahead of the writer's last word")
 
 

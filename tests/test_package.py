@@ -148,7 +148,20 @@ def test_nothing_ignored_is_committed():
 
 # ----------------------------------------------------------------------------------------------- arrows point down only
 
-CORE = ["errors", "config", "moments", "factor", "labels", "results", "advantage", "history", "history_file", "metrics", "watch", "run_log"]
+CORE = [
+    "errors",
+    "config",
+    "moments",
+    "factor",
+    "labels",
+    "results",
+    "advantage",
+    "history",
+    "history_file",
+    "metrics",
+    "watch",
+    "run_log",
+]
 """Bottom floor first: each may import those before it, at the top of the file."""
 CORE_LIBRARIES = {"numpy", "omegaconf", "pyarrow", "torch"}
 KNOW_VERL = ("integration", "platforms", "launch", "cli.py")

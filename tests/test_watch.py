@@ -96,7 +96,7 @@ def test_the_line_at_the_start():
     assert "1 rewards of 1 groups" in line
     assert "{'update': 'after_normalize'}" in line
     many = describe(GroupHistoryManager(), {f"g{i}": 20 - i for i in range(20)})
-    assert "'g4' 16 (7.6%), ..., 'g19' 1 (0.5%)" in many
+    assert "'g7' 13 (6.2%), ..., 'g19' 1 (0.5%)" in many
     assert "all default" in many
     assert "not a table" in describe(GroupHistoryManager(), None)
 

@@ -118,7 +118,10 @@ def read_history(
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise HistoryFileMissing(f"there is no reward history at {path}. {_REMEDY}") from error
+        raise HistoryFileMissing(
+            f"there is no reward history at {path}: the file was removed, or the checkpoint's run was trained with "
+            f"another estimator. {_REMEDY}"
+        ) from error
     except OSError as error:
         raise HistoryFileError(f"the reward history {path} cannot be read: {error}. {_REMEDY}") from error
     _check_bytes(content, path)

@@ -17,7 +17,7 @@ from verl_pgrpo.watch import HistoryWatch
 
 __all__ = ["RunLog", "describe"]
 
-_NAMED = 5
+_NAMED = 8
 
 
 class RunLog:
@@ -52,7 +52,7 @@ def describe(history: GroupHistoryManager, sizes: Mapping[str, int] | None) -> s
     else:
         total = sum(sizes.values())
         ordered = sorted(sizes, key=lambda group: -sizes[group])
-        shown = ordered if len(ordered) <= _NAMED + 1 else [*ordered[:_NAMED], ordered[-1]]
+        shown = ordered if len(ordered) <= _NAMED else [*ordered[:_NAMED], ordered[-1]]
         parts = [f"{group!r:.50} {sizes[group]} ({sizes[group] / total:.1%})" for group in shown]
         if len(shown) < len(ordered):
             parts.insert(_NAMED, "...")

@@ -42,8 +42,11 @@ class HistoryWatch:
 
     def __init__(self, history: GroupHistoryManager, sizes: Mapping[str, int] | None = None) -> None:
         self._history = history
-        self._sizes = sizes
-        names = history.largest(WATCHED) if sizes is None else sorted(sizes, key=lambda name: -sizes[name])[:WATCHED]
+        if sizes is None:
+            names, self._share = history.largest(WATCHED), None
+        else:
+            names = sorted(sizes, key=lambda name: -sizes[name])[:WATCHED]
+            self._share = np.array([sizes[name] for name in names]) / max(sum(sizes.values()), 1)
         self._number = {name: number for number, name in enumerate(names)}
         self._unseen = np.zeros(WATCHED)  # rewards of all groups since this one's last
         self._recent: deque[NDArray[np.float64]] = deque(maxlen=LAG_STEPS)
@@ -55,7 +58,7 @@ class HistoryWatch:
         """One batch's rows, as they went to `GroupHistoryManager.advantages`."""
         kept = ~result.skipped
         labels, values = Factor.of(groups).take(kept), np.asarray(rewards, dtype=np.float64)[kept]
-        if self._sizes is None:
+        if self._share is None:
             for level in labels.levels[: WATCHED - len(self._number)]:
                 self._number.setdefault(level, len(self._number))
         numbers = np.array([self._number.get(level, -1) for level in labels.levels], dtype=np.int64)
@@ -85,10 +88,8 @@ class HistoryWatch:
 
     def _starved(self, names: list[str], statistics: GroupStatistics) -> str:
         unseen = self._unseen[: len(names)]
-        if self._sizes is None:  # its share until then
-            share = statistics.count / (self._history.total_count - unseen)
-        else:
-            share = np.array([self._sizes[name] for name in names]) / sum(self._sizes.values())
+        past = self._history.total_count - unseen  # without a training set its share until then must do
+        share = statistics.count / past if self._share is None else self._share
         rows = np.flatnonzero(share * unseen >= STARVED_EXPECTED)
         found = self._new("starved", [names[row] for row in rows.tolist()])
         return found and (
