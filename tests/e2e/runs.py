@@ -16,6 +16,7 @@ from verl_pgrpo.data import personas
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 
 TIMEOUT = 600.0
+MAIN_PPO = "verl.trainer.main_ppo"
 
 
 def prepare(folder: Path) -> None:
@@ -26,8 +27,10 @@ def prepare(folder: Path) -> None:
     make_tiny_qwen3(folder / "model", personas.toy_vocabulary(), seed=0)
 
 
-def command(folder: Path, *overrides: str, mode: str = "sync") -> list[str]:
-    """A P-GRPO run on the CPU preset: 8 prompts x 2 sessions a step, through the launcher that cleans up."""
+def command(
+    folder: Path, *overrides: str, mode: str = "sync", preset: str = "cpu", module: str = MAIN_PPO
+) -> list[str]:
+    """A P-GRPO run on a CPU preset: 8 prompts x 2 sessions a step, through the launcher that cleans up."""
     arguments = {
         "algorithm.adv_estimator": "pgrpo",
         "data.train_files": folder / "train.parquet",
@@ -47,12 +50,15 @@ def command(folder: Path, *overrides: str, mode: str = "sync") -> list[str]:
         "trainer.save_freq": 2,
         "hydra.run.dir": folder / "hydra",
     }
-    launcher = [sys.executable, "-m", "verl_pgrpo.platforms.run_cpu", "--timeout", str(TIMEOUT), "--"]
-    preset = ["--config-dir", str(ROOT / "recipes" / "_presets"), "--config-name", "cpu"]
-    return [*launcher, *preset, *(f"{key}={value}" for key, value in arguments.items()), *overrides]
+    launcher = [sys.executable, "-m", "verl_pgrpo.platforms.run_cpu", "--module", module]
+    launcher += ["--timeout", str(TIMEOUT), "--"]
+    config = ["--config-dir", str(ROOT / "recipes" / "_presets"), "--config-name", preset]
+    return [*launcher, *config, *(f"{key}={value}" for key, value in arguments.items()), *overrides]
 
 
-def start(folder: Path, name: str, *overrides: str, mode: str = "sync") -> subprocess.Popen[bytes]:
+def start(
+    folder: Path, name: str, *overrides: str, mode: str = "sync", preset: str = "cpu", module: str = MAIN_PPO
+) -> subprocess.Popen[bytes]:
     """Start a run; its output goes to `<name>.log`, its metrics to `<name>.jsonl`."""
     environment = {
         **os.environ,
@@ -62,7 +68,10 @@ def start(folder: Path, name: str, *overrides: str, mode: str = "sync") -> subpr
     }
     with open(folder / f"{name}.log", "wb") as log:
         return subprocess.Popen(
-            command(folder, *overrides, mode=mode), stdout=log, stderr=subprocess.STDOUT, env=environment
+            command(folder, *overrides, mode=mode, preset=preset, module=module),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
         )
 
 
@@ -85,11 +94,14 @@ def metrics(folder: Path, name: str) -> dict[int, dict[str, float]]:
     return {line["step"]: line["data"] for line in map(json.loads, lines)}
 
 
-def replay(history: GroupHistoryManager, folder: Path, steps: range) -> list[int]:
+def replay(
+    history: GroupHistoryManager, folder: Path, steps: range, updates: dict[int, list[set[str]]] | None = None
+) -> list[int]:
     """Fold the rollout dumps of these steps into `history`, by rules written here anew; rows counted in each step.
 
     Of each session (`uid_session` of the key) the output with the highest index counts; verl's padding rows have keys
-    that start with `pad`, and their rows have no token that is trained.
+    that start with `pad`, and their rows have no token that is trained. `updates` has the uids of each local update of
+    a step, where a step has several: each is folded by itself.
     """
     counts = []
     for step in steps:
@@ -102,7 +114,12 @@ def replay(history: GroupHistoryManager, folder: Path, steps: range) -> list[int
             kept = last.get((uid, session))
             if kept is None or int(index) > kept[0]:
                 last[uid, session] = (int(index), json.loads(row["gts"])["persona"], row["score"])
-        history.observe([group for _, group, _ in last.values()], [score for _, _, score in last.values()])
+        uids = {uid for uid, _ in last}
+        parts = [uids] if updates is None else updates[step]
+        assert sorted(uid for part in parts for uid in part) == sorted(uids)
+        for part in parts:
+            rows = [row for (uid, _), row in last.items() if uid in part]
+            history.observe([group for _, group, _ in rows], [score for _, _, score in rows])
         counts.append(len(last))
     return counts
 

@@ -64,6 +64,7 @@ def activate() -> None:
     vllm_cpu.answer_for_vllm()
     wrapt.when_imported("verl.utils.distributed")(name_gloo_once)
     wrapt.when_imported("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer")(name_sockets_by_run)
+    wrapt.when_imported("verl.utils.fsdp_utils")(copy_what_is_set_aside)
     wrapt.when_imported("torch.distributed.fsdp")(do_not_pin_memory)
 
 
@@ -237,6 +238,16 @@ def name_sockets_by_run(module: types.ModuleType) -> None:
 
     wrapt.wrap_function_wrapper(module, "BucketedWeightSender.__init__", wrapper)
     wrapt.wrap_function_wrapper(module, "BucketedWeightReceiver.__init__", wrapper)
+
+
+def copy_what_is_set_aside(module: types.ModuleType) -> None:
+    """`separate_async` sets the old policy aside by `.cpu()`, which copies nothing here: it would go on training."""
+
+    def wrapper(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:
+        state, spec = wrapped(*args, **kwargs)
+        return {name: (tensor.clone(), own_spec) for name, (tensor, own_spec) in state.items()}, spec
+
+    wrapt.wrap_function_wrapper(module, "fsdp2_sharded_save_to_cpu", wrapper)
 
 
 def do_not_pin_memory(module: types.ModuleType) -> None:

@@ -5,9 +5,9 @@
     python -m verl_pgrpo.platforms.run_cpu --log run.log --timeout 1200 -- --config-dir recipes/_presets \\
         --config-name cpu algorithm.adv_estimator=grpo data.train_files=... actor_rollout_ref.model.path=...
 
-What follows `--` goes to `python -m verl.trainer.main_ppo`. Ctrl-C and SIGTERM are passed on; verl gets ten seconds to
-end by itself, a second Ctrl-C means at once. The exit status is main_ppo's, 124 after a timeout, 128 + signal after a
-signal. From Python, `run_main_ppo` does the same. Linux only.
+What follows `--` goes to `python -m verl.trainer.main_ppo`, or to another launcher of verl's (`--module`). Ctrl-C and
+SIGTERM are passed on; verl gets ten seconds to end by itself, a second Ctrl-C means at once. The exit status is verl's,
+124 after a timeout, 128 + signal after a signal. From Python, `run_main_ppo` does the same. Linux only.
 """
 
 import argparse
@@ -163,16 +163,18 @@ def _wait(child: subprocess.Popen, seconds: float, signals: _Signals) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], usage="%(prog)s [--log FILE] [--timeout SECONDS] [--keep-tmp] -- ARGS..."
+        description=__doc__.split("\n")[0],
+        usage="%(prog)s [--module NAME] [--log FILE] [--timeout SECONDS] [--keep-tmp] -- ARGS...",
     )
+    parser.add_argument("--module", default="verl.trainer.main_ppo", help="what to run; default: %(default)s")
     parser.add_argument("--log", type=Path, help="file for all output, overwritten; default: pass it through")
     parser.add_argument("--timeout", type=float, help="seconds until the run is ended; default: never")
     parser.add_argument("--keep-tmp", action="store_true", help="leave the run's temporary folder, with Ray's logs")
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # end the run when this parent has ended
-    parser.add_argument("args", nargs=argparse.REMAINDER, help="arguments of verl.trainer.main_ppo")
+    parser.add_argument("args", nargs=argparse.REMAINDER, help="arguments of the module")
     options = parser.parse_args()
     args = options.args[1:] if options.args[:1] == ["--"] else options.args
-    command = [sys.executable, "-m", "verl.trainer.main_ppo", *args]
+    command = [sys.executable, "-m", options.module, *args]
     return supervise(command, options.log, options.timeout, options.parent, options.keep_tmp)
 
 
