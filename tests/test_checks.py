@@ -100,3 +100,15 @@ def test_a_checkpoint_must_have_its_own_history(config, tmp_path):
     assert (history.total_count, step) == (2, 6)
     with pytest.raises(ConfigError, match="global_step_<N>"):
         restored_history(config("trainer.resume_mode=resume_path", "trainer.resume_from_path=/tmp/ck"), anew)
+
+
+def test_checkpoints_that_verl_passes_over_are_named(config, tmp_path, capsys):
+    saved(tmp_path, 3)
+    (tmp_path / "latest_checkpointed_iteration.txt").unlink()  # as with async_save
+    assert restored_history(config(), PGRPOConfig())[1] == 0
+    printed = capsys.readouterr().out
+    assert "starts from scratch" in printed
+    assert "global_step_3" in printed
+    assert "resume_path" in printed
+    assert restored_history(config("trainer.resume_mode=disable"), PGRPOConfig())[1] == 0
+    assert "starts from scratch" not in capsys.readouterr().out

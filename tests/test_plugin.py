@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 from verl_pgrpo.errors import ConfigError, UnsupportedVerlError
-from verl_pgrpo.integration.compat import TESTED_VERSIONS, missing_seams
+from verl_pgrpo.integration.compat import TESTED_VERSIONS, TRAINERS, missing_seams
 
 FINGERPRINT = """
 import hashlib, numpy as np, torch
@@ -106,7 +106,7 @@ def test_every_trainer_of_the_registry_is_hooked_and_stays_verls_own_for_other_e
 
     for mode in ("sync", "colocate_async", "separate_async"):
         cls = get_trainer_cls(mode)
-        stock = cls.__mro__[2]
+        stock = next(base for base in cls.__mro__[1:] if base.__name__ == cls.__name__)
         assert issubclass(cls, PersonalizedTrainer)
         assert stock.__module__ == f"verl.trainer.ppo.v1.trainer_{mode}"
         assert with_history(cls) is cls
@@ -146,7 +146,7 @@ def test_every_trainer_of_the_registry_is_hooked_and_stays_verls_own_for_other_e
             ConfigError,
             "all earn the same",
         ),
-        (["trainer.use_v1=False"], UnsupportedVerlError, "trainer.use_v1=True"),
+        (["~trainer.use_v1"], UnsupportedVerlError, "trainer.use_v1=True"),
     ],
 )
 def test_wrong_runs_stop_before_anything_starts(compose, overrides, error, message):
@@ -167,6 +167,7 @@ def test_good_runs_and_other_estimators_pass(compose):
     ]
     for overrides in (
         ["algorithm.adv_estimator=pgrpo", *good],
+        ["algorithm.adv_estimator=pgrpo", *good, "trainer.use_v1=False"],
         ["algorithm.adv_estimator=grpo", "trainer.use_v1=False"],
     ):
         validate_config(config=compose(*overrides), use_reference_policy=False, use_critic=False)
@@ -180,8 +181,29 @@ def test_the_users_command_fails_at_once_with_the_reason(tmp_path):
     assert "ray init" not in run.stdout
 
 
-def test_this_verl_has_every_seam(verl_root):
-    assert missing_seams(verl_root) == []
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_this_verl_has_every_seam(verl_root, trainer):
+    assert missing_seams(verl_root, trainer) == []
+
+
+def test_a_verl_without_the_older_trainers_serves_the_others(verl_root, tmp_path):
+    copy = tmp_path / "verl"
+    for file in ("trainer/ppo/core_algos.py", "trainer/ppo/v1", "utils/config.py", "utils/checkpoint"):
+        (copy / file).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (verl_root / file).is_dir() else shutil.copy)(verl_root / file, copy / file)
+    assert missing_seams(copy) == []
+    assert missing_seams(copy, "v0") == [
+        "the file verl/trainer/main_ppo_v0.py",
+        "the file verl/trainer/ppo/ray_trainer.py",
+    ]
+    assert "the file verl/experimental/one_step_off_policy/ray_trainer.py" in missing_seams(copy, "one_step_off")
+    trainer = copy / "experimental" / "fully_async_policy" / "fully_async_trainer.py"
+    trainer.parent.mkdir(parents=True)
+    source = (verl_root / "experimental" / "fully_async_policy" / "fully_async_trainer.py").read_text()
+    trainer.write_text(source.replace("async def load_checkpoint(", "async def resume("))
+    assert "FullyAsyncTrainer.load_checkpoint in verl/experimental/fully_async_policy/fully_async_trainer.py" in (
+        missing_seams(copy, "fully_async")
+    )
 
 
 @pytest.mark.slow

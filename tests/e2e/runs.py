@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -86,6 +87,30 @@ def finish(run: subprocess.Popen[bytes], folder: Path, name: str) -> str:
     log = (folder / f"{name}.log").read_text(errors="replace")
     assert code == 0, log[-6000:]
     return log
+
+
+def wait_for(path: Path, run, seconds: float = TIMEOUT) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert run.poll() is None, f"the run ended before it wrote {path}"
+        assert time.monotonic() < deadline, f"{path} was not written in {seconds} s"
+        time.sleep(0.2)
+
+
+def settle(folder: Path) -> tuple[int, int]:
+    """After a kill: the last checkpoint, and the last step whose dump is whole, once nothing is left that writes.
+
+    Ray's processes outlive the launcher by a few steps. A step's dump is written behind its checkpoint, and may be cut
+    off; an earlier one is whole, as one thread writes them all.
+    """
+    before, since = set(), time.monotonic()
+    while time.monotonic() - since < 5:
+        now = {path for name in ("rollouts", "checkpoints") for path in (folder / name).rglob("*")}
+        if now != before:
+            before, since = now, time.monotonic()
+        time.sleep(0.2)
+    dumps = [int(path.stem) for path in (folder / "rollouts").iterdir()]
+    return int((folder / "checkpoints" / "latest_checkpointed_iteration.txt").read_text()), max(dumps) - 1
 
 
 def metrics(folder: Path, name: str) -> dict[int, dict[str, float]]:

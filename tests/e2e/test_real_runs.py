@@ -7,8 +7,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,23 +17,15 @@ from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 pytestmark = pytest.mark.e2e
 
 
-def wait_for(path: Path, run, seconds: float = runs.TIMEOUT) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert run.poll() is None, f"the run ended before it wrote {path}"
-        assert time.monotonic() < deadline, f"{path} was not written in {seconds} s"
-        time.sleep(0.2)
-
-
 def test_sync_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
     """Padding rows and sessions of two outputs are in every batch (8 prompts x 2 sessions: 24 rows, padded to 32)."""
     runs.prepare(tmp_path)
-    run = runs.start(tmp_path, "first", "trainer.total_training_steps=40")
-    wait_for(tmp_path / "rollouts" / "3.jsonl", run)
+    keep_one = "trainer.max_actor_ckpt_to_keep=1"
+    run = runs.start(tmp_path, "first", "trainer.total_training_steps=40", keep_one)
+    runs.wait_for(tmp_path / "rollouts" / "3.jsonl", run)
     os.kill(run.pid, signal.SIGKILL)  # the launcher dies; whatever it started must not survive it for long
     run.wait()
-    tracker = tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt"
-    saved = int(tracker.read_text())
+    saved, _ = runs.settle(tmp_path)
     assert saved >= 2
 
     rows = [json.loads(line) for line in (tmp_path / "rollouts" / "1.jsonl").read_text().splitlines()]
@@ -50,13 +40,16 @@ def test_sync_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
         assert values["pgrpo/observed_total"] == 16 * step
 
     end = saved + 3
-    log = runs.finish(runs.start(tmp_path, "second", f"trainer.total_training_steps={end}"), tmp_path, "second")
+    second = runs.start(tmp_path, "second", f"trainer.total_training_steps={end}", keep_one)
+    log = runs.finish(second, tmp_path, "second")
     assert f"history so far: {16 * saved} rewards" in log
     resumed = runs.metrics(tmp_path, "second")
     assert sorted(resumed) == list(range(saved + 1, end + 1))
     assert [resumed[step]["pgrpo/observed_total"] for step in sorted(resumed)] == [
         16.0 * step for step in range(saved + 1, end + 1)
     ]
+    weights = [path.parent.name for path in (tmp_path / "checkpoints").glob("global_step_*/actor")]
+    assert weights == [f"global_step_{end}"]  # verl has pruned the others
     # The resumed history went on exactly from the saved one; the same rollouts give the same bits.
     continued = runs.history_of(tmp_path, saved)
     runs.replay(continued, tmp_path, range(saved + 1, end + 1))

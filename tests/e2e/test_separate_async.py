@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from tests.e2e import runs
-from tests.e2e.test_real_runs import wait_for
 from verl_pgrpo import GroupHistoryManager
 
 pytestmark = pytest.mark.e2e
@@ -69,7 +68,7 @@ def test_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
     runs.prepare(tmp_path)
     # What an earlier version of the weights generated is dropped: all that was ahead.
     run = start(tmp_path, "first", steps=40, max_versions=1)
-    wait_for(tmp_path / "rollouts" / "5.jsonl", run)
+    runs.wait_for(tmp_path / "rollouts" / "5.jsonl", run)
     kill(run)
     saved = int((tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
     assert saved >= 4

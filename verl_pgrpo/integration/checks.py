@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -32,6 +33,7 @@ __all__ = [
     "is_personalized",
     "restored_history",
     "resumed_checkpoint",
+    "trainer_of_main_ppo",
 ]
 
 HISTORY_FILE = "pgrpo_history.parquet"
@@ -42,17 +44,27 @@ def is_personalized(config: DictConfig) -> bool:
     return OmegaConf.select(config, "algorithm.adv_estimator") == NAME
 
 
+def trainer_of_main_ppo(config: DictConfig) -> str:
+    """Which trainers `verl.trainer.main_ppo` takes for this configuration (a key of `compat.TRAINERS`).
+
+    Raises:
+        UnsupportedVerlError: it does not say; verl 0.9.1's always does.
+    """
+    use_v1 = OmegaConf.select(config, "trainer.use_v1")
+    if use_v1 is None:
+        raise UnsupportedVerlError(
+            "the configuration has no trainer.use_v1, so that it is unknown which of verl's trainers will run: set "
+            "trainer.use_v1=True (verl's default) for algorithm.adv_estimator=pgrpo"
+        )
+    return "v1" if use_v1 else "v0"
+
+
 def check_config(config: DictConfig) -> PGRPOConfig:
     """The run's options, if this configuration can be personalized.
 
     Raises:
         ConfigError: an option is wrong, or `filter_groups` is on.
-        UnsupportedVerlError: the run uses a trainer that has no history.
     """
-    if not OmegaConf.select(config, "trainer.use_v1", default=False):
-        raise UnsupportedVerlError(
-            "algorithm.adv_estimator=pgrpo needs verl's V1 trainers: set trainer.use_v1=True (verl's default)"
-        )
     if OmegaConf.select(config, "algorithm.filter_groups.enable", default=False):
         raise ConfigError(
             "algorithm.filter_groups.enable=True contradicts adv_estimator=pgrpo: it drops the prompts whose responses "
@@ -82,6 +94,7 @@ def restored_history(config: DictConfig, options: PGRPOConfig) -> tuple[GroupHis
     """
     folder = resumed_checkpoint(config)
     if folder is None:
+        _warn_of_passed_over(config)
         return GroupHistoryManager(options), 0
     match = re.search(r"global_step_(\d+)/*$", folder)
     if match is None:
@@ -96,6 +109,19 @@ def restored_history(config: DictConfig, options: PGRPOConfig) -> tuple[GroupHis
             raise
         print(f"P-GRPO: an empty reward history, as resume_without_history asks, because: {error}", flush=True)
         return GroupHistoryManager(options), step
+
+
+def _warn_of_passed_over(config: DictConfig) -> None:
+    """verl starts from scratch where its tracker file is missing, as after `async_save`, and says so in passing."""
+    folder = Path(config.trainer.default_local_dir)
+    left = sorted(path.parent.name for path in folder.glob(f"global_step_*/{HISTORY_FILE}"))
+    if config.trainer.resume_mode == "auto" and left:
+        print(
+            f"P-GRPO warning: verl starts from scratch, with an empty reward history, though {folder} has checkpoints "
+            f"({', '.join(left)}): its tracker file latest_checkpointed_iteration.txt is missing or names none of "
+            "them. To go on from one, set trainer.resume_mode=resume_path and trainer.resume_from_path.",
+            flush=True,
+        )
 
 
 def group_column(key: str, columns: Sequence[str] = ()) -> tuple[str, list[str]]:

@@ -84,7 +84,8 @@ def compute_pgrpo_outcome_advantage(
     if batch is None:
         raise UnsupportedVerlError(
             "the estimator 'pgrpo' was called outside of a trainer with a reward history. verl-pgrpo gives one to "
-            "verl's V1 trainers (trainer.use_v1=True); give one to a trainer class of your own with "
+            "verl's V1 trainers and, from verl's own launchers, to its older ones (trainer.use_v1=False, one-step-off, "
+            "fully-async); give one to a V1 trainer class of your own with "
             "verl_pgrpo.integration.trainers.with_history(cls)."
         )
     if batch.outcome is not None:

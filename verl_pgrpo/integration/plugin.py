@@ -52,36 +52,49 @@ def _refuse_in_trainers() -> None:
     for name, stock in getattr(base, "TRAINER_REGISTRY", {}).items():
 
         def __init__(self: Any, config: Any, *args: Any, stock: Any = stock, **kwargs: Any) -> None:
-            check_run(config)
+            check_run(config, "v1")
             stock.__init__(self, config, *args, **kwargs)
 
         base.TRAINER_REGISTRY[name] = type(stock.__name__, (stock,), {"__init__": __init__})  # type: ignore[union-attr]
 
 
+def _personalize_older_trainers(module: Any) -> None:
+    from verl_pgrpo.integration.legacy import personalize_module
+
+    personalize_module(module)
+
+
 def _check_before_launch(config_module: Any) -> None:
     """Wrap verl's `validate_config`, which the launcher calls before it starts anything."""
-    import wrapt
+    import functools
 
-    @wrapt.function_wrapper
-    def checked(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = wrapped(*args, **kwargs)
+    stock = config_module.validate_config
+
+    # A plain function under verl's own name and no wrapt proxy: verl's older task runners take it along to Ray, and
+    # proxies cannot be pickled.
+    @functools.wraps(stock)
+    def validate_config(*args: Any, **kwargs: Any) -> Any:
+        result = stock(*args, **kwargs)
         check_run(kwargs["config"] if "config" in kwargs else args[0])
         return result
 
-    config_module.validate_config = checked(config_module.validate_config)
+    config_module.validate_config = validate_config
 
 
-def check_run(config: Any) -> None:
+def check_run(config: Any, trainer: str | None = None) -> None:
     """Stop a run that asks for `pgrpo` and cannot have it, with the reason; any other run passes.
+
+    Args:
+        trainer: which of verl's trainers it is (a key of `compat.TRAINERS`); None: the one that main_ppo takes.
 
     Raises:
         PGRPOError: see `verl_pgrpo.errors`.
     """
-    from verl_pgrpo.integration.checks import check_config, is_personalized
+    from verl_pgrpo.integration.checks import check_config, is_personalized, trainer_of_main_ppo
     from verl_pgrpo.integration.compat import check_verl
 
     if is_personalized(config):
-        check_verl(_failure)
+        check_verl(_failure, trainer or trainer_of_main_ppo(config))
         check_config(config)
 
 
@@ -94,6 +107,14 @@ def _install() -> None:
         cpu.activate()
     wrapt.when_imported("verl.trainer.ppo.core_algos")(_guarded(_register_estimator))
     wrapt.when_imported("verl.trainer.ppo.v1")(_guarded(_personalize_trainers))
+    # Each module that makes one of the older trainers, or defines one that is made elsewhere.
+    for module in (
+        "verl.trainer.main_ppo_v0",
+        "verl.experimental.one_step_off_policy.ray_trainer",
+        "verl.experimental.fully_async_policy.fully_async_trainer",
+        "verl.experimental.fully_async_policy.fully_async_rollouter",
+    ):
+        wrapt.when_imported(module)(_guarded(_personalize_older_trainers))
     wrapt.when_imported("verl.utils.config")(_guarded(_check_before_launch))
 
 

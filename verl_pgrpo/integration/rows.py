@@ -67,6 +67,19 @@ class Rows:
             last=last,
         )
 
+    @classmethod
+    def of_sessions(cls, uids: Sequence[str], groups: Sequence[Any]) -> Rows:
+        """From the uids and raw groups of a batch that has one row a session and no padding."""
+        if len(uids) != len(groups):
+            raise ValueError(f"{len(uids)} uids and {len(groups)} groups do not belong to one batch")
+        return cls(
+            uids=np.array(uids, dtype=object),
+            prompts=Factor.of(uids),
+            groups=_labels(groups),
+            padding=np.zeros(len(uids), dtype=np.bool_),
+            last=np.arange(len(uids)),
+        )
+
     def counted(self, response_mask: Tensor) -> NDArray[np.bool_]:
         """(N,) bool: the rows that enter the history, once each. `response_mask`: (N, T)."""
         speaks = self.last == np.arange(len(self.last))
