@@ -1,0 +1,98 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The tables in recipes/large_models.md: what each recipe, as its script would launch it, puts on a GPU.
+
+python recipes/memory_table.py            # print them
+python recipes/memory_table.py --write    # renew them in the page; a test holds that they are as printed
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from verl_pgrpo.launch import Launch, estimate, model_of
+from verl_pgrpo.launch.recorded import arguments_of, composed
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE / "large_models.md"
+BEGIN, END = "<!-- memory_table.py writes from here -->\n", "<!-- to here -->\n"
+
+MODES = ("sync", "separate_async")
+SCRIPTS = tuple(
+    HERE / "personas" / f"run_{name}.sh"
+    for name in (
+        "qwen3_1_7b_fsdp",
+        "gemma_2b_fsdp",
+        "qwen3_8b_megatron",
+        "qwen3_32b_megatron",
+        "qwen3_30b_a3b_megatron",
+        "qwen3_235b_a22b_megatron",
+    )
+)
+
+TRAINING = (
+    "| model | mode | GPUs | cut | copies | G parameters | weights | gradients | optimizer | activations | logits "
+    "| update | reference | weight sync | generation |\n" + "|---" * 15 + "|\n"
+)
+ROLLOUT = (
+    "| model | mode | GPUs | one vLLM | weights | KV cache | KiB a token | full sequences held | responses a step "
+    "| checkpoint, TB |\n" + "|---" * 10 + "|\n"
+)
+
+
+def tables(launches: Iterable[Launch]) -> str:
+    """Both tables, GiB on the fullest GPU unless the column says otherwise."""
+    training, rollout = TRAINING, ROLLOUT
+    for launch in launches:
+        model = model_of(launch.model_path)
+        guess = estimate(model, launch)
+        p, megatron = launch.parallel, launch.strategy == "megatron"
+        sizes = (("TP", p.tp), ("PP", p.pp), ("EP", p.ep))
+        cut = " ".join(f"{name}{size}" for name, size in sizes if size > 1) if megatron else "FSDP"
+        copies = f"{launch.dp}" if megatron else "1"
+        if p.ep > 1:
+            copies += f" (experts {launch.expert_dp})"
+        name = model.path.rpartition("/")[2]
+        update = guess.phase("update").parts
+        parts = " | ".join(f"{update[k]:.1f}" for k in ("weights", "gradients", "optimizer"))
+        stage_parts = f"{update['activations']:.1f} | {update['logits']:.1f}"
+        totals = [guess.phase(k).total for k in ("update", "reference", "weight sync")]
+        generation = f"{guess.phase('rollout').total:.0f}" if launch.hybrid else "-"
+        training += (
+            f"| {name} | {launch.mode} | {launch.train_gpus} | {cut} | {copies} | {guess.parameters / 1e9:.2f} "
+            f"| {parts} | {stage_parts} | " + " | ".join(f"{gib:.0f}" for gib in totals) + f" | {generation} |\n"
+        )
+        one = f"TP{launch.rollout_tp}" + (f" DP{launch.rollout_dp}" if launch.rollout_dp > 1 else "")
+        one += f" EP{launch.rollout_ep}" if launch.rollout_ep > 1 else ""
+        # fp32 weights and two moments; Megatron also saves the bf16 weights.
+        checkpoint = model.parameters * (14 if megatron else 12) / 1e12
+        rollout += (
+            f"| {name} | {launch.mode} | {launch.rollout_gpus} | {one} | {guess.rollout_weights:.1f} "
+            f"| {guess.kv_cache:.1f} | {guess.kv_bytes_a_token / 1024:.0f} | {guess.full_sequences:.0f} "
+            f"| {launch.train_batch * launch.n} | {checkpoint:.2f} |\n"
+        )
+    return f"Training GPUs:\n\n{training}\nGPUs that generate:\n\n{rollout}"
+
+
+def with_tables(page: str, text: str) -> str:
+    """The page with `text` between its two marks."""
+    head, _, rest = page.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}{text}{END}{tail}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"renew {PAGE.name} instead of printing")
+    args = parser.parse_args()
+    text = tables(Launch.of(composed(arguments_of(script, MODE=mode))) for script in SCRIPTS for mode in MODES)
+    if args.write:
+        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
+    else:
+        print(text, end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a recipe's script would launch, without launching it: its exact arguments, composed as verl composes them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from verl_pgrpo.errors import ConfigError
+
+
+def arguments_of(script: str | Path, *arguments: str, **environment: str) -> list[str]:
+    """What `script` would give to `python3`, found by running it with a `python3` on PATH that writes that down.
+
+    Of this process's environment the script sees nothing, so that what it would launch depends on its arguments alone.
+
+    Raises:
+        ConfigError: the script ended with an error, or launches nothing.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        record, stub = Path(folder) / "argv", Path(folder) / "python3"
+        stub.write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" >> '{record}'\n", encoding="utf-8")
+        stub.chmod(0o755)
+        environment = {"PATH": f"{folder}:{os.defpath}", **environment}
+        run = subprocess.run(["bash", script, *arguments], env=environment, capture_output=True, text=True, timeout=60)
+        if run.returncode or not record.exists():
+            raise ConfigError(f"{script} ended with status {run.returncode}: {run.stderr.strip()[-500:]}")
+        return record.read_text(encoding="utf-8").split("\0")[:-1]
+
+
+def composed(arguments: Sequence[str]) -> DictConfig:
+    """verl's configuration tree with the arguments of a `python3 -m verl.trainer.main_ppo`."""
+    import verl.trainer
+    from hydra import compose, initialize_config_dir
+
+    if list(arguments[:2]) != ["-m", "verl.trainer.main_ppo"]:
+        raise ConfigError(f"not a launch of verl.trainer.main_ppo: {' '.join(arguments[:2])}")
+    with initialize_config_dir(str(Path(verl.trainer.__file__).parent / "config"), version_base=None):
+        return compose("ppo_trainer", list(arguments[2:]))
