@@ -25,6 +25,8 @@ import asyncio, hashlib, json, sys
 import torch
 from verl_pgrpo.platforms.gloo_checkpoint_engine import GlooCheckpointEngine
 
+pytestmark = pytest.mark.slow
+
 def digest(tensor):
     return hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
 
@@ -79,7 +81,6 @@ def pair(timeout: float) -> tuple[GlooCheckpointEngine, GlooCheckpointEngine]:
     return sender, receiver
 
 
-@pytest.mark.slow
 def test_another_process_receives_what_was_sent():
     """Two syncs, as verl does them: each with a group of its own. torch.distributed's groups stay as they are."""
     child = subprocess.Popen(

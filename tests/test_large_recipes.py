@@ -19,6 +19,8 @@ from verl_pgrpo.errors import ConfigError
 from verl_pgrpo.launch import MODELS, Launch, Parallel, estimate, model_of, problems
 from verl_pgrpo.launch.recorded import arguments_of, composed
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("verl")
 
 ROOT = Path(__file__).resolve().parent.parent

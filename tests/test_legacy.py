@@ -21,6 +21,8 @@ from verl_pgrpo.errors import ConfigError, HistoryFileWrongStep, MissingGroupErr
 from verl_pgrpo.integration.checks import HISTORY_FILE
 from verl_pgrpo.integration.legacy import _GROUP, FullyAsyncTrainer, LegacyTrainer
 
+pytestmark = pytest.mark.slow
+
 GROUPS = ["a", "b", "a", "c", "a", "b", "a", "b"]
 N = 2  # responses of a prompt
 
