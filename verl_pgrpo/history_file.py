@@ -33,7 +33,6 @@ from verl_pgrpo.errors import (
     HistoryFileTooNew,
     HistoryFileWrongStep,
 )
-from verl_pgrpo.factor import Factor
 from verl_pgrpo.history import GroupHistoryManager
 from verl_pgrpo.moments import Moments
 
@@ -178,9 +177,13 @@ def _batches(history: GroupHistoryManager) -> Iterator[pa.RecordBatch]:
 
 def _history(file: pq.ParquetFile, header: dict[str, Any], config: PGRPOConfig) -> GroupHistoryManager:
     history, moments = GroupHistoryManager(config), Moments(file.metadata.num_rows, config.half_life)
+    history._labels.reserve(len(moments))
     start = 0
     for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-        history._labels.add(Factor.of(batch["group"].to_pylist()).levels)
+        labels = batch["group"].to_pylist()
+        if len(set(labels)) < len(labels):
+            raise ValueError("a preference group appears twice")
+        history._labels.add(labels)
         end = start + len(batch)
         for name in ("count", "mean", "m2"):
             getattr(moments, name)[start:end] = batch[name]

@@ -10,7 +10,7 @@ size. A hash only finds the candidate; the text decides, so two labels never sha
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, count, pairwise
+from itertools import count, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +32,6 @@ class _Prepared(NamedTuple):
 
     labels: Sequence[str]
     size: int
-    encoded: list[bytes]
     numbers: Integers
     hashes: Hashes
 
@@ -93,7 +92,7 @@ class LabelIndex:
 
     def find(self, labels: Sequence[str]) -> Integers:
         """Number of each of these distinct labels, (N,); -1 for unknown ones."""
-        return self._probe(labels, [label.encode() for label in labels])[0]
+        return self._probe(labels)[0]
 
     def add(self, labels: Sequence[str]) -> Integers:
         """Number of each of these distinct labels, (N,); unknown ones are added.
@@ -107,29 +106,36 @@ class LabelIndex:
         unknown = np.flatnonzero(prepared.numbers < 0)
         if len(unknown):
             prepared.numbers[unknown] = np.arange(self._size, self._size + len(unknown))
-            self._append([prepared.encoded[i] for i in unknown.tolist()], prepared.hashes[unknown])
+            self._append([labels[i] for i in unknown.tolist()], prepared.hashes[unknown])
         return prepared.numbers
 
     def _looked_up(self, labels: Sequence[str]) -> _Prepared:
-        encoded = [label.encode() for label in labels]
-        return _Prepared(labels, self._size, encoded, *self._probe(labels, encoded))
+        return _Prepared(labels, self._size, *self._probe(labels))
 
-    def _append(self, encoded: list[bytes], hashes: Hashes) -> None:
-        old, new = self._size, self._size + len(encoded)
-        if new > len(self._ends):
-            # An eighth more than needed: growing stays linear in all, and little memory lies idle.
-            grown = np.zeros(new + new // 8, dtype=np.int64)
-            grown[:old] = self._ends[:old]
+    def reserve(self, size: int) -> None:
+        """Make room for `size` labels in all, so that adding them grows nothing on the way."""
+        if size > len(self._ends):
+            grown = np.zeros(size, dtype=np.int64)
+            grown[: self._size] = self._ends[: self._size]
             self._ends = grown
-        ends = np.fromiter(accumulate(map(len, encoded), initial=len(self._text)), dtype=np.int64)
-        self._ends[old:new] = ends[1:]
-        self._text += b"".join(encoded)
+        if size > len(self._table) * 2 // 3:
+            entries = self._table[self._table != _EMPTY]
+            self._table = np.full(1 << (size * 3 // 2).bit_length(), _EMPTY, dtype=np.uint64)
+            self._insert(entries)
+
+    def _append(self, labels: list[str], hashes: Hashes) -> None:
+        text = "".join(labels).encode()
+        sizes = np.fromiter(map(len, labels), dtype=np.int64, count=len(labels))
+        if sizes.sum() != len(text):  # not all of it ASCII, where a character is a byte
+            sizes = np.fromiter((len(label.encode()) for label in labels), dtype=np.int64, count=len(labels))
+        old, new = self._size, self._size + len(labels)
+        if new > len(self._ends) or new > len(self._table) * 2 // 3:
+            # An eighth more than needed: growing stays linear in all, and little memory lies idle.
+            self.reserve(max(new, old + old // 8))
+        self._ends[old:new] = len(self._text) + np.cumsum(sizes)
+        self._text += text
         self._size = new
-        entries = hashes << _HALF | np.arange(old, new, dtype=np.uint64)
-        if new > len(self._table) * 2 // 3:
-            entries = np.concatenate((self._table[self._table != _EMPTY], entries))
-            self._table = np.full(1 << (new * 3 // 2).bit_length(), _EMPTY, dtype=np.uint64)
-        self._insert(entries)
+        self._insert(hashes << _HALF | np.arange(old, new, dtype=np.uint64))
 
     def _insert(self, entries: Hashes) -> None:
         """Put entries of labels that are not in the table into it: all at once, whoever loses a slot moves on."""
@@ -143,7 +149,7 @@ class LabelIndex:
             lost = self._table[slots] != entries
             entries, slots = entries[lost], (slots[lost] + step) & mask  # triangular steps reach every slot
 
-    def _probe(self, labels: Sequence[str], encoded: list[bytes]) -> tuple[Integers, Hashes]:
+    def _probe(self, labels: Sequence[str]) -> tuple[Integers, Hashes]:
         """Number (-1 if unknown) and hash (32 bits) of each label."""
         wide = np.fromiter(map(hash, labels), dtype=np.int64, count=len(labels)).view(np.uint64)
         hashes: Hashes = (wide ^ (wide >> _HALF)) & _LOWER
@@ -157,7 +163,7 @@ class LabelIndex:
             found = self._table[slots]
             alike = np.flatnonzero((found >> _HALF == hashes[pending]) & (found != _EMPTY))
             candidates, rows = (found[alike] & _LOWER).astype(np.int64), pending[alike]
-            same = self._same_text(candidates, [encoded[row] for row in rows.tolist()])
+            same = self._same_text(candidates, [labels[row].encode() for row in rows.tolist()])
             numbers[rows[same]] = candidates[same]
             going = (found != _EMPTY) & (numbers[pending] < 0)
             pending, slots = pending[going], (slots[going] + step) & mask
