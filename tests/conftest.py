@@ -8,6 +8,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no error of the code under test.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # A shell starts background jobs with SIGINT ignored, and whatever they start inherits that: the tests of Ctrl-C would
 # then test nothing.

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import reference
@@ -31,7 +31,6 @@ def unzip(rows):
     return [group for group, _ in rows], [reward for _, reward in rows]
 
 
-@settings(deadline=None)
 @given(st.lists(batch, min_size=1, max_size=5))
 def test_the_method_equals_its_slow_reference(batches):
     parts = [unzip(rows) for rows in batches]
@@ -256,7 +255,6 @@ def test_an_empty_batch_changes_nothing():
     assert history.total_count == 0
 
 
-@settings(deadline=None)
 @given(batch, batch, batch)
 def test_merge_equals_observing_everything(a, b, c):
     def observed(*parts):
@@ -285,7 +283,6 @@ def test_merge_equals_observing_everything(a, b, c):
         left.merge(GroupHistoryManager(PGRPOConfig(statistics="exponential", half_life=2)))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("pqr"), rewards), min_size=2, max_size=12), st.booleans())
 def test_corollary_relates_the_advantages_to_grpo(rows, norm):
     core_algos = pytest.importorskip("verl.trainer.ppo.core_algos")

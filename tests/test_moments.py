@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reference import exact_moments, exact_std, exponential_moments
@@ -120,7 +120,6 @@ def test_one_value_and_none():
     assert moments.count.tolist() == [0, 1]
 
 
-@settings(deadline=None)
 @given(batches, st.sampled_from([0.5, 1.0, 3.0, 100.0, 1e6]))
 def test_exponential_equals_weights_written_out(parts, half_life):
     moments = folded(parts, half_life=half_life)
