@@ -48,8 +48,10 @@ def test_sync_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
     assert [resumed[step]["pgrpo/observed_total"] for step in sorted(resumed)] == [
         16.0 * step for step in range(saved + 1, end + 1)
     ]
-    weights = [path.parent.name for path in (tmp_path / "checkpoints").glob("global_step_*/actor")]
-    assert weights == [f"global_step_{end}"]  # verl has pruned the others
+    # verl has pruned the others; what a run resumed from is not its own to prune.
+    weights = {path.parent.name for path in (tmp_path / "checkpoints").glob("global_step_*/actor")}
+    assert weights == {f"global_step_{saved}", f"global_step_{end}"}
+    assert runs.history_of(tmp_path, 2).total_count == 32
     # The resumed history went on exactly from the saved one; the same rollouts give the same bits.
     continued = runs.history_of(tmp_path, saved)
     runs.replay(continued, tmp_path, range(saved + 1, end + 1))
