@@ -63,7 +63,7 @@ def test_entry_points_exist_in_the_source(group):
 
 
 def test_extras():
-    assert set(PROJECT["optional-dependencies"]) == {"cpu", "vllm", "megatron", "report", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"cpu", "vllm", "megatron", "data", "report", "dev"}
 
 
 def test_licence_and_typing():
@@ -87,7 +87,7 @@ def test_pins_are_exact_and_come_from_an_index():
 def test_pins_are_within_the_ranges_of_pyproject():
     pins = _pins()
     extras = PROJECT["optional-dependencies"]
-    for text in [*PROJECT["dependencies"], *extras["cpu"], *extras["report"], *extras["dev"]]:
+    for text in [*PROJECT["dependencies"], *extras["cpu"], *extras["data"], *extras["report"], *extras["dev"]]:
         wanted = Requirement(text)
         if wanted.marker is not None and not wanted.marker.evaluate({"python_version": "3.11"}):
             continue
