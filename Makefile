@@ -11,7 +11,7 @@
 .POSIX:
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast stress lint quickstart bench clean
+.PHONY: help setup test test-fast test-megatron stress lint quickstart megatron megatron-demo bench clean
 
 SHELL := /bin/sh
 VENV := .venv
@@ -76,11 +76,11 @@ $(STAMP): pyproject.toml $(wildcard requirements/*.txt)
 	echo "setup: done, $$(du -sh $(VENV) | cut -f1) in .venv"
 
 test: lint  ## everything: lint, types, unit, property and golden tests, then real verl runs on the CPU
-	$(RUN) -m pytest -m "not e2e and not gpu and not stress" --durations=10
-	$(RUN) -m pytest -m "e2e and not gpu and not stress" --durations=10
+	$(RUN) -m pytest -m "not e2e and not stress and not megatron" --durations=10
+	$(RUN) -m pytest -m "e2e and not stress and not megatron" --durations=10
 
 test-fast: $(STAMP)  ## the tests that take seconds, within three minutes in all
-	$(RUN) -m pytest -m "not e2e and not slow and not gpu and not stress" --durations=10
+	$(RUN) -m pytest -m "not e2e and not slow and not gpu and not stress and not megatron" --durations=10
 
 stress: $(STAMP)  ## what takes long and rarely finds more: thousands of damaged files and of killed writers
 	$(RUN) -m pytest -m stress -rP
@@ -92,6 +92,17 @@ lint: $(STAMP)  ## ruff's rules and format, mypy
 
 quickstart: $(STAMP)  ## train with grpo and with pgrpo on the CPU, then compare what each persona got
 	$(RUN) recipes/personas/quickstart.py
+
+megatron: $(STAMP)
+	@for pin in $$(sed -n 's/^\([a-z].*\)/\1/p' requirements/megatron.txt); do \
+	  $(RUN) -m pip install --quiet --no-deps "$$pin"; \
+	done
+
+test-megatron: megatron  ## verl's Megatron engine on the CPU: layouts against each other, a run that is killed and resumed
+	$(RUN) -m pytest -m "megatron and not stress" --durations=10
+
+megatron-demo: megatron  ## tensor-parallel P-GRPO with verl's Megatron engine on the CPU, saved and resumed
+	$(RUN) recipes/personas/megatron_demo.py
 
 bench: $(STAMP)  ## the advantage estimator against verl's own, as ratios
 	$(RUN) benchmarks/advantage.py

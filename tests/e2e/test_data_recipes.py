@@ -37,7 +37,12 @@ def in_place(words: list[str], folder: Path) -> list[str]:
     ("task", "control", "groups"),
     [
         ("movielens", {}, {"g0", "g1", "g2", "g3"}),
-        ("goodreads", {"RANDOM_GROUPS": "1"}, {f"rating_{stars}" for stars in range(1, 6)}),
+        pytest.param(
+            "goodreads",
+            {"RANDOM_GROUPS": "1"},
+            {f"rating_{stars}" for stars in range(1, 6)},
+            marks=pytest.mark.stress,  # the same path once more; `make test` has an hour
+        ),
     ],
 )
 def test_from_archive_to_metrics_per_group(

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import wrapt
 
-from verl_pgrpo.platforms import RUN_ID, vllm_cpu
+from verl_pgrpo.platforms import RUN_ID, megatron_cpu, vllm_cpu
 
 ENVIRONMENT = {
     # verl registers its engines for cuda and npu only; this is its own override for such platforms.
@@ -66,6 +66,8 @@ def activate() -> None:
     wrapt.when_imported("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer")(name_sockets_by_run)
     wrapt.when_imported("verl.utils.fsdp_utils")(copy_what_is_set_aside)
     wrapt.when_imported("torch.distributed.fsdp")(do_not_pin_memory)
+    megatron_cpu.keep_megatron_out()
+    wrapt.when_imported("verl.workers.engine_workers")(megatron_cpu.prepare_training_workers)
 
 
 def why_not() -> str | None:

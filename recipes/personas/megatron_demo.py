@@ -1,0 +1,141 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""`make megatron-demo`: P-GRPO through verl's Megatron engine, tensor-parallel over two processes, on a CPU.
+
+    python recipes/personas/megatron_demo.py
+
+Stock `verl.trainer.main_ppo model_engine=megatron algorithm.adv_estimator=pgrpo` with TP=2, sequence parallelism, the
+distributed optimizer and Megatron-Bridge; rollouts by real vLLM, which gets the new weights after each step. A tiny
+Qwen3 learns to please seven personas, is saved, and a second run goes on from there. Prints the reward of each step.
+
+Megatron's own code runs, over gloo; transformer-engine's kernels are replaced by plain torch. It shows that the
+parallel logic holds together and nothing of how it runs on GPUs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from verl_pgrpo.data import personas
+from verl_pgrpo.data.tiny_model import make_tiny_qwen3
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = Path(os.environ.get("RUNS") or ROOT / "runs").resolve() / "megatron_demo"
+SAVED, STEPS = 12, 16
+"""The first run saves and ends after `SAVED` steps, the second goes on to `STEPS`."""
+PROMPTS, RESPONSES = 32, 2
+
+
+def prepare(folder: Path) -> None:
+    """Data and model, from scratch."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for split, rows in (("train", STEPS * PROMPTS), ("val", 70)):
+        personas.make_split(split, rows, seed=0).to_parquet(folder / f"{split}.parquet")
+    make_tiny_qwen3(folder / "model", personas.toy_vocabulary(), seed=0)
+
+
+def arguments(folder: Path, steps: int) -> list[str]:
+    """What follows `verl.trainer.main_ppo`. All that a CPU needs is in the preset."""
+    values = {
+        "algorithm.adv_estimator": "pgrpo",
+        "data.train_files": folder / "train.parquet",
+        "data.val_files": folder / "val.parquet",
+        "data.train_batch_size": PROMPTS,
+        "data.max_response_length": 12,
+        "actor_rollout_ref.model.path": folder / "model",
+        "actor_rollout_ref.actor.megatron.tensor_model_parallel_size": 2,
+        "actor_rollout_ref.actor.optim.lr": 2e-3,
+        "actor_rollout_ref.rollout.n": RESPONSES,
+        "reward.custom_reward_function.path": "pkg://verl_pgrpo.rewards.personas",
+        "trainer.logger": "[console,file]",
+        "trainer.total_training_steps": steps,
+        "trainer.save_freq": SAVED,
+        "trainer.default_local_dir": folder / "checkpoints",
+        "trainer.rollout_data_dir": folder / "rollouts",
+        "hydra.run.dir": folder / "hydra",
+    }
+    preset = ["--config-dir", str(ROOT / "recipes" / "_presets"), "--config-name", "cpu_megatron"]
+    return [*preset, "model_engine=megatron", *(f"{key}={value}" for key, value in values.items())]
+
+
+def train(folder: Path, name: str, first: int, last: int) -> list[float]:
+    """Run steps `first` to `last`, printing the mean reward of each as it ends; return them."""
+    metrics, log = folder / f"{name}.jsonl", folder / f"{name}.log"
+    with open(log, "wb") as output:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "verl_pgrpo.platforms.run_cpu", "--timeout", "600", "--", *arguments(folder, last)],
+            env={**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics), "PYTHONUNBUFFERED": "1"},
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a terminal's Ctrl-C comes to us, and we pass it on once
+        )
+    try:
+        rewards = watch(run, metrics, first, last)
+    finally:
+        if run.poll() is None:
+            print("megatron-demo: ending the run ...", flush=True)
+            run.send_signal(signal.SIGTERM)
+            run.wait()
+    if run.returncode != 0 or len(rewards) != last - first + 1:
+        tail = log.read_text(errors="replace")[-3000:]
+        sys.exit(f"{tail}\nmegatron-demo: the run failed (exit status {run.returncode}); its whole log: {log}")
+    return rewards
+
+
+def watch(run: subprocess.Popen[bytes], metrics: Path, first: int, last: int) -> list[float]:
+    """Print the steps as verl logs them, and on a terminal a bar below them."""
+    starting = "Ray, Megatron and vLLM are starting, 1 to 2 minutes"
+    if not sys.stderr.isatty():
+        print(starting, flush=True)
+    rewards: list[float] = []
+    with tqdm(total=last, initial=first - 1, unit="step", dynamic_ncols=True, disable=None) as bar:
+        while run.returncode is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                run.wait(timeout=1.0)
+            # The last line may be half written.
+            lines = metrics.read_text().rpartition("\n")[0].splitlines() if metrics.exists() else []
+            for line in lines[len(rewards) :]:
+                rewards.append(json.loads(line)["data"]["critic/rewards/mean"])
+                bar.write(f"step {first - 1 + len(rewards):2d}   reward {rewards[-1]:6.3f}", file=sys.stdout)
+                sys.stdout.flush()
+            bar.n = first - 1 + len(rewards)
+            bar.set_postfix_str("" if rewards else starting)
+    return rewards
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    started = time.monotonic()
+    print(
+        f"Stock verl, model_engine=megatron, TP=2 on this CPU: {STEPS} steps of {PROMPTS} prompts x {RESPONSES} "
+        f"responses, saved and resumed after {SAVED}. Logs: {OUT}",
+        flush=True,
+    )
+    try:
+        prepare(OUT)
+        rewards = train(OUT, "first", 1, SAVED)
+        print(f"saved; resuming from {OUT / 'checkpoints' / f'global_step_{SAVED}'}", flush=True)
+        rewards += train(OUT, "resumed", SAVED + 1, STEPS)
+    except KeyboardInterrupt:
+        sys.exit("\nmegatron-demo: interrupted; nothing is left running.")
+    early, late = sum(rewards[:3]) / 3, sum(rewards[-3:]) / 3
+    minutes = (time.monotonic() - started) / 60
+    print(f"\nMean reward: {early:.3f} in the first three steps, {late:.3f} in the last three ({minutes:.1f} minutes)")
+    if late <= early:
+        sys.exit("megatron-demo: the reward did not rise")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""P-GRPO through verl's Megatron engine, tensor-parallel on the CPU, with real vLLM rollouts; killed, and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.e2e import runs
+from tests.test_megatron_cpu import in_processes, worst, write_batch
+from verl_pgrpo import GroupHistoryManager
+from verl_pgrpo.data import personas
+from verl_pgrpo.data.tiny_model import make_tiny_qwen3
+
+pytestmark = [pytest.mark.e2e, pytest.mark.megatron]
+
+
+def syncs(folder: Path, kind: str) -> list[list[dict]]:
+    """For each process that has written such weights, all of them in order."""
+    found: dict[int, dict[int, Path]] = {}
+    for path in folder.glob(f"{kind}-*.pt"):
+        pid, number = map(int, re.findall(r"\d+", path.stem))
+        found.setdefault(pid, {})[number] = path
+    return [[torch.load(paths[number]) for number in sorted(paths)] for paths in found.values()]
+
+
+def as_vllm_has_it(sent: dict) -> dict:
+    """HF's weights under vLLM's names: it keeps projections of one input as one matrix, and shares the tied one."""
+    weights = {name: tensor for name, tensor in sent.items() if name != "lm_head.weight"}
+    for name in [name for name in weights if name.endswith(("q_proj.weight", "gate_proj.weight"))]:
+        stem, _, last = name.rpartition(".weight")[0].rpartition(".")
+        parts = {"q_proj": ("q_proj", "k_proj", "v_proj"), "gate_proj": ("gate_proj", "up_proj")}[last]
+        fused = {"q_proj": "qkv_proj", "gate_proj": "gate_up_proj"}[last]
+        weights[f"{stem}.{fused}.weight"] = torch.cat([weights.pop(f"{stem}.{part}.weight") for part in parts])
+    return weights
+
+
+def check_syncs(folder: Path, at_least: int) -> list[dict]:
+    """Both training processes sent the same, and both replicas hold it, at every sync; what was sent."""
+    sent, loaded = syncs(folder, "sent"), syncs(folder, "loaded")
+    assert len(sent) == len(loaded) == 2
+    complete = min(len(own) for own in [*sent, *loaded])  # a killed run's last sync may be half done
+    assert complete >= at_least
+    for number in range(complete):
+        wanted = as_vllm_has_it(sent[0][number])
+        assert worst(sent[0][number], sent[1][number]) == 0
+        for replica in loaded:
+            held = replica[number]
+            # vLLM fills up the vocabulary.
+            embedding = "model.embed_tokens.weight"
+            held[embedding] = held[embedding][: len(wanted[embedding])]
+            assert worst(held, wanted) == 0
+    for before, after in zip(sent[0], sent[0][1:complete], strict=False):
+        assert worst(before, after) > 0
+    return sent[0][:complete]
+
+
+def test_megatron_run_is_killed_and_resumed_exactly(tmp_path, monkeypatch):
+    """TP=2 with sequence parallelism and the distributed optimizer; padding rows and sessions of two outputs."""
+    monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", "tests.e2e.weight_probe")
+    runs.prepare(tmp_path)
+
+    def start(name: str, *overrides: str):
+        (tmp_path / f"{name}-weights").mkdir()
+        monkeypatch.setenv("WEIGHT_PROBE", str(tmp_path / f"{name}-weights"))
+        return runs.start(tmp_path, name, "model_engine=megatron", *overrides, preset="cpu_megatron")
+
+    run = start("first", "trainer.total_training_steps=40", "trainer.save_freq=4")
+    runs.wait_for(tmp_path / "rollouts" / "5.jsonl", run)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    saved, _ = runs.settle(tmp_path)
+    assert saved >= 4
+    first_sent = check_syncs(tmp_path / "first-weights", 1 + saved)  # the first sync is before the first step
+
+    end = saved + 3
+    second = start("second", f"trainer.total_training_steps={end}", "trainer.save_freq=100")
+    log = runs.finish(second, tmp_path, "second")
+    assert f"history so far: {16 * saved} rewards" in log
+    second_sent = check_syncs(tmp_path / "second-weights", 1 + end - saved)
+
+    # The model goes on from the weights of the saved step, the optimizer from all that it held, on each rank.
+    assert worst(second_sent[0], first_sent[saved]) == 0
+    for rank in range(2):
+        left = torch.load(tmp_path / "first-weights" / f"optimizer-{saved}-{rank}.pt")
+        found = torch.load(tmp_path / "second-weights" / f"optimizer-{saved}-{rank}.pt")
+        assert left[0] == 2 * saved  # updates: 32 rows a step, padding included, in mini-batches of 16
+        assert len(left) == len(found)
+        for one, other in zip(left, found, strict=True):
+            assert torch.equal(one, other) if torch.is_tensor(one) else one == other
+
+    # And the history: what the rollouts say, to the last bit.
+    afresh = GroupHistoryManager()
+    assert runs.replay(afresh, tmp_path, range(1, saved + 1)) == [16] * saved
+    runs.assert_same(runs.history_of(tmp_path, saved), afresh)
+    assert runs.replay(afresh, tmp_path, range(saved + 1, end + 1)) == [16] * (end - saved)
+    runs.assert_same(runs.history_of(tmp_path, end), afresh)
+    resumed = runs.metrics(tmp_path, "second")
+    assert {step: values["pgrpo/observed_total"] for step, values in resumed.items()} == {
+        step: 16.0 * step for step in range(saved + 1, end + 1)
+    }
+    for values in resumed.values():
+        assert values["training/rollout_probs_diff_mean"] < 2e-3  # bfloat16 on both sides
+
+
+def test_layouts_agree_through_worker_groups(tmp_path):
+    """One P-GRPO update by verl's Ray workers: TP=2 x PP=2 gives what one process gives."""
+    words = personas.toy_vocabulary()
+    make_tiny_qwen3(tmp_path / "model", words, seed=1)
+    write_batch(tmp_path, len(words))
+    found = {}
+    for name, layout in (("alone", {"tp": 1}), ("split", {"tp": 2, "pp": 2})):
+        task = {"folder": str(tmp_path), "run": "ray_update", "name": name, **layout}
+        in_processes(1, "-m", "tests.megatron_probe", json.dumps(task))
+        found[name] = torch.load(tmp_path / f"{name}-0.pt", weights_only=False)
+    assert found["split"]["grad_norm"] == pytest.approx(found["alone"]["grad_norm"], rel=1e-5)
+    assert worst(found["split"]["weights"], found["alone"]["weights"]) < 1e-6
