@@ -18,14 +18,14 @@ import torch
 
 from verl_pgrpo.platforms.gloo_checkpoint_engine import GlooCheckpointEngine
 
+pytestmark = pytest.mark.slow
+
 BUCKET = 1 << 16
 
 RECEIVER = """
 import asyncio, hashlib, json, sys
 import torch
 from verl_pgrpo.platforms.gloo_checkpoint_engine import GlooCheckpointEngine
-
-pytestmark = pytest.mark.slow
 
 def digest(tensor):
     return hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
