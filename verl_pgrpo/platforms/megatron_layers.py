@@ -15,6 +15,13 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn import functional as F
 
+from verl_pgrpo.errors import ConfigError
+
+
+def only_on_gpus(asked: str, instead: str) -> ConfigError:
+    """The error for what plain torch does not stand in for."""
+    return ConfigError(f"{asked}: needs the real transformer-engine, on a GPU. For Megatron on a CPU take {instead}.")
+
 
 class _Module(torch.nn.Module):
     """What transformer-engine's modules have in common: a state of fp8 scales beside the parameters, here empty."""
@@ -88,7 +95,9 @@ class Linear(_Module):
     ) -> None:
         super().__init__()
         if fuse_wgrad_accumulation:
-            raise NotImplementedError("gradient_accumulation_fusion needs the real transformer-engine")
+            raise only_on_gpus(
+                "gradient_accumulation_fusion=True", "override_transformer_config.gradient_accumulation_fusion=False"
+            )
         split = tp_size if parallel_mode else 1
         self.in_features = in_features // split if parallel_mode == "row" else in_features
         self.out_features = out_features // split if parallel_mode == "column" else out_features
@@ -171,7 +180,7 @@ class LayerNormLinear(Linear):
         **kwargs: Any,
     ) -> None:
         if normalization != "RMSNorm":
-            raise NotImplementedError(f"normalization={normalization}: only RMSNorm is here")
+            raise only_on_gpus(f"normalization={normalization}", "a model with RMSNorm, as Qwen3")
         dtype: dict[str, Any] = {"params_dtype": params_dtype, "device": device}
         super().__init__(in_features, out_features, sequence_parallel, **dtype, **kwargs)
         norm = RMSNorm(in_features, eps, sequence_parallel, zero_centered_gamma=zero_centered_gamma, **dtype)
@@ -196,7 +205,7 @@ class GroupedLinear(Linear):
         self, x: Tensor, m_splits: list[int], is_first_microbatch: bool | None = None
     ) -> Any:
         if self.use_bias:
-            raise NotImplementedError("experts with a bias are not here")
+            raise only_on_gpus("experts with a bias", "a model whose experts have none, as Qwen3-MoE")
         weights = [getattr(self, f"weight{suffix}") for suffix in self._suffixes()]
         parts = [F.linear(part, weight) for part, weight in zip(x.split(m_splits), weights, strict=True)]
         return (torch.cat(parts), None) if self.return_bias else torch.cat(parts)
@@ -218,7 +227,10 @@ class DotProductAttention(_Module):
     ) -> None:
         super().__init__()
         if attention_dropout or window_size or cp_group is not None:
-            raise NotImplementedError("attention with dropout, a window or context parallelism is not here")
+            raise only_on_gpus(
+                "attention with dropout, a window or context parallelism",
+                "attention_dropout=0, context_parallel_size=1 and a model without sliding windows",
+            )
         self.softmax_scale = softmax_scale
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -241,7 +253,7 @@ class DotProductAttention(_Module):
         **ignored: Any,  # the lengths of the keys (those of the queries) and what CUDA kernels want to know
     ) -> Tensor:
         if "causal" not in attn_mask_type:
-            raise NotImplementedError(f"attn_mask_type={attn_mask_type}: only causal attention is here")
+            raise only_on_gpus(f"attn_mask_type={attn_mask_type}", "a model with causal attention")
         if qkv_format != "thd":  # padding on the right only, as verl's is
             return self._attend(*(x.transpose(0, 1) for x in (query, key, value))).transpose(0, 1)
         bounds = cu_seqlens_q if cu_seqlens_q_padded is None else cu_seqlens_q_padded

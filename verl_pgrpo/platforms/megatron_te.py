@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from verl_pgrpo.platforms.megatron_layers import LAYERS
+from verl_pgrpo.platforms.megatron_layers import LAYERS, only_on_gpus
 
 VERSION = "1.12.0"
 """What Megatron takes it for: has all that is here, and none of the later kernels."""
@@ -43,7 +43,9 @@ class FusedAdam(torch.optim.Optimizer):
         adam_w_mode: bool = True,
     ) -> None:
         if not adam_w_mode:
-            raise NotImplementedError("Adam with coupled weight decay is not here")
+            raise only_on_gpus(
+                "Adam with coupled weight decay", "optim.optimizer=adam with decoupled weight decay (AdamW)"
+            )
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -71,7 +73,9 @@ class _NotHere:
     """A name that Megatron imports or derives from, for what it does on GPUs only."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError("transformer-engine is not here (a CPU stands in for it)")
+        raise only_on_gpus(
+            "a part of transformer-engine that has no stand-in", "the options of the preset cpu_megatron"
+        )
 
 
 class _NoFP8:

@@ -13,7 +13,6 @@ SIGTERM are passed on; verl gets ten seconds to end by itself, a second Ctrl-C m
 import argparse
 import ctypes
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +29,7 @@ PATIENCE = 10.0
 """Seconds that verl gets to end by itself after it was asked to, and its processes after it has ended."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PREFIX = "vp-"  # of a run's TMPDIR
 _LONGEST_TMPDIR = 25  # Ray puts sockets below it, and the path of a socket has at most 107 bytes
 
 
@@ -86,8 +86,12 @@ def supervise(
         raise OSError(ctypes.get_errno(), "cannot become the reaper of the run's processes (prctl)")
     output = log.open("wb") if log is not None else None
     base = tempfile.gettempdir()
-    tmp = Path(tempfile.mkdtemp(prefix="vp-", dir=base if len(base) <= _LONGEST_TMPDIR else "/tmp"))
+    base = base if len(base) <= _LONGEST_TMPDIR else "/tmp"
+    for left in cleanup.remove_dead_runs(Path(base).glob(f"{_PREFIX}*")):
+        print(f"run_cpu: removed {left} and the shared memory of its run, whose launcher was killed", file=sys.stderr)
+    tmp = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     run_id = uuid.uuid4().hex[:12]
+    cleanup.begin_run(tmp, run_id)
     environment = {
         # Ray stays on 127.0.0.1; it reads this while it is imported, which is before our plugin is.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -97,7 +101,6 @@ def supervise(
         "TMPDIR": str(tmp),
     }
     environment.pop("RAY_TMPDIR", None)  # would go before TMPDIR
-    segments: set[str] = set()
     child = None
     try:
         child = subprocess.Popen(
@@ -110,7 +113,7 @@ def supervise(
             # Should we be killed, main_ppo gets a SIGTERM, and Ray's processes end after it.
             preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),
         )
-        status = _watch(child, signals, time.monotonic() + timeout if timeout else None, parent, segments)
+        status = _watch(child, signals, time.monotonic() + timeout if timeout else None, parent, tmp)
     finally:
         if child is not None and child.poll() is None:
             child.send_signal(signal.SIGINT)
@@ -118,24 +121,19 @@ def supervise(
         # A second signal: at once. main_ppo still there: it will not shut Ray down any more.
         hurry = child is None or child.poll() is None or len(signals.received) > 1
         if child is not None and child.poll() is None:
-            segments |= cleanup.segments_of([child.pid, *(process.pid for process in cleanup.descendants())])
+            cleanup.note_segments(tmp, _mapped())
             child.kill()
             child.wait()
-        segments |= cleanup.end_descendants(patience=0.0 if hurry else PATIENCE)
-        cleanup.remove_segments(segments)
-        cleanup.remove_sockets(run_id)
+        cleanup.note_segments(tmp, cleanup.end_descendants(patience=0.0 if hurry else PATIENCE))
+        cleanup.end_run(tmp, run_id, keep=keep_tmp)
         if keep_tmp:
             print(f"run_cpu: Ray's logs are in {tmp}/ray", file=sys.stderr)
-        else:
-            shutil.rmtree(tmp, ignore_errors=True)
         if output is not None:
             output.close()
     return status
 
 
-def _watch(
-    child: subprocess.Popen, signals: _Signals, deadline: float | None, parent: int | None, segments: set[str]
-) -> int:
+def _watch(child: subprocess.Popen, signals: _Signals, deadline: float | None, parent: int | None, tmp: Path) -> int:
     """Wait for the child, a signal, the deadline or the parent's end; note the shared memory of the run meanwhile."""
     looked = 0.0
     while not signals.received:
@@ -150,9 +148,13 @@ def _watch(
         if parent is not None and os.getppid() != parent:
             return 128 + signal.SIGTERM
         if time.monotonic() - looked > 5.0:  # what outlives its process was mapped for long; looking costs 0.1 s
-            segments |= cleanup.segments_of(process.pid for process in cleanup.descendants())
+            cleanup.note_segments(tmp, _mapped())
             looked = time.monotonic()
     return 128 + signals.received[0]
+
+
+def _mapped() -> set[str]:
+    return cleanup.segments_of(process.pid for process in cleanup.descendants())
 
 
 def _wait(child: subprocess.Popen, seconds: float, signals: _Signals) -> None:

