@@ -48,7 +48,7 @@ def trainer_of_main_ppo(config: DictConfig) -> str:
     """Which trainers `verl.trainer.main_ppo` takes for this configuration (a key of `compat.TRAINERS`).
 
     Raises:
-        UnsupportedVerlError: it does not say; verl 0.9.1's always does.
+        UnsupportedVerlError: it does not say; verl 0.9's always does.
     """
     use_v1 = OmegaConf.select(config, "trainer.use_v1")
     if use_v1 is None:

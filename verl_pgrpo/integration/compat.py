@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 from verl_pgrpo.errors import UnsupportedVerlError
 
-__all__ = ["TESTED_VERSIONS", "TRAINERS", "check_verl", "missing_seams"]
+__all__ = ["TESTED_VERSIONS", "TRAINERS", "check_verl", "has_batch_fields", "missing_seams"]
 
-TESTED_VERSIONS = ("0.9.1",)
+TESTED_VERSIONS = ("0.9.0", "0.9.1")
 
 _Seams = dict[str, dict[str, tuple[str, ...]]]
 
@@ -92,6 +93,11 @@ def missing_seams(root: Path, trainer: str = "v1") -> list[str]:
             elif found[name][: len(arguments)] != arguments:
                 missing.append(f"{name}({', '.join(arguments)}) in verl/{file}")
     return missing
+
+
+def has_batch_fields(core_algos: Any) -> bool:
+    """Can an estimator of this verl declare the batch fields it needs? Not in a released verl: see patches/."""
+    return hasattr(core_algos, "get_adv_estimator_batch_fields")
 
 
 def check_verl(failure: Exception | None = None, trainer: str = "v1") -> None:

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import UnsupportedVerlError
 from verl_pgrpo.factor import Factor
 from verl_pgrpo.history import GroupHistoryManager
-from verl_pgrpo.integration.rows import Rows
+from verl_pgrpo.integration.rows import Column, Rows, no_such_field, raw_groups
 from verl_pgrpo.results import AdvantageResult
 
-__all__ = ["NAME", "BatchOfRun", "batch_of_run", "compute_pgrpo_outcome_advantage"]
+__all__ = ["NAME", "BatchOfRun", "batch_fields", "batch_of_run", "compute_pgrpo_outcome_advantage"]
 
 NAME = "pgrpo"
 
@@ -37,6 +38,8 @@ class BatchOfRun:
 
     history: GroupHistoryManager
     rows: Rows
+    # Where verl hands over the rows' groups, if it does (`batch_fields`); otherwise `rows` has them.
+    column: Column | None = None
     # Of the rows that counted: preference groups, rewards, and what they were given. Filled in by the estimator.
     outcome: tuple[Factor[str], np.ndarray, AdvantageResult] | None = None
 
@@ -45,9 +48,9 @@ _current: ContextVar[BatchOfRun | None] = ContextVar("pgrpo_batch", default=None
 
 
 @contextmanager
-def batch_of_run(history: GroupHistoryManager, rows: Rows) -> Iterator[BatchOfRun]:
+def batch_of_run(history: GroupHistoryManager, rows: Rows, column: Column | None = None) -> Iterator[BatchOfRun]:
     """Within this context the estimator computes with `history` on a batch of `rows`, exactly once."""
-    batch = BatchOfRun(history, rows)
+    batch = BatchOfRun(history, rows, column)
     token = _current.set(batch)
     try:
         yield batch
@@ -55,6 +58,16 @@ def batch_of_run(history: GroupHistoryManager, rows: Rows) -> Iterator[BatchOfRu
             raise UnsupportedVerlError("verl's advantage step ended without calling the estimator 'pgrpo'")
     finally:
         _current.reset(token)
+
+
+def batch_fields(config: Any) -> list[str]:
+    """The estimator's own batch fields, for a verl that fetches what an estimator declares (patches/).
+
+    Args:
+        config: verl's `algorithm` config. Whether `group_key` is a column or a path into one the data decides.
+    """
+    key = PGRPOConfig.from_algorithm(config).group_key
+    return list(dict.fromkeys((key, key.partition(".")[0])))
 
 
 def compute_pgrpo_outcome_advantage(
@@ -72,6 +85,7 @@ def compute_pgrpo_outcome_advantage(
         response_mask: (N, T); a row without a token neither counts nor trains.
         index: N uids, the prompt of each row; checked against the batch's own.
         config: verl's `algorithm` config; the options were read when the run started.
+        kwargs: `batch` and `non_tensor_batch`, from a verl that hands over what `batch_fields` declares.
 
     Returns:
         advantages and returns, the same (N, T) tensor.
@@ -91,6 +105,8 @@ def compute_pgrpo_outcome_advantage(
     if batch.outcome is not None:
         raise UnsupportedVerlError("verl called the estimator 'pgrpo' twice for one batch; it would be counted twice")
     rows = batch.rows
+    if batch.column is not None:
+        rows = rows.with_groups(_handed_over(batch.column, kwargs))
     if len(token_level_rewards) != len(rows.uids) or not (index is None or np.array_equal(index, rows.uids)):
         raise UnsupportedVerlError(
             "verl's advantage step sees other rows, or in another order, than the batch's keys say; "
@@ -112,6 +128,14 @@ def compute_pgrpo_outcome_advantage(
         per_row = torch.from_numpy(of_session[rows.last]).to(scores).unsqueeze(-1)
         advantages = _broadcast(per_row, response_mask)
     return advantages, advantages
+
+
+def _handed_over(column: Column, arguments: dict[str, Any]) -> list[Any]:
+    """The raw group of each row, among what verl hands over."""
+    for fields in (arguments.get("non_tensor_batch"), arguments.get("batch")):
+        if fields is not None and column[0] in fields:
+            return raw_groups(fields[column[0]], column)
+    raise no_such_field(column[0], "verl handed over none")
 
 
 _KEPT_BYTES = 1 << 26

@@ -20,7 +20,7 @@ from verl_pgrpo.history import GroupHistoryManager
 from verl_pgrpo.integration.checks import HISTORY_FILE, is_personalized, restored_history
 from verl_pgrpo.integration.estimator import batch_of_run
 from verl_pgrpo.integration.plugin import check_run
-from verl_pgrpo.integration.rows import Rows
+from verl_pgrpo.integration.rows import Column, Rows
 from verl_pgrpo.run_log import RunLog
 
 __all__ = ["HistoryKeeper"]
@@ -49,11 +49,14 @@ class HistoryKeeper:
         assert self.pgrpo_history is not None
         self._pgrpo_log = RunLog(self.pgrpo_history, sizes)
 
-    def _pgrpo_advantage(self, rows: Rows, compute: Callable[[], Any]) -> Any:
-        """verl's own advantage step `compute`, on a batch of `rows`, with the history at hand."""
+    def _pgrpo_advantage(self, rows: Rows, compute: Callable[[], Any], column: Column | None = None) -> Any:
+        """verl's own advantage step `compute`, on a batch of `rows`, with the history at hand.
+
+        `column`: where verl itself hands over the rows' groups, which `rows` then lacks.
+        """
         assert self.pgrpo_history is not None
         self.pgrpo_history.prepare(rows.groups)
-        with batch_of_run(self.pgrpo_history, rows) as run:
+        with batch_of_run(self.pgrpo_history, rows, column) as run:
             result = compute()
         assert run.outcome is not None  # batch_of_run has seen to it
         self._pgrpo_log.add(*run.outcome)

@@ -36,14 +36,17 @@ def _guarded(hook: Callable[[Any], None]) -> Callable[[Any], None]:
 
 def _register_estimator(core_algos: Any) -> None:
     from verl_pgrpo.integration import estimator
+    from verl_pgrpo.integration.compat import has_batch_fields
 
-    core_algos.register_adv_est(estimator.NAME)(estimator.compute_pgrpo_outcome_advantage)
+    declared = {"batch_fields": estimator.batch_fields} if has_batch_fields(core_algos) else {}
+    core_algos.register_adv_est(estimator.NAME, **declared)(estimator.compute_pgrpo_outcome_advantage)
 
 
 def _personalize_trainers(_: Any) -> None:
-    from verl_pgrpo.integration.trainers import personalize_registry
+    from verl_pgrpo.integration import trainers
 
-    personalize_registry()
+    # Not there yet if a user's module imports `trainers` first, which imports verl's trainers and so comes here.
+    getattr(trainers, "personalize_registry", lambda: None)()
 
 
 def _refuse_in_trainers() -> None:

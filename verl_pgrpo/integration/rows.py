@@ -9,7 +9,7 @@ and which output of that response's session (a multi-turn agent may put several)
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from torch import Tensor
 from verl_pgrpo.errors import GroupLabelError, MissingGroupError
 from verl_pgrpo.factor import Factor
 
-__all__ = ["Rows", "group_label", "nested_value"]
+__all__ = ["Column", "Rows", "group_label", "nested_value", "no_such_field", "raw_groups"]
+
+Column = tuple[str, list[str]]  # the name of a group column, and the path into it
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,10 @@ class Rows:
             last=np.arange(len(uids)),
         )
 
+    def with_groups(self, groups: Sequence[Any]) -> Rows:
+        """The same rows with these raw values of their group column."""
+        return replace(self, groups=_labels(groups))
+
     def counted(self, response_mask: Tensor) -> NDArray[np.bool_]:
         """(N,) bool: the rows that enter the history, once each. `response_mask`: (N, T)."""
         speaks = self.last == np.arange(len(self.last))
@@ -125,6 +131,20 @@ def group_label(value: Any) -> Any:
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return str(int(value))
     return value
+
+
+def no_such_field(name: str, why: object) -> MissingGroupError:
+    """That the rollouts do not carry the group column."""
+    return MissingGroupError(
+        f"the rollouts carry no field {name!r}: {why}. The training data, or the agent loop in use, must put the "
+        "preference group beside each prompt; algorithm.pgrpo.group_key names another field."
+    )
+
+
+def raw_groups(values: Any, column: Column) -> list[Any]:
+    """The raw group of each row, from the values of its column: a tensor, an array or a list, as verl has them."""
+    name, path = column
+    return [nested_value(value, path, name) for value in (values.tolist() if hasattr(values, "tolist") else values)]
 
 
 def nested_value(value: Any, path: Sequence[str], key: str) -> Any:

@@ -12,12 +12,13 @@ from typing import Any
 
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
+from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY, PPOTrainer
 
-from verl_pgrpo.errors import MissingGroupError
 from verl_pgrpo.integration.checks import dataset_groups, group_column
+from verl_pgrpo.integration.compat import has_batch_fields
 from verl_pgrpo.integration.keeper import HistoryKeeper
-from verl_pgrpo.integration.rows import Rows, nested_value
+from verl_pgrpo.integration.rows import Column, Rows, no_such_field, raw_groups
 
 __all__ = ["PersonalizedTrainer", "personalize_registry", "with_history"]
 
@@ -32,7 +33,7 @@ class PersonalizedTrainer(HistoryKeeper):
         if self.pgrpo_history is None:
             return
         dataset = self.train_dataset  # type: ignore[attr-defined]
-        self._pgrpo_column: tuple[str, list[str]] | None = group_column(self._pgrpo_options.group_key)
+        self._pgrpo_column: Column | None = group_column(self._pgrpo_options.group_key)
         sizes = dataset_groups(dataset, self._pgrpo_options)
         if sizes is not None:
             columns = dataset.dataframe.column_names
@@ -44,6 +45,9 @@ class PersonalizedTrainer(HistoryKeeper):
         compute = super()._compute_advantage  # type: ignore[misc]
         if self.pgrpo_history is None:
             return compute(batch, metrics)
+        if self._pgrpo_column is not None and has_batch_fields(core_algos):  # verl fetches what we have declared
+            rows = Rows.of(batch.keys, batch.tags, [None] * len(batch.keys))
+            return self._pgrpo_advantage(rows, lambda: compute(batch, metrics), self._pgrpo_column)
         rows = Rows.of(batch.keys, batch.tags, preference_groups(batch, self._pgrpo_column))
         return self._pgrpo_advantage(rows, lambda: compute(batch, metrics))
 
@@ -69,7 +73,7 @@ def personalize_registry() -> None:
         TRAINER_REGISTRY[name] = with_history(cls)
 
 
-def preference_groups(batch: KVBatchMeta, where: tuple[str, list[str]] | None) -> list[Any]:
+def preference_groups(batch: KVBatchMeta, where: Column | None) -> list[Any]:
     """The raw group of each row, by its key: a dataset's columns lie in TransferQueue beside the response.
 
     Args:
@@ -80,14 +84,12 @@ def preference_groups(batch: KVBatchMeta, where: tuple[str, list[str]] | None) -
     """
     if where is None:
         return [None] * len(batch.keys)
-    column, path = where
+    column = where[0]
     try:
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=[column])
     except (ValueError, KeyError) as error:
-        raise MissingGroupError(
-            f"the rollouts carry no field {column!r}: {error}. The training data, or the agent loop in use, must put "
-            "the preference group beside each prompt; algorithm.pgrpo.group_key names another field."
-        ) from error
-    values = data[column]
-    values = values.tolist() if hasattr(values, "tolist") else list(values)
-    return [nested_value(value, path, column) for value in values]
+        raise no_such_field(column, error) from error
+    return raw_groups(data[column], where)
+
+
+personalize_registry()  # the plugin's hook has been and gone if this module was what imported verl's trainers
