@@ -5,41 +5,47 @@
 # What the scripts for GPUs share. Each sets what its model needs and then sources this file, which launches verl. Every
 # variable can be set from the environment; any verl key can follow a script's name as an argument.
 #
-#   ESTIMATOR   pgrpo (default) or grpo
+#   TASK        personas (default), movielens, goodreads: sizes from recipes/TASK/task.sh; or one of your own
+#   DATA_DIR    has train.parquet and val.parquet
+#   ESTIMATOR, RANDOM_GROUPS, JUDGE, REWARD    the method, its controls, who rewards: recipes/_method.sh
 #   MODE        sync (default): the same GPUs generate and train, in turn
-#               separate_async: half of them train while the other half generates, with weights that are a few updates old
-#   DATA_DIR    has train.parquet and val.parquet; REWARD is verl's reward.custom_reward_function.path for them
-#   NNODES, NGPUS_PER_NODE    all GPUs of the run, in either mode
+#               separate_async: half of them train while the other half generates, with weights a few updates old
+#   NNODES, NGPUS_PER_NODE    all GPUs of the run, in either mode (a judge's come on top)
 #
-# Sizes are argued, and their memory worked out, in recipes/large_models.md.
+# Sizes are argued in recipes/TASK/README.md; their memory is worked out in recipes/large_models.md.
 
-ESTIMATOR=${ESTIMATOR:-pgrpo}
-MODE=${MODE:-sync}
 TASK=${TASK:-personas}
-DATA_DIR=${DATA_DIR:-data/personas_english}
-REWARD=${REWARD:-pkg://verl_pgrpo.rewards.personas}
+MODE=${MODE:-sync}
 NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
 
+RECIPES=$(dirname "${BASH_SOURCE[0]}")
+if [ -f "${RECIPES}/${TASK}/task.sh" ]; then
+    source "${RECIPES}/${TASK}/task.sh"
+fi
+source "${RECIPES}/_method.sh"
+if [ -n "${JUDGE}" ]; then
+    METHOD+=(reward.reward_model.rollout.gpu_memory_utilization=0.85) # its GPUs hold nothing else
+fi
+
+# What a task's file has not set.
+DATA_DIR=${DATA_DIR:-data/${TASK}}
 # Two responses a prompt: P-GRPO needs no generation group to normalise against, so a fixed budget of responses is
-# better spent on more prompts. Give GRPO its best with ROLLOUT_N=8 and a quarter of the prompts (TRAIN_BATCH_SIZE and
-# PPO_MINI_BATCH_SIZE): as many responses a step.
+# better spent on more prompts. Give GRPO its best with ROLLOUT_N=8: as many responses a step, a quarter of the prompts.
 ROLLOUT_N=${ROLLOUT_N:-2}
-# 1024 responses a step. The rarest persona (5 %) then adds some 50 rewards a step to its history.
-TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-512}
-# Two updates a step, in separate_async between two weight syncs.
-PPO_MINI_BATCH_SIZE=${PPO_MINI_BATCH_SIZE:-256}
-# A profile and a request have about 100 tokens. 80 words are about 110; more room than that, so that an answer that is
-# too long is scored as such (the utility lowers in proportion) and not cut to the wanted length.
-MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-256}
+# 1024 responses a step. A preference group of one per cent then adds ten rewards a step to its history.
+TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-$((1024 / ROLLOUT_N))}
+# Two updates a step, in separate_async between two weight syncs. In sync the advantages of both are computed at once.
+PPO_MINI_BATCH_SIZE=${PPO_MINI_BATCH_SIZE:-$((512 / ROLLOUT_N))}
+MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-512}
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-256}
 ACTOR_LR=${ACTOR_LR:-1e-6}
-# The utility counts words, and a policy can learn to please rules rather than users: stay near the model as it was.
+# A policy can learn to please rules or judges rather than users: stay near the model as it was.
 KL_LOSS_COEF=${KL_LOSS_COEF:-0.001}
-TOTAL_EPOCHS=${TOTAL_EPOCHS:-3} # of 16384 prompts: 96 steps of 512
+TOTAL_EPOCHS=${TOTAL_EPOCHS:-1}
 SAVE_FREQ=${SAVE_FREQ:-20}
 KEEP_CHECKPOINTS=${KEEP_CHECKPOINTS:-null}
 NCCL_TIMEOUT=${NCCL_TIMEOUT:-600} # seconds; loading a large model takes longer
-EXPERIMENT=${EXPERIMENT:-${NAME}_${MODE}_${ESTIMATOR}_n${ROLLOUT_N}}
+EXPERIMENT=${EXPERIMENT:-${NAME}_${MODE}_${VARIANT}_n${ROLLOUT_N}}
 RUN_DIR=${RUN_DIR:-runs/${TASK}/${EXPERIMENT}} # one for each model and mode: verl resumes from whatever it finds there
 
 case "${MODE}" in
@@ -86,18 +92,17 @@ separate_async)
 esac
 
 DATA=(
-    algorithm.adv_estimator="${ESTIMATOR}"
     algorithm.use_kl_in_reward=False
     data.train_files="${DATA_DIR}/train.parquet"
     data.val_files="${DATA_DIR}/val.parquet"
     data.train_batch_size="${TRAIN_BATCH_SIZE}"
     data.max_prompt_length="${MAX_PROMPT_LENGTH}"
     data.max_response_length="${MAX_RESPONSE_LENGTH}"
-    data.seed=0 # both estimators see the same prompts in the same order
-    reward.custom_reward_function.path="${REWARD}"
+    data.filter_overlong_prompts=True # verl says how many; one that came through would stop the run
+    data.seed=0 # every variant sees the same prompts in the same order
 )
 if [[ ${NAME} == qwen3* ]]; then
-    # An answer of 80 words needs no chain of thought.
+    # A title, a review or a recommendation needs no chain of thought.
     DATA+=(+data.apply_chat_template_kwargs.enable_thinking="${ENABLE_THINKING:-False}")
 fi
 
@@ -189,6 +194,7 @@ TRAINER=(
 
 python3 -m verl.trainer.main_ppo \
     "${ENGINE_ARGUMENTS[@]}" \
+    "${METHOD[@]}" \
     "${DATA[@]}" \
     "${ACTOR[@]}" \
     "${ROLLOUT[@]}" \

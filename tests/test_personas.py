@@ -4,16 +4,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import ROOT
+from verl_pgrpo.cli import main
 from verl_pgrpo.data import tastes
-from verl_pgrpo.data.personas import SURFACES, main, make_split, toy_vocabulary
+from verl_pgrpo.data.grouping.fit import random_groups
+from verl_pgrpo.data.personas import SURFACES, make_split, toy_vocabulary
 from verl_pgrpo.data.tastes import PERSONAS
 from verl_pgrpo.report.rollouts import Run, read_run, table
 from verl_pgrpo.rewards.personas import compute_score, noise, utility
@@ -31,7 +37,7 @@ def truth(surface: str = "toy", style: str = "slang", genre: str = "metal", **ch
 def test_equal_arguments_give_equal_bytes(tmp_path: Path, surface: str) -> None:
     arguments = ["--surface", surface, "--train-size", "200", "--val-size", "21", "--noise", "0.2", "--mood", "0.1"]
     for folder, seed in (("a", "3"), ("b", "3"), ("c", "4")):
-        main(["--out", str(tmp_path / folder), "--seed", seed, *arguments])
+        assert main(["data", "personas", "--out", str(tmp_path / folder), "--seed", seed, *arguments]) == 0
     for name in ("train.parquet", "val.parquet"):
         a, b, c = ((tmp_path / folder / name).read_bytes() for folder in "abc")
         assert a == b
@@ -39,8 +45,9 @@ def test_equal_arguments_give_equal_bytes(tmp_path: Path, surface: str) -> None:
 
 
 def test_the_table_is_what_verl_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--out", str(tmp_path), "--train-size", "100", "--val-size", "21"])
-    assert "formal_jazz             30%      30     3" in capsys.readouterr().out
+    assert main(["data", "personas", "--out", str(tmp_path), "--train-size", "100", "--val-size", "21"]) == 0
+    assert "formal_jazz 30% 30 3 1.0 to 5.0" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "vocabulary.txt").read_text().split() == toy_vocabulary()
     for split, size in (("train", 100), ("val", 21)):
         rows = pd.read_parquet(tmp_path / f"{split}.parquet")
         assert len(rows) == size
@@ -105,11 +112,46 @@ def test_wrong_arguments_are_named(changes: dict, message: str) -> None:
         make_split(**{"split": "train", "size": 70, **changes})
 
 
-def test_command_line_reports_a_wrong_argument(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--out", str(tmp_path / "new"), "--train-size", "3"])
-    assert "train size must be at least 7" in capsys.readouterr().err
+def test_command_line_reports_a_wrong_argument(tmp_path: Path) -> None:
+    """By the module's name, which is the command under another name."""
+    command = [sys.executable, "-m", "verl_pgrpo.data.personas", "--out", str(tmp_path / "new"), "--val-size", "3"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "val size must be at least 7" in run.stderr
     assert not (tmp_path / "new").exists(), "nothing is written if anything is wrong"
+
+
+# -- the control
+
+
+# Of prompts, ground truths and their order, as they were before rows had a random group: figures in the README and in
+# the report stand on these rows.
+ROWS = {("toy", "train"): "df700059b41a806c", ("toy", "val"): "a7e7fad96a106bdf"}
+ROWS |= {("english", "train"): "36e90f644026f19c", ("english", "val"): "0e57f2b083c9e483"}
+
+
+@pytest.mark.parametrize(("surface", "split"), ROWS)
+def test_random_groups_change_nothing_else(surface: str, split: str) -> None:
+    rows = make_split(split, 300 if split == "train" else 70, surface, seed=3, noise=0.2, mood=0.1).to_dict("records")
+    names = ("data_source", "prompt", "reward_model", "preference_group")
+    kept = [[*(row[name] for name in names), row["extra_info"]["index"]] for row in rows]
+    assert hashlib.sha256(json.dumps(kept, ensure_ascii=False).encode()).hexdigest()[:16] == ROWS[surface, split]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_random_groups_have_the_shares_and_mean_nothing(split: str) -> None:
+    rows = make_split(split, 2100)
+    true, drawn = rows["preference_group"], pd.Series([info["random_group"] for info in rows["extra_info"]])
+    assert dict(drawn.value_counts()) == dict(true.value_counts())
+    expected = sum(p.share**2 for p in PERSONAS) if split == "train" else 1 / 7
+    assert (drawn == true).mean() == pytest.approx(expected, abs=0.04), "as often right as by chance"
+    of_one_persona = drawn[true == "formal_jazz"].value_counts(normalize=True)
+    assert len(of_one_persona) == len(PERSONAS), "a persona's rows are in every random group"
+    ids = [f"{split}/{i}" for i in range(2100)]
+    for seed in (0, 1):
+        rows = make_split(split, 2100, seed=seed)
+        control = random_groups(rows["preference_group"].to_numpy(), ids, seed).assign(np.empty((2100, 0)), ids)
+        assert [info["random_group"] for info in rows["extra_info"]] == list(control), "as in all other data sets"
 
 
 # -- reward

@@ -5,7 +5,8 @@
     N=2 NOISE=0.2 STEPS=100 SEED=0 python recipes/personas/quickstart.py
 
 Makes the persona data and a tiny Qwen3, runs `run_tiny_cpu.sh` for each estimator (same seed, data, model and
-settings), prints a table, draws `runs/quickstart/report.png`. What an earlier call has finished is reused.
+settings), prints a table, draws `runs/quickstart/report.png` and writes `runs/quickstart/report.html`. What an earlier
+call has finished is reused.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from verl_pgrpo.cli import parser
 from verl_pgrpo.data import personas
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 from verl_pgrpo.report.curves import draw
@@ -137,6 +139,16 @@ def watch(run: subprocess.Popen[bytes], estimator: str, folder: Path, steps: int
                 return
 
 
+def write_page(setting: Setting) -> str:
+    """`verl-pgrpo report` of the runs; its first sentence."""
+    page = setting.folder / "report.html"
+    runs = [f"{name}={setting.folder / name}" for name in ESTIMATORS]
+    command = parser().parse_args(["report", *runs, "--out", str(page)])
+    found = command.run(command).data
+    shutil.copy(page, OUT / "report.html")
+    return found["headline"]
+
+
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     setting = Setting.from_environment()
@@ -158,6 +170,8 @@ def main() -> None:
     print(f"\nMean utility (what a persona wants, 0 to 1) of each fifth of training:\n\n{text}\n")
     print(f"The picture: {OUT / 'report.png'}   ({(time.monotonic() - started) / 60:.1f} minutes)")
     print("What it shows, and when not to use P-GRPO: recipes/personas/README.md")
+    headline = write_page(setting)
+    print(f"\n{headline}\nWhy, and for whom else, on one page; open it in a browser: {OUT / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# P-GRPO or GRPO | Qwen3-1.7B | FSDP | one node with 8 GPUs of 80 GB | verl 0.9.1, vLLM
+# P-GRPO or a control | Qwen3-1.7B | FSDP | one node with 8 GPUs of 80 GB | verl 0.9.1, vLLM
 #
-#   python3 -m verl_pgrpo.data.personas --out data/personas_english --surface english \
+#   verl-pgrpo data personas --out data/personas_english --surface english \
 #       --train-size 16384 --val-size 210 --noise 0.2
 #   bash recipes/personas/run_qwen3_1_7b_fsdp.sh
 #   ESTIMATOR=grpo bash recipes/personas/run_qwen3_1_7b_fsdp.sh
@@ -20,9 +20,9 @@ ENGINE=fsdp
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen3-1.7B}
 NNODES=${NNODES:-1}
 
-# A micro-batch of 32 full sequences. Its logits over 152k tokens of vocabulary take 4.6 GiB in bf16, and several times
-# that with their softmax and gradient; the weights with gradients and optimizer (16 bytes a parameter) only 3 GiB a GPU
-# when sharded over eight, so nothing needs to be offloaded.
+# A micro-batch of 32 full sequences of 512 tokens. Its logits over 152k tokens of vocabulary take 4.6 GiB in bf16, and
+# several times that with their softmax and gradient; the weights with gradients and optimizer (16 bytes a parameter)
+# only 3 GiB a GPU when sharded over eight, so nothing needs to be offloaded.
 MAX_TOKENS_PER_GPU=${MAX_TOKENS_PER_GPU:-16384}
 SYNC_OFFLOAD=False
 SYNC_UTILIZATION=0.6

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -49,12 +50,24 @@ def test_quickstart_trains_compares_and_is_reused(tmp_path):
     picture = tmp_path / "quickstart" / "report.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size > 20_000
+    page = tmp_path / "quickstart" / "report.html"
+    assert first.stdout.splitlines()[-1].endswith(str(page))
+    html = page.read_text(encoding="utf-8")
+    assert first.stdout.splitlines()[-2] in html  # the headline
+    assert "actor_rollout_ref.rollout.n:" in html  # the configuration, from the run's log
+    assert "History against current reward" in html
+    (metrics,) = (tmp_path / "quickstart").glob("*/grpo/metrics.jsonl")
+    steps = [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
+    assert len(steps) == 3
+    for step in steps:  # after the first one, with synced weights: vLLM says what the policy would
+        assert step["training/rollout_probs_diff_max"] < 1e-6
+        assert 0 < step["actor/grad_norm"] < 100
     assert left_over() <= before
 
     second = subprocess.run(COMMAND, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 0
     assert second.stdout.count("finished earlier, reused") == 2
-    assert second.stdout.splitlines()[-12:-4] == first.stdout.splitlines()[-12:-4]
+    assert second.stdout.splitlines()[-15:-7] == first.stdout.splitlines()[-15:-7]
 
 
 def test_interrupt_leaves_nothing_running(tmp_path):

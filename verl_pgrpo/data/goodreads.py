@@ -13,7 +13,6 @@ reviews whose id has the lowest hashes, so that it depends neither on the order 
 from __future__ import annotations
 
 import heapq
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,44 +27,29 @@ from verl_pgrpo.data.errors import DataError
 from verl_pgrpo.data.goodreads_files import Book, Review, read_books, read_reviews
 from verl_pgrpo.data.goodreads_readers import reader_features
 from verl_pgrpo.data.grouping.artefact import save_groups
-from verl_pgrpo.data.grouping.fit import fit_groups, random_groups
+from verl_pgrpo.data.grouping.fit import random_groups
 from verl_pgrpo.data.grouping.model import id_hashes
-from verl_pgrpo.data.rows import output_folder, write_rows
+from verl_pgrpo.data.options import Archive
+from verl_pgrpo.data.rows import extra_info_type, output_folder, verl_row, write_splits
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.time_split import Evidence, check_no_leak
 
 DAY = 86400
-EXTRA_INFO = pa.struct(
-    [
-        ("index", pa.int64()),
-        ("split", pa.string()),
-        ("user", pa.string()),
-        ("book", pa.string()),
-        ("review", pa.string()),
-        ("rating", pa.int64()),
-        ("answer_time", pa.int64()),
-        ("random_group", pa.string()),
-        ("seed", pa.int64()),
-    ]
+EXTRA_INFO = extra_info_type(
+    ("user", pa.string()),
+    ("book", pa.string()),
+    ("review", pa.string()),
+    ("rating", pa.int64()),
+    ("answer_time", pa.int64()),
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """What a data set is made by."""
+class Options(Archive):
+    """What a data set is made by. Validation is divided among the ratings, the test side begins with a day."""
 
     # rating, as the paper does, or cluster
     group_by: str = "rating"
-    groups: int | None = None
-    k_range: tuple[int, int] = (2, 10)
-    algorithm: str = "kmeans"
-    min_size: int | None = None
-    seed: int = 0
-    # of all reviews that fit, the latest, in whole days
-    test_fraction: float = 0.1
-    train_size: int = 16384
-    # as equally divided among the ratings as they allow
-    val_size: int = 1024
     # shorter ones say nothing that a reward could hold on to, longer ones cost tokens
     min_words: int = 20
     max_words: int = 120
@@ -77,9 +61,7 @@ class Options:
             raise DataError(f"--group-by must be rating or cluster, got {self.group_by!r}")
         if not 0 < self.test_fraction < 1:
             raise DataError(f"--test-fraction must be between 0 and 1, got {self.test_fraction}")
-        for name in ("seed", "train_size", "val_size", "min_words", "description_words"):
-            if getattr(self, name) < (name in ("train_size", "val_size", "min_words")):
-                raise DataError(f"--{name.replace('_', '-')} is too small: {getattr(self, name)}")
+        self.at_least(seed=0, train_size=1, val_size=1, min_words=1, description_words=0)
         if self.max_words < self.min_words:
             raise DataError(f"--max-words {self.max_words} is less than --min-words {self.min_words}")
 
@@ -116,10 +98,7 @@ def prepare(reviews: Path, books: Path, out: Path, options: Options) -> Summary:
         if not users:
             raise DataError("no training row is left; see --min-words, --max-words and --test-fraction")
         values = features.matrix(users)
-        model = fit_groups(
-            values, features.names, algorithm=options.algorithm, k=options.groups, k_range=options.k_range,
-            min_size=options.min_size, seed=options.seed, id_column="user",
-        )  # fmt: skip
+        model = options.fit(values, features.names, "user")
         past = [one for one in val if features.has(one.user)]
         summary.drop("validation reviews of readers without a past", len(val) - len(past))
         val = past
@@ -136,14 +115,12 @@ def prepare(reviews: Path, books: Path, out: Path, options: Options) -> Summary:
         save_groups(model, out / "groups.json")
     ids = [[_unit(one, options) for one in rows] for rows in (train, val)]
     control = random_groups(groups[0], ids[0], options.seed)
-    counts = {}
-    for i, split in enumerate(("train", "val")):
-        path, rows = out / f"{split}.parquet", (train, val)[i]
-        chance = control.assign(np.empty((len(rows), 0)), ids[i])
-        counts[split] = write_rows(path, _render(split, rows, known, groups[i], chance, options), EXTRA_INFO)
-        summary.files[str(path)] = len(rows)
-    for name in sorted({*counts["train"], *counts["val"]}):
-        summary.groups.append({"group": name, "train": counts["train"][name], "val": counts["val"][name]})
+    chance = [control.assign(np.empty((len(one), 0)), one) for one in ids]
+    splits = {
+        split: _render(split, (train, val)[i], known, groups[i], chance[i], options)
+        for i, split in enumerate(("train", "val"))
+    }
+    write_splits(out, splits, EXTRA_INFO, summary)
     summary.notes.append(f"the test side begins at {cut} (seconds since 1970)")
     return summary
 
@@ -224,24 +201,15 @@ def _render(
             "title": book.title,
             "max_words": options.max_words,
         }
-        yield {
-            "data_source": f"goodreads/{group[index]}",
-            "prompt": [{"role": "user", "content": "\n".join(lines)}],
-            "ability": "writing",
-            "reward_model": {
-                "style": "rule",
-                "ground_truth": json.dumps(truth, ensure_ascii=False, separators=(",", ":")),
-            },
-            "extra_info": {
-                "index": index,
-                "split": split,
-                "user": review.user,
-                "book": review.book,
-                "review": review.review,
-                "rating": review.rating,
-                "answer_time": review.time,
-                "random_group": str(chance[index]),
-                "seed": options.seed,
-            },
-            "preference_group": str(group[index]),
+        extra_info = {
+            "index": index,
+            "split": split,
+            "user": review.user,
+            "book": review.book,
+            "review": review.review,
+            "rating": review.rating,
+            "answer_time": review.time,
+            "random_group": str(chance[index]),
+            "seed": options.seed,
         }
+        yield verl_row("goodreads", group[index], "\n".join(lines), "writing", truth, extra_info)

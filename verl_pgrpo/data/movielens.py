@@ -21,13 +21,13 @@ import pyarrow as pa
 
 from verl_pgrpo.data.errors import DataError
 from verl_pgrpo.data.grouping.artefact import save_groups
-from verl_pgrpo.data.grouping.fit import fit_groups, randomize
+from verl_pgrpo.data.grouping.fit import randomize
 from verl_pgrpo.data.grouping.model import GroupModel
 from verl_pgrpo.data.grouping.picture import profiles, telling
 from verl_pgrpo.data.movielens_archive import Films, Ratings, read_archive
 from verl_pgrpo.data.movielens_prompt import EXTRA_INFO, render
 from verl_pgrpo.data.movielens_rows import Options, evidence, past_of, training_rows, validation_rows, with_candidates
-from verl_pgrpo.data.rows import output_folder, write_rows, write_table
+from verl_pgrpo.data.rows import output_folder, write_splits, write_table
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.taste import genre_tastes
 from verl_pgrpo.data.time_split import check_no_leak, cut_time
@@ -52,10 +52,7 @@ def prepare(archive: Path, out: Path, options: Options) -> Summary:
 
     features = genre_tastes(past.user, past.film, past.stars, films.genres, len(past.user_ids))
     values = np.column_stack(list(features.values()))
-    model = fit_groups(
-        values, list(features), algorithm=options.algorithm, k=options.groups, k_range=options.k_range,
-        min_size=options.min_size, seed=options.seed, id_column="user",
-    )  # fmt: skip
+    model = options.fit(values, list(features), "user")
     group = model.assign(values)
     ids = past.user_ids.tolist()
     random_group = randomize(model, group, ids, options.seed).assign(values, ids)
@@ -72,11 +69,11 @@ def prepare(archive: Path, out: Path, options: Options) -> Summary:
     check_no_leak(cut, int(past.time.max()), evidence(train, past), evidence(val, past))
 
     output_folder(out)
-    counts = {}
-    for split, rows in (("train", train), ("val", val)):
-        path = out / f"{split}.parquet"
-        counts[split] = write_rows(path, render(split, rows, past, films, group, random_group, options), EXTRA_INFO)
-        summary.files[str(path)] = len(rows.user)
+    splits = {
+        split: render(split, rows, past, films, group, random_group, options)
+        for split, rows in (("train", train), ("val", val))
+    }
+    counts = write_splits(out, splits, EXTRA_INFO, summary)
     users = {"user": past.user_ids, "preference_group": group, "random_group": random_group}
     write_table(out / "user_groups.parquet", pa.table(users))
     write_table(out / "features.parquet", pa.table({"user": past.user_ids, **features}))

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,18 +13,9 @@ import pyarrow as pa
 
 from verl_pgrpo.data.movielens_archive import Films
 from verl_pgrpo.data.movielens_rows import Examples, Options, Past
+from verl_pgrpo.data.rows import extra_info_type, verl_row
 
-EXTRA_INFO = pa.struct(
-    [
-        ("index", pa.int64()),
-        ("split", pa.string()),
-        ("user", pa.int64()),
-        ("prompt_until", pa.int64()),
-        ("answer_time", pa.int64()),
-        ("random_group", pa.string()),
-        ("seed", pa.int64()),
-    ]
-)
+EXTRA_INFO = extra_info_type(("user", pa.int64()), ("prompt_until", pa.int64()), ("answer_time", pa.int64()))
 
 
 def render(
@@ -44,25 +34,16 @@ def render(
             "answer": films.titles[int(rows.answer[index])],
             "candidates": {films.titles[film]: list(films.genres[film]) for film in offered},
         }
-        yield {
-            "data_source": f"movielens/{group[user]}",
-            "prompt": [{"role": "user", "content": "\n".join(lines)}],
-            "ability": "recommendation",
-            "reward_model": {
-                "style": "rule",
-                "ground_truth": json.dumps(truth, ensure_ascii=False, separators=(",", ":")),
-            },
-            "extra_info": {
-                "index": index,
-                "split": split,
-                "user": int(past.user_ids[user]),
-                "prompt_until": int(past.time[rows.last[index] - 1]),
-                "answer_time": int(rows.answer_time[index]),
-                "random_group": str(random_group[user]),
-                "seed": options.seed,
-            },
-            "preference_group": str(group[user]),
+        extra_info = {
+            "index": index,
+            "split": split,
+            "user": int(past.user_ids[user]),
+            "prompt_until": int(past.time[rows.last[index] - 1]),
+            "answer_time": int(rows.answer_time[index]),
+            "random_group": str(random_group[user]),
+            "seed": options.seed,
         }
+        yield verl_row("movielens", group[user], "\n".join(lines), "recommendation", truth, extra_info)
 
 
 def _film(films: Films, place: int) -> str:

@@ -13,27 +13,15 @@ import numpy.typing as npt
 from verl_pgrpo.data.candidates import draw_candidates
 from verl_pgrpo.data.errors import DataError
 from verl_pgrpo.data.movielens_archive import Ratings
+from verl_pgrpo.data.options import Archive
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.time_split import Evidence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class Options(Archive):
     """What a data set is made by."""
 
-    # None chooses the number by silhouette and stability
-    groups: int | None = None
-    k_range: tuple[int, int] = (2, 10)
-    algorithm: str = "kmeans"
-    # users of the smallest group; None is one per cent
-    min_size: int | None = None
-    seed: int = 0
-    # of all ratings, the latest
-    test_fraction: float = 0.1
-    # at most; about 100 and some 30 prompts for each of a group's users would teach the same users again and again
-    train_size: int = 16384
-    # at most, as equally divided among the groups as they allow
-    val_size: int = 1024
     # films in a prompt: with titles and genres some 25 tokens each
     history: int = 10
     # ratings of the past without which a user has no taste to know
@@ -44,14 +32,8 @@ class Options:
     rows_per_user: int = 20
 
     def check(self) -> None:
-        lowest = {
-            "groups": 2, "seed": 0, "train_size": 1, "val_size": 1, "history": 1, "min_history": 1, "candidates": 2,
-            "rows_per_user": 1,
-        }  # fmt: skip
-        for name, least in lowest.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise DataError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+        self.at_least(groups=2, seed=0, train_size=1, val_size=1)
+        self.at_least(history=1, min_history=1, candidates=2, rows_per_user=1)
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ import pyarrow as pa
 from verl_pgrpo.data.errors import DataError
 from verl_pgrpo.data.features import feature_matrix
 from verl_pgrpo.data.grouping.artefact import load_groups, save_groups
-from verl_pgrpo.data.grouping.fit import fit_groups, random_groups
+from verl_pgrpo.data.grouping.fit import random_groups
 from verl_pgrpo.data.grouping.model import id_hashes
-from verl_pgrpo.data.rows import output_folder, write_rows
+from verl_pgrpo.data.options import Clustering
+from verl_pgrpo.data.rows import extra_info_type, output_folder, verl_row, write_splits
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.tables import Source, read_table
 from verl_pgrpo.data.time_split import Evidence, check_no_leak, cut_time
@@ -39,7 +40,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class Options(Clustering):
     """Which columns mean what. Exactly one of `group_column`, `cluster_features` and `groups_file` is given."""
 
     prompt_column: str
@@ -57,11 +58,6 @@ class Options:
     # drop rows without prompt or group instead of stopping at the first
     drop_bad_rows: bool = False
     split: str | None = None
-    groups: int | None = None
-    k_range: tuple[int, int] = (2, 10)
-    algorithm: str = "kmeans"
-    min_size: int | None = None
-    seed: int = 0
 
     def check(self) -> None:
         ways = (self.group_column, self.cluster_features, self.groups_file)
@@ -69,8 +65,7 @@ class Options:
             raise DataError("say where groups come from: one of --group-column, --cluster-features, --groups-file")
         if not 0 < self.val_fraction < 1:
             raise DataError(f"--val-fraction must be between 0 and 1, got {self.val_fraction}")
-        if self.seed < 0:
-            raise DataError(f"--seed must be >= 0, got {self.seed}")
+        self.at_least(seed=0)
 
 
 def prepare(path: Path, out: Path, options: Options) -> Summary:
@@ -95,37 +90,29 @@ def prepare(path: Path, out: Path, options: Options) -> Summary:
 
     output_folder(out)
     kept = _kept_columns(source, options)
-    fields = [("index", pa.int64()), ("split", pa.string()), ("user", pa.string()), ("random_group", pa.string())]
-    extra_info = pa.struct([*fields, ("seed", pa.int64()), *((name, column.type) for name, column in kept.items())])
+    fields = extra_info_type(("user", pa.string()), *((name, column.type) for name, column in kept.items()))
     values = {name: column.to_pylist() for name, column in kept.items()}
     truths = _truths(source, options)
 
     def rows(split: str, places: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
         for index, i in enumerate(places.tolist()):
-            yield {
-                "data_source": f"{task}/{group[i]}",
-                "prompt": prompts[i],
-                "ability": "personalization",
-                "reward_model": {"style": "rule", "ground_truth": truths[i]},
-                "extra_info": {
-                    "index": index,
-                    "split": split,
-                    "user": str(user[i]) if options.user_column else None,
-                    "random_group": str(random_group[i]),
-                    "seed": options.seed,
-                    **{name: column[i] for name, column in values.items()},
-                },
-                "preference_group": str(group[i]),
+            extra_info = {
+                "index": index,
+                "split": split,
+                "user": str(user[i]) if options.user_column else None,
+                **{name: column[i] for name, column in values.items()},
+                "random_group": str(random_group[i]),
+                "seed": options.seed,
             }
+            yield verl_row(task, group[i], prompts[i], "personalization", truths[i], extra_info)
 
-    counts = {}
-    for split, side in (("train", ~validation), ("val", validation)):
-        counts[split] = write_rows(out / f"{split}.parquet", rows(split, np.flatnonzero(side)), extra_info)
-        summary.files[str(out / f"{split}.parquet")] = counts[split].total()
-    for name in sorted({*counts["train"], *counts["val"]}):
-        summary.groups.append({"group": name, "train": counts["train"][name], "val": counts["val"][name]})
-        if not counts["train"][name]:
-            summary.notes.append(f"group {name} has validation rows only, so nothing is learned from its users")
+    sides = (("train", ~validation), ("val", validation))
+    write_splits(out, {split: rows(split, np.flatnonzero(side)) for split, side in sides}, fields, summary)
+    for line in summary.groups:
+        if not line["train"]:
+            summary.notes.append(
+                f"group {line['group']} has validation rows only, so nothing is learned from its users"
+            )
     return summary
 
 
@@ -235,11 +222,7 @@ def _groups(
     of_user = np.stack(sums, axis=1) / count[:, None]
     if model is None:
         trained = np.unique(codes[~validation])
-        model = fit_groups(
-            of_user[trained], names, algorithm=options.algorithm, k=options.groups, k_range=options.k_range,
-            min_size=options.min_size, seed=options.seed, id_column=options.user_column,
-        )  # fmt: skip
-        model = replace(model, columns=options.cluster_features)
+        model = replace(options.fit(of_user[trained], names, options.user_column), columns=options.cluster_features)
         save_groups(model, output_folder(out) / "groups.json")
         summary.notes.append(f"{len(model.groups)} groups were found among {len(trained):,} users of the training side")
     return source, prompts, user, validation, model.assign(of_user, different.tolist())[codes]

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Persona data for verl: seven users of unequal share who want different things and rate on different scales.
 
-    python -m verl_pgrpo.data.personas --out data/personas --surface toy --train-size 4096 --val-size 70 --noise 0.3
+    verl-pgrpo data personas --out data/personas --surface toy --train-size 4096 --val-size 70 --noise 0.3
 
 Two surfaces of one generator. `toy` is a closed vocabulary of single words for a tiny model made from scratch;
 `english` is chat prompts for a real model, which must infer the taste from a profile. Both write `train.parquet` and
@@ -10,22 +10,33 @@ Two surfaces of one generator. `toy` is a closed vocabulary of single words for 
 
 Requests (occasion x mood) of the validation split never occur in training. Validation has the same number of rows for
 every persona and neither noise nor mood: it reads what a persona gets, not how it rates today.
+
+The control, `extra_info.random_group`, gives the personas' names to the rows of a split by chance, as many of each as
+there are. Elsewhere such labels are shuffled over users, so that all rows of a user have the same. Here a persona is
+both a user and a group: shuffled over seven users the labels would be the same groups under other names, and the
+control would train as the method does. So a row stands for a user whom nobody has seen before.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from verl_pgrpo.data import tastes
+from verl_pgrpo.data.errors import DataError
+from verl_pgrpo.data.grouping.fit import random_groups
+from verl_pgrpo.data.rows import extra_info_type, output_folder, verl_row, write_splits
+from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.tastes import PERSONAS, Persona
 
 SURFACES = ("toy", "english")
+EXTRA_INFO = extra_info_type(("persona", pa.string()))
 _HELD_OUT = 4  # every fourth (occasion, mood) pair is for validation
 
 
@@ -36,10 +47,41 @@ def toy_vocabulary() -> list[str]:
     return list(dict.fromkeys([*liked, *prompts, *tastes.TOY_OCCASIONS, *tastes.TOY_MOODS]))
 
 
+def prepare(
+    out: Path, *, surface: str, train_size: int, val_size: int, seed: int = 0, noise: float = 0.0, mood: float = 0.0
+) -> Summary:
+    """Write `train.parquet` and `val.parquet` to `out`, and of the toy surface `vocabulary.txt` for `tiny_model`.
+
+    Raises:
+        DataError: an argument is out of its range; nothing was written.
+    """
+    sizes = {"train": train_size, "val": val_size}
+    splits = {split: make_rows(split, size, surface, seed, noise, mood) for split, size in sizes.items()}
+    summary = Summary(f"personas, {surface}, noise {noise:g}, mood {mood:g}, seed {seed}")
+    counts = write_splits(output_folder(out), splits, EXTRA_INFO, summary)
+    if surface == "toy":
+        (out / "vocabulary.txt").write_text("\n".join(toy_vocabulary()) + "\n", encoding="utf-8")
+    summary.groups = [
+        {
+            "group": p.name,
+            "share": f"{p.share:.0%}",
+            **{split: counts[split][p.name] for split in counts},
+            "stars, useless to perfect": f"{p.offset:.1f} to {p.offset + p.scale:.1f}",
+        }
+        for p in PERSONAS
+    ]
+    return summary
+
+
 def make_split(
     split: str, size: int, surface: str = "toy", seed: int = 0, noise: float = 0.0, mood: float = 0.0
 ) -> pd.DataFrame:
-    """One split as a table in verl's layout.
+    """`make_rows` as a table."""
+    return pd.DataFrame(make_rows(split, size, surface, seed, noise, mood))
+
+
+def make_rows(split: str, size: int, surface: str, seed: int, noise: float, mood: float) -> list[dict[str, Any]]:
+    """One split in verl's layout.
 
     Args:
         split: `train` (personas by their shares, shuffled) or `val` (equal numbers, no noise, no mood).
@@ -51,24 +93,27 @@ def make_split(
             generation group cancels it, a preference group's history does not.
 
     Raises:
-        ValueError: an argument is out of its range; the message names it.
+        DataError: an argument is out of its range; the message names it.
     """
     if split not in ("train", "val"):
-        raise ValueError(f"split must be 'train' or 'val', got {split!r}")
+        raise DataError(f"split must be 'train' or 'val', got {split!r}")
     if surface not in SURFACES:
-        raise ValueError(f"surface must be one of {', '.join(SURFACES)}, got {surface!r}")
+        raise DataError(f"surface must be one of {', '.join(SURFACES)}, got {surface!r}")
     if size < len(PERSONAS):
-        raise ValueError(f"{split} size must be at least {len(PERSONAS)}, one row a persona, got {size}")
+        raise DataError(f"{split} size must be at least {len(PERSONAS)}, one row a persona, got {size}")
     for name, value in (("noise", noise), ("mood", mood)):
         if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be a finite number >= 0 (a standard deviation), got {value}")
+            raise DataError(f"{name} must be a finite number >= 0 (a standard deviation), got {value}")
     if seed < 0:
-        raise ValueError(f"seed must be >= 0, got {seed}")
+        raise DataError(f"seed must be >= 0, got {seed}")
 
     training = split == "train"
     rng = np.random.default_rng([seed, int(training)])
     shares = [persona.share if training else 1 / len(PERSONAS) for persona in PERSONAS]
     order = rng.permutation(np.repeat(np.arange(len(PERSONAS)), _quota(shares, size)))
+    names = np.array([PERSONAS[which].name for which in order])
+    ids = [f"{split}/{index}" for index in range(size)]
+    random_group = random_groups(names, ids, seed).assign(np.empty((size, 0)), ids)  # its generators are its own
     rows = []
     for index, which in enumerate(order):
         persona = PERSONAS[which]
@@ -81,19 +126,18 @@ def make_split(
             "scale": persona.scale,
             "noise": noise if training else 0.0,
             "seed": seed,
-            "row": f"{split}/{index}",
+            "row": ids[index],
         }
-        rows.append(
-            {
-                "data_source": f"personas/{persona.name}",
-                "prompt": [{"role": "user", "content": _request(persona, surface, training, rng)}],
-                "ability": "personalization",
-                "reward_model": {"style": "rule", "ground_truth": json.dumps(truth, separators=(",", ":"))},
-                "extra_info": {"index": index, "split": split, "persona": persona.name, "seed": seed},
-                "preference_group": persona.name,
-            }
-        )
-    return pd.DataFrame(rows)
+        extra_info = {
+            "index": index,
+            "split": split,
+            "persona": persona.name,
+            "random_group": str(random_group[index]),
+            "seed": seed,
+        }
+        request = _request(persona, surface, training, rng)
+        rows.append(verl_row("personas", persona.name, request, "personalization", truth, extra_info))
+    return rows
 
 
 def _request(persona: Persona, surface: str, training: bool, rng: np.random.Generator) -> str:
@@ -128,35 +172,7 @@ def _quota(shares: list[float], size: int) -> np.ndarray:
     return counts
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Command line: write both splits and say what is in them."""
-    parser = argparse.ArgumentParser(prog="python -m verl_pgrpo.data.personas", description="Persona data for verl.")
-    parser.add_argument("--out", type=Path, required=True, help="folder for train.parquet and val.parquet")
-    parser.add_argument("--surface", choices=SURFACES, default="toy")
-    parser.add_argument("--train-size", type=int, default=4096, help="rows (default: %(default)s)")
-    parser.add_argument("--val-size", type=int, default=70, help="rows (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--noise", type=float, default=0.0, help="std of one rating, in units of the persona's scale")
-    parser.add_argument("--mood", type=float, default=0.0, help="the same, shared by all responses to one prompt")
-    args = parser.parse_args(argv)
-    options = {"surface": args.surface, "seed": args.seed, "noise": args.noise, "mood": args.mood}
-    try:
-        splits = {name: make_split(name, getattr(args, f"{name}_size"), **options) for name in ("train", "val")}
-    except ValueError as error:
-        parser.error(str(error))
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name, table in splits.items():
-        table.to_parquet(args.out / f"{name}.parquet", index=False)
-    if args.surface == "toy":  # for verl_pgrpo.data.tiny_model
-        (args.out / "vocabulary.txt").write_text("\n".join(toy_vocabulary()) + "\n", encoding="utf-8")
+if __name__ == "__main__":  # the same as `verl-pgrpo data personas`
+    from verl_pgrpo.cli import main
 
-    counts = {name: table["preference_group"].value_counts() for name, table in splits.items()}
-    print(f"{'persona':<20}{'share':>7}{'train':>8}{'val':>6}   stars, useless to perfect")
-    for p in PERSONAS:
-        numbers = f"{p.share:>7.0%}{counts['train'][p.name]:>8}{counts['val'][p.name]:>6}"
-        print(f"{p.name:<20}{numbers}   {p.offset:.1f} to {p.offset + p.scale:.1f}")
-    print(f"{'all':<20}{'':>7}{args.train_size:>8}{args.val_size:>6}   in {args.out}")
-
-
-if __name__ == "__main__":
-    main()
+    sys.exit(main(["data", "personas", *sys.argv[1:]]))

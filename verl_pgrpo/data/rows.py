@@ -7,9 +7,10 @@ A file appears under its name only when it is whole, and equal rows give equal b
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from verl_pgrpo.data.errors import DataError
+from verl_pgrpo.data.summary import Summary
 
 COLUMNS = ("data_source", "prompt", "ability", "reward_model", "extra_info", "preference_group")
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -29,6 +31,55 @@ def schema(extra_info: pa.StructType) -> pa.Schema:
     reward_model = pa.struct([("style", pa.string()), ("ground_truth", pa.string())])
     types = (pa.string(), MESSAGES, pa.string(), reward_model, extra_info, pa.string())
     return pa.schema(list(zip(COLUMNS, types, strict=True)))
+
+
+def extra_info_type(*own: tuple[str, pa.DataType]) -> pa.StructType:
+    """The type of `extra_info`: what every task has there, and fields of the task's own.
+
+    `index` and `split` name the row, `random_group` is what the control with groups that mean nothing goes by, `seed`
+    is what the data was made with.
+    """
+    last = (("random_group", pa.string()), ("seed", pa.int64()))
+    return pa.struct([("index", pa.int64()), ("split", pa.string()), *own, *last])
+
+
+def verl_row(
+    task: str, group: str, prompt: str | list[dict[str, str]], ability: str, truth: str | dict[str, Any],
+    extra_info: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """A row that is about a user of this preference group.
+
+    Args:
+        task: first part of `data_source`; the second is the group, as verl reports validation by it.
+        group: the user's preference group.
+        prompt: chat messages, or the text of a user's only one.
+        ability: verl's word for the kind of task; nothing depends on it.
+        truth: what the reward function gets as `ground_truth`: text, or what it shall find there as JSON.
+        extra_info: the fields of `extra_info_type`.
+    """
+    truth = truth if isinstance(truth, str) else json.dumps(truth, ensure_ascii=False, separators=(",", ":"))
+    return {
+        "data_source": f"{task}/{group}",
+        "prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
+        "ability": ability,
+        "reward_model": {"style": "rule", "ground_truth": truth},
+        "extra_info": extra_info,
+        "preference_group": str(group),
+    }
+
+
+def write_splits(
+    out: Path, splits: Mapping[str, Iterable[dict[str, Any]]], extra_info: pa.StructType, summary: Summary
+) -> dict[str, Counter[str]]:
+    """Write `<split>.parquet` for each split; rows per split and preference group, which the summary gets too."""
+    counts = {}
+    for split, rows in splits.items():
+        path = out / f"{split}.parquet"
+        counts[split] = write_rows(path, rows, extra_info)
+        summary.files[str(path)] = counts[split].total()
+    groups = sorted(set().union(*counts.values()))
+    summary.groups = [{"group": name, **{split: counts[split][name] for split in counts}} for name in groups]
+    return counts
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]], extra_info: pa.StructType) -> Counter[str]:

@@ -35,13 +35,27 @@ class Summary:
         lines = [self.title]
         for heading, counts in (("read", self.read), ("dropped", self.dropped), ("written", self.files)):
             lines += [f"  {heading:<8}{count:>12,}  {what}" for what, count in counts.items()]
-        if self.groups:
-            columns = list(self.groups[0])
-            cells = [columns, *([_cell(group[column]) for column in columns] for group in self.groups)]
-            widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-            lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+        lines += [f"  {line}" for line in aligned(self.groups)]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
-def _cell(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value)
+def aligned(rows: list[dict[str, Any]], digits: int = 3) -> list[str]:
+    """A heading and a line per row, in columns; numbers end, text begins at one place. None is a dash."""
+    if not rows:
+        return []
+    columns = list(rows[0])
+    cells = [columns, *([_cell(row[column], digits) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    left = [any(isinstance(row[column], str) for row in rows) for column in columns]
+    return [
+        "  ".join(
+            c.ljust(w) if at_left else c.rjust(w) for c, w, at_left in zip(line, widths, left, strict=True)
+        ).rstrip()
+        for line in cells
+    ]
+
+
+def _cell(value: Any, digits: int) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}" if isinstance(value, float) else str(value)

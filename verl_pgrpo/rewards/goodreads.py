@@ -21,12 +21,13 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from verl_pgrpo.rewards.thoughts import without_thoughts
+
 CLOSE_ENOUGH = 0.3
 STRONGEST_MOOD = 0.6
 FEWEST_WORDS = 5
 _WORD = re.compile(r"[\w']+")
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
-_THOUGHT = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 
 
 def compute_score(
@@ -37,7 +38,7 @@ def compute_score(
     `ground_truth` is a JSON object as text: `reference`, `rating` (1 to 5) and `max_words`.
     """
     truth = json.loads(ground_truth)
-    text = _THOUGHT.sub(" ", solution_str).strip()
+    text = without_thoughts(solution_str)
     length = length_fit(text, truth["max_words"])
     close = min(1.0, rouge_l(text, truth["reference"]) / CLOSE_ENOUGH)
     fit = sentiment_fit(text, truth["rating"]) if length else 0.0

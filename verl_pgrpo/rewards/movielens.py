@@ -20,12 +20,13 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from verl_pgrpo.rewards.thoughts import without_thoughts
+
 GENRE_CREDIT = 0.3
 FORMAT_SHARE = 0.1
 QUOTES_AND_MARKS = " \t\n-*\u2022>\"'`\u201c\u201d\u2018\u2019."
 _YEAR = re.compile(r"\s*\((?:\d{4})\)\s*$")
 _ARTICLE = re.compile(r"^(.*), (the|an?|les?|la|l'|il|der|die|das|el|los|las)((?:\s*\(.*\))?)$")
-_THOUGHT = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 
 
 def compute_score(
@@ -36,7 +37,7 @@ def compute_score(
     `ground_truth` is a JSON object as text: `answer`, a title, and `candidates`, a map of titles to lists of genres.
     """
     answer, genres, forms = _parse(ground_truth)
-    text = _THOUGHT.sub(" ", solution_str).strip()
+    text = without_thoughts(solution_str)
     bare = forms.get(_plain(text)) if "\n" not in text else None
     named = bare if bare is not None else _only_mention(text, forms)
     if named is None:

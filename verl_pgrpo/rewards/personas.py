@@ -22,6 +22,7 @@ from functools import lru_cache
 from statistics import NormalDist
 
 from verl_pgrpo.data.tastes import ENGLISH_GENRES, ENGLISH_STYLES, TOY_GENRES, TOY_STYLES
+from verl_pgrpo.rewards.thoughts import without_thoughts
 
 TOY_MIN_WORDS = 8  # shorter toy answers are counted as if filled up with useless words
 ENGLISH_ENOUGH = 3  # so many different markers (or genre words) are a full mark
@@ -72,16 +73,20 @@ def _toy_utility(text: str, style: str, genre: str) -> float:
 
 def _english_utility(text: str, style: str, genre: str) -> float:
     """Different markers found, up to three, times the share of them that is the persona's and not another taste's."""
-    text = re.sub(r"<think>.*?(</think>|$)", " ", text, flags=re.DOTALL)
-    length = len(text.split())
+    spoken = without_thoughts(text)
 
     def part(taste: str, markers: dict[str, tuple[str, ...]]) -> float:
-        found = {name: _found(text, words) for name, words in markers.items()}
+        found = {name: _found(spoken, words) for name, words in markers.items()}
         own, every = found[taste], sum(found.values())
         return 0.5 * min(1.0, own / ENGLISH_ENOUGH) * own / every if own else 0.0
 
     fit = part(style, ENGLISH_STYLES) + part(genre, ENGLISH_GENRES)
-    return fit * min(1.0, ENGLISH_MAX_WORDS / max(length, 1))
+    return fit * length_fit(text)
+
+
+def length_fit(text: str) -> float:
+    """1 up to what the english prompts ask for, less in proportion beyond; thoughts do not count."""
+    return min(1.0, ENGLISH_MAX_WORDS / max(len(without_thoughts(text).split()), 1))
 
 
 def _found(text: str, words: tuple[str, ...]) -> int:

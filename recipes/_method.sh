@@ -1,0 +1,51 @@
+# shellcheck shell=bash
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# In what the runs of a recipe differ: the method and its controls, each one variable away, and who rewards. For GPUs
+# and for the CPU alike. Gives verl's arguments in METHOD, and in VARIANT a word for the names of runs.
+#
+#   ESTIMATOR      pgrpo (default)
+#                  grpo: normalised over the responses to one prompt; reinforce_plus_plus: over the batch
+#   RANDOM_GROUPS  1: P-GRPO over groups that mean nothing, of the same sizes
+#   JUDGE          a model that marks the responses, in place of the task's rules; on JUDGE_NNODES (1) nodes of its own,
+#                  JUDGE_TP (1) GPUs a copy
+#   REWARD         verl's reward.custom_reward_function.path, for a task of your own
+
+ESTIMATOR=${ESTIMATOR:-pgrpo}
+JUDGE=${JUDGE:-}
+REWARD=${REWARD:-pkg://verl_pgrpo.rewards.${TASK}${JUDGE:+_judge}}
+VARIANT=${ESTIMATOR}
+METHOD=(
+    algorithm.adv_estimator="${ESTIMATOR}"
+    reward.custom_reward_function.path="${REWARD}"
+)
+
+case "${RANDOM_GROUPS:-0} ${ESTIMATOR}" in
+"0 "*) ;;
+"1 pgrpo")
+    VARIANT+=_random_groups
+    METHOD+=(+algorithm.pgrpo.group_key=extra_info.random_group)
+    ;;
+*)
+    echo "RANDOM_GROUPS=${RANDOM_GROUPS} ESTIMATOR=${ESTIMATOR}: 0 or 1, and 1 with pgrpo only" >&2
+    exit 2
+    ;;
+esac
+
+if [ -n "${JUDGE}" ]; then
+    VARIANT+=_judge
+    METHOD+=(
+        +reward.custom_reward_function.reward_kwargs.judge_model="${JUDGE}"
+        reward.reward_model.enable=True
+        reward.reward_model.model_path="${JUDGE}"
+        # On the policy's GPUs it would mark only what has all been written; on its own, each response as it comes.
+        reward.reward_model.enable_resource_pool=True
+        reward.reward_model.nnodes="${JUDGE_NNODES:-1}"
+        reward.reward_model.n_gpus_per_node="${NGPUS_PER_NODE}"
+        reward.reward_model.rollout.name=vllm
+        reward.reward_model.rollout.tensor_model_parallel_size="${JUDGE_TP:-1}"
+        # verl 0.9.1 otherwise sends it to sleep once it has started, and wakes up only what shares the policy's GPUs.
+        reward.reward_model.rollout.free_cache_engine=False
+    )
+fi

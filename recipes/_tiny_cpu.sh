@@ -1,0 +1,43 @@
+# shellcheck shell=bash
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# What the scripts for a CPU share. Each sets its task's sizes and then sources this file, which launches verl with a
+# preset that tells it all that a CPU needs. Every variable can be set from the environment; any verl key can follow a
+# script's name as an argument. The method, its controls and the judge: recipes/_method.sh.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+DATA_DIR=${DATA_DIR:-data/${TASK}_tiny}
+MODEL_PATH=${MODEL_PATH:-${DATA_DIR}/model}
+SEED=${SEED:-0}
+NGPUS_PER_NODE=1 # a logical one for each of the policy and the judge
+
+source recipes/_method.sh
+RUN_DIR=${RUN_DIR:-runs/${TASK}_tiny_${VARIANT}}
+
+mkdir -p "${RUN_DIR}"
+export VERL_FILE_LOGGER_PATH=${RUN_DIR}/metrics.jsonl
+
+exec "${PYTHON:-python3}" -m verl_pgrpo.platforms.run_cpu --timeout "${TIMEOUT}" -- \
+    --config-dir recipes/_presets --config-name "cpu${JUDGE:+_judge}" \
+    hydra.run.dir="${RUN_DIR}/hydra" \
+    "${METHOD[@]}" \
+    data.train_files="${DATA_DIR}/train.parquet" \
+    data.val_files="${DATA_DIR}/val.parquet" \
+    data.train_batch_size=$((RESPONSES / N)) \
+    data.max_prompt_length="${MAX_PROMPT_LENGTH}" \
+    data.max_response_length="${MAX_RESPONSE_LENGTH}" \
+    data.seed="${SEED}" \
+    actor_rollout_ref.model.path="${MODEL_PATH}" \
+    actor_rollout_ref.actor.optim.lr=1e-3 \
+    actor_rollout_ref.rollout.n="${N}" \
+    actor_rollout_ref.rollout.seed="${SEED}" \
+    trainer.logger='[console,file]' \
+    trainer.project_name="${TASK}_tiny" \
+    trainer.experiment_name="${VARIANT}" \
+    trainer.total_training_steps="${STEPS}" \
+    trainer.default_local_dir="${RUN_DIR}/checkpoints" \
+    trainer.rollout_data_dir="${RUN_DIR}/rollouts" \
+    trainer.save_freq="${SAVE_FREQ}" \
+    trainer.test_freq="${TEST_FREQ}" \
+    "$@"
