@@ -1,0 +1,119 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""A Slurm of two nodes on this machine, from Debian's packages: started in a folder of its own, and stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue")
+
+
+def why_not() -> str | None:
+    """Why there can be no Slurm here; None if there can. Installs Debian's packages where it may."""
+    if os.geteuid() != 0:
+        return "Slurm's daemons start jobs as other users: the test needs root"
+    if all(map(shutil.which, PROGRAMS)):
+        return None
+    if shutil.which("apt-get") is None:
+        return "no Slurm here, and no apt-get to install slurm-wlm with"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    # Debian would start what it installs; with nothing configured that fails, and the tests start their own.
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    subprocess.run(["apt-get", "update"], check=False, **quiet)
+    install = ["apt-get", "install", "-y", "--no-install-recommends", "slurm-wlm", "slurm-client"]
+    subprocess.run(install, env=environment, check=False, timeout=600, **quiet)
+    return None if all(map(shutil.which, PROGRAMS)) else "apt-get could not install slurm-wlm"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Slurm:
+    """slurmctld and two slurmd, from `with` to its end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.daemons: list[subprocess.Popen[bytes]] = []
+        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+
+    def __enter__(self) -> Slurm:
+        (self.folder / "state").mkdir(parents=True)
+        values = {
+            "host": socket.gethostname().partition(".")[0],
+            "folder": self.folder,
+            "controller_port": free_port(),
+            "first_port": free_port(),
+            "second_port": free_port(),
+        }
+        text = (HERE / "slurm.conf").read_text().format(**values)
+        (self.folder / "slurm.conf").write_text(text)
+        (self.folder / "gres.conf").write_text("NodeName=first,second Name=gpu File=/dev/null\n")
+        # Nothing here uses cgroups, but slurmd loads a plugin for them; only later versions can do without.
+        version = tuple(map(int, re.findall(r"\d+", self.call("slurmd", "-V"))[:2]))
+        plugin = "disabled" if version >= (23, 11) else "cgroup/v1"
+        (self.folder / "cgroup.conf").write_text(f"CgroupPlugin={plugin}\n")
+        for name in ("first", "second"):
+            (self.folder / f"spool-{name}").mkdir()
+        try:
+            self._start("slurmctld", "-D", "-i")
+            for name in ("first", "second"):
+                self._start("slurmd", "-D", "-N", name)
+            self.wait(lambda: self.call("sinfo", "--noheader", "--format=%D %t").split() == ["2", "idle"], 60)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for daemon in reversed(self.daemons):
+            daemon.terminate()
+            try:
+                daemon.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
+    def _start(self, *command: str) -> None:
+        with open(self.folder / f"{len(self.daemons)}-{command[0]}.out", "wb") as output:
+            daemon = subprocess.Popen(command, env=self.environment, stdout=output, stderr=subprocess.STDOUT)
+        self.daemons.append(daemon)
+
+    def call(self, *command: str, check: bool = False, **variables: str) -> str:
+        """What a command of Slurm's prints, errors included."""
+        run = subprocess.run(
+            command,
+            env={**self.environment, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert not check or run.returncode == 0, f"{' '.join(command)}: {run.stdout}"
+        return run.stdout
+
+    def wait(self, condition, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self.call("scontrol", "show", "node") + self.logs()
+            assert all(daemon.poll() is None for daemon in self.daemons), self.logs()
+            time.sleep(0.5)
+
+    def logs(self) -> str:
+        files = [*self.folder.glob("*.log"), *self.folder.glob("*.out")]
+        return "\n".join(f"== {file.name}\n{file.read_text(errors='replace')[-2000:]}" for file in files)
+
+    def job(self, number: str) -> dict[str, str]:
+        """What `scontrol show job` says: JobState, ExitCode, Restarts, ..."""
+        return dict(re.findall(r"(\w[\w/:]*)=(\S+)", self.call("scontrol", "show", "job", number)))
