@@ -10,8 +10,9 @@ estimate(model_of(launch.model_path), launch).describe()     # GiB per GPU, phas
 """
 
 from .divisibility import problems
-from .memory import Estimate, Phase, estimate
+from .memory import estimate
 from .models import MODELS, Model, model_of
+from .phases import Estimate, Phase
 from .settings import Launch, Parallel
 
 __all__ = ["MODELS", "Estimate", "Launch", "Model", "Parallel", "Phase", "estimate", "model_of", "problems"]

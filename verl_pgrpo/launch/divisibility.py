@@ -12,157 +12,185 @@ from collections.abc import Iterator
 
 from verl_pgrpo.errors import ConfigError
 
+from .batches import batch_problems
 from .models import Model
+from .problem import ACTOR, REF, ROLLOUT, Problem, indivisible
 from .settings import Launch, Parallel
 
+MEGATRON = f"{ACTOR}.megatron"
 
-def problems(model: Model, launch: Launch) -> list[str]:
-    """Everything that would stop this launch of this model, one sentence each, empty if nothing would."""
-    found = list(_batches(launch))
-    if launch.strategy == "megatron":
-        found += _training(model, launch)
-    else:
-        found += _fsdp(model, launch)
+
+def problems(model: Model | None, launch: Launch) -> list[Problem]:
+    """Everything that would stop this launch of this model or make it slow, one sentence each, empty if nothing would.
+
+    Without a model, what does not depend on it.
+    """
+    found = batch_problems(launch)
+    found += _layout(launch)
     found += _reference(launch)
-    found += _rollout(model, launch)
+    found += _rollout(launch)
+    if model is not None:
+        found += _trained_model(model, launch) if launch.strategy == "megatron" else _fsdp_model(model, launch)
+        found += _generating_model(model, launch)
     if launch.separate:
         found += _separate(launch)
     return found
 
 
-def _indivisible(what: str, number: int, by: str, divisor: int) -> Iterator[str]:
-    if divisor < 1 or number % divisor:
-        yield f"{what} ({number}) is not divisible by {by} ({divisor})"
+def _across_nodes(what: str, tp: int, gpus: int, where: str) -> Iterator[Problem]:
+    if tp > gpus:
+        said = f"{what} ({tp}) spans nodes of {gpus} GPUs: each layer would wait for the network"
+        yield Problem(said, where, f"at most {gpus}; share layers out over nodes with PP", fatal=False)
 
 
-def _training(model: Model, launch: Launch) -> Iterator[str]:
-    """Megatron-core's TransformerConfig and parallel_state; Megatron-Bridge, which does not pad the vocabulary."""
-    p = launch.parallel
-    yield from _indivisible("the model's attention heads", model.heads, "actor TP", p.tp)
-    yield from _indivisible("the model's KV heads", model.kv_heads, "actor TP", p.tp)
-    yield from _indivisible("the model's vocabulary", model.vocab, "actor TP", p.tp)
+def _layout(launch: Launch) -> Iterator[Problem]:
+    """Megatron-core's parallel_state; verl's FSDPEngine, where a copy's GPUs are a part of all."""
+    p, gpus = launch.parallel, ("the trainer's GPUs", launch.train_gpus)
+    if launch.strategy != "megatron":
+        yield from indivisible(
+            *gpus, "Ulysses' sequence parallel size", p.cp, f"{ACTOR}.ulysses_sequence_parallel_size"
+        )
+        yield from indivisible(*gpus, "fsdp_config.fsdp_size", launch.fsdp_shards, f"{ACTOR}.fsdp_config.fsdp_size")
+        return
+    sizes = f"{MEGATRON}.{{tensor,pipeline}}_model_parallel_size, {MEGATRON}.context_parallel_size"
+    yield from indivisible(*gpus, "actor TP x PP x CP", p.tp * p.pp * p.cp, sizes)
+    yield from _across_nodes("actor TP", p.tp, launch.gpus_per_node, f"{MEGATRON}.tensor_model_parallel_size")
+    if p.pp == 1 and p.vpp is not None and p.vpp > 1:
+        where = f"{MEGATRON}.virtual_pipeline_model_parallel_size"
+        yield Problem(f"virtual PP ({p.vpp}) without PP", where, "drop it, or set pipeline_model_parallel_size")
+
+
+def _trained_model(model: Model, launch: Launch) -> Iterator[Problem]:
+    """Megatron-core's TransformerConfig; Megatron-Bridge, which does not pad the vocabulary."""
+    p, tp = launch.parallel, f"{MEGATRON}.tensor_model_parallel_size"
+    yield from indivisible("the model's attention heads", model.heads, "actor TP", p.tp, tp)
+    yield from indivisible("the model's KV heads", model.kv_heads, "actor TP", p.tp, tp)
+    yield from indivisible("the model's vocabulary", model.vocab, "actor TP", p.tp, tp)
     if not model.experts:
-        yield from _indivisible("the model's FFN width", model.ffn, "actor TP", p.tp)
+        yield from indivisible("the model's FFN width", model.ffn, "actor TP", p.tp, tp)
     yield from _layers(model, p)
-    yield from _indivisible("the trainer's GPUs", launch.train_gpus, "actor TP x PP x CP", p.tp * p.pp * p.cp)
+    ep, etp = f"{MEGATRON}.expert_model_parallel_size", f"{MEGATRON}.expert_tensor_parallel_size"
     if model.experts:
-        yield from _indivisible("the model's experts", model.experts, "EP", p.ep)
-        yield from _indivisible("an expert's FFN width", model.moe_ffn, "ETP", p.etp)
-        yield from _indivisible("the trainer's GPUs", launch.train_gpus, "ETP x EP x PP", p.etp * p.ep * p.pp)
+        yield from indivisible("the model's experts", model.experts, "EP", p.ep, ep)
+        yield from indivisible("an expert's FFN width", model.moe_ffn, "ETP", p.etp, etp)
+        product = p.etp * p.ep * p.pp
+        yield from indivisible("the trainer's GPUs", launch.train_gpus, "ETP x EP x PP", product, f"{ep}, {etp}")
         if p.tp > 1 and not p.sequence_parallel:
-            yield "actor TP > 1 with experts needs sequence_parallel=True"
+            where = f"{MEGATRON}.sequence_parallel"
+            yield Problem("actor TP > 1 with experts needs sequence_parallel=True", where, "set it to True")
     elif p.ep > 1:
-        yield f"EP ({p.ep}) > 1, but {model.path} has no experts"
-    if p.tp > launch.gpus_per_node:
-        yield f"actor TP ({p.tp}) spans nodes of {launch.gpus_per_node} GPUs: each layer would wait for the network"
+        yield Problem(f"EP ({p.ep}) > 1, but {model.path} has no experts", ep, "set it to 1")
 
 
-def _fsdp(model: Model, launch: Launch) -> Iterator[str]:
-    """verl's FSDPEngine: Ulysses cuts a sequence by heads; a copy's GPUs are a part of all."""
+def _fsdp_model(model: Model, launch: Launch) -> Iterator[Problem]:
+    """verl's FSDPEngine: Ulysses cuts a sequence by heads."""
+    where = f"{ACTOR}.ulysses_sequence_parallel_size"
     ulysses = "Ulysses' sequence parallel size"
-    yield from _indivisible("the model's attention heads", model.heads, ulysses, launch.parallel.cp)
-    yield from _indivisible("the trainer's GPUs", launch.train_gpus, ulysses, launch.parallel.cp)
-    yield from _indivisible("the trainer's GPUs", launch.train_gpus, "fsdp_config.fsdp_size", launch.fsdp_shards)
+    yield from indivisible("the model's attention heads", model.heads, ulysses, launch.parallel.cp, where)
 
 
-def _layers(model: Model, p: Parallel) -> Iterator[str]:
+def _layers(model: Model, p: Parallel) -> Iterator[Problem]:
     try:
         stages = p.stages(model.layers)
     except ConfigError:
-        remedy = "set override_transformer_config.num_layers_in_first_pipeline_stage and ..._last_..."
-        yield f"the model's layers ({model.layers}) cannot be shared out over PP ({p.pp}) pipeline stages: {remedy}"
+        yield Problem(
+            f"the model's layers ({model.layers}) cannot be shared out over PP ({p.pp}) pipeline stages",
+            f"{MEGATRON}.pipeline_model_parallel_size",
+            "set override_transformer_config.num_layers_in_first_pipeline_stage and ..._last_...",
+        )
         return
     if p.vpp is not None and p.vpp > 1:
-        if p.pp == 1:
-            yield f"virtual PP ({p.vpp}) without PP"
-        yield from _indivisible("the layers of a pipeline stage", stages[0], "virtual PP", p.vpp)
+        where = f"{MEGATRON}.virtual_pipeline_model_parallel_size"
+        yield from indivisible("the layers of a pipeline stage", stages[0], "virtual PP", p.vpp, where)
 
 
-def _batches(launch: Launch) -> Iterator[str]:
-    """verl: TrainingWorker.train_mini_batch, PPOTrainer._get_required_batch_multiple, rearrange_micro_batches."""
-    yield from _indivisible(
-        "a mini-batch's responses (ppo_mini_batch_size x n)",
-        launch.mini_batch * launch.n,
-        "the trainer's DP",
-        launch.dp,
-    )
-    if not launch.separate and (launch.mini_batch > launch.train_batch or launch.train_batch % launch.mini_batch):
-        yield (
-            f"train_batch_size ({launch.train_batch}) is not a multiple of ppo_mini_batch_size ({launch.mini_batch}): "
-            "verl would fill each step up with padding rows"
-        )
-    if launch.dynamic_batches:
-        longest, cp = launch.max_prompt + launch.max_response, launch.parallel.cp
-        for key, tokens in (
-            ("ppo_max_token_len_per_gpu", launch.max_tokens),
-            ("log_prob_max_token_len_per_gpu", launch.log_prob_max_tokens),
-        ):
-            if tokens * cp < longest:
-                yield f"{key} ({tokens}) x CP ({cp}) is less than one prompt and response ({longest} tokens)"
-    if not launch.remove_padding:
-        yield "model.use_remove_padding=False: micro-batches by tokens would be padded to the longest response"
-
-
-def _reference(launch: Launch) -> Iterator[str]:
+def _reference(launch: Launch) -> Iterator[Problem]:
     """verl's MegatronEngine: actor and reference share a process, hence one set of Megatron's parallel groups."""
     if launch.ref is None:
         return
     if launch.ref_strategy != launch.strategy:
-        yield f"ref.strategy ({launch.ref_strategy}) is not actor.strategy ({launch.strategy})"
+        said = f"ref.strategy ({launch.ref_strategy}) is not actor.strategy ({launch.strategy})"
+        yield Problem(said, f"{REF}.strategy", "make them the same")
     for field, name in (("tp", "TP"), ("pp", "PP"), ("cp", "CP"), ("ep", "EP"), ("etp", "ETP"), ("vpp", "virtual PP")):
         ours, theirs = getattr(launch.parallel, field), getattr(launch.ref, field)
         if ours != theirs:
-            yield (
+            yield Problem(
                 f"ref {name} ({theirs}) is not actor {name} ({ours}): both live in one process, and whichever comes "
-                "second silently gets the other's parallel groups"
+                "second silently gets the other's parallel groups",
+                f"{REF}.megatron",
+                "leave the reference's sizes out: verl's defaults take the actor's",
             )
 
 
-def _rollout(model: Model, launch: Launch) -> Iterator[str]:
-    """vLLM's ModelConfig.verify_with_parallel_config; verl's RolloutConfig, RolloutReplica and LLMServerManager."""
+def _rollout(launch: Launch) -> Iterator[Problem]:
+    """verl's RolloutConfig, RolloutReplica and LLMServerManager."""
     tp, ep, replica, node = launch.rollout_tp, launch.rollout_ep, launch.replica_gpus, launch.rollout_gpus_per_node
-    yield from _indivisible("the model's attention heads", model.heads, "rollout TP", tp)
-    if tp > 0 and model.kv_heads % tp and tp % model.kv_heads:
-        yield f"the model's KV heads ({model.kv_heads}) and rollout TP ({tp}): neither divides the other"
-    yield from _indivisible("the rollout's GPUs", launch.rollout_gpus, "rollout TP x DP", replica)
+    where = f"{ROLLOUT}.tensor_model_parallel_size, {ROLLOUT}.data_parallel_size"
+    yield from indivisible("the rollout's GPUs", launch.rollout_gpus, "rollout TP x DP", replica, where)
     if ep > 1 and ep != replica:
-        yield f"rollout.expert_parallel_size ({ep}) must be 1 or rollout TP x DP ({replica})"
-    if ep > 1 and not model.experts:
-        yield f"rollout.expert_parallel_size ({ep}) > 1, but {model.path} has no experts"
-    elif model.experts and ep > 1:
-        yield from _indivisible("the model's experts", model.experts, "rollout.expert_parallel_size", ep)
-    elif model.experts:
-        yield from _indivisible("an expert's FFN width", model.moe_ffn, "rollout TP", tp)
-    else:
-        yield from _indivisible("the model's FFN width", model.ffn, "rollout TP", tp)
+        said = f"rollout.expert_parallel_size ({ep}) must be 1 or rollout TP x DP ({replica})"
+        yield Problem(said, f"{ROLLOUT}.expert_parallel_size", f"1 or {replica}")
     if replica > node:
-        yield from _indivisible("rollout TP x DP", replica, "the rollout's GPUs a node", node)
-    if tp > node:
-        yield f"rollout TP ({tp}) spans nodes of {node} GPUs: each layer would wait for the network"
+        yield from indivisible("rollout TP x DP", replica, "the rollout's GPUs a node", node, where)
+    yield from _across_nodes("rollout TP", tp, node, f"{ROLLOUT}.tensor_model_parallel_size")
     if launch.rollout_dtype != launch.dtype:
-        yield f"rollout.dtype ({launch.rollout_dtype}) is not the actor's dtype ({launch.dtype})"
+        yield Problem(
+            f"rollout.dtype ({launch.rollout_dtype}) is not the actor's dtype ({launch.dtype})",
+            f"{ROLLOUT}.dtype",
+            f"{launch.dtype}: else responses come from another policy than the one that is trained",
+            fatal=False,
+        )
     if launch.max_model_len < launch.max_prompt + launch.max_response:
-        yield f"rollout.max_model_len ({launch.max_model_len}) is less than a prompt and a response"
+        said = f"rollout.max_model_len ({launch.max_model_len}) is less than a prompt and a response"
+        yield Problem(said, f"{ROLLOUT}.max_model_len", f"at least {launch.max_prompt + launch.max_response}")
     if not 0 < launch.utilization < 1:
-        yield f"rollout.gpu_memory_utilization ({launch.utilization}) is not between 0 and 1"
+        said = f"rollout.gpu_memory_utilization ({launch.utilization}) is not between 0 and 1"
+        yield Problem(said, f"{ROLLOUT}.gpu_memory_utilization", "a share, 0.6 for example")
 
 
-def _separate(launch: Launch) -> Iterator[str]:
+def _generating_model(model: Model, launch: Launch) -> Iterator[Problem]:
+    """vLLM's ModelConfig.verify_with_parallel_config."""
+    tp, ep, where = launch.rollout_tp, launch.rollout_ep, f"{ROLLOUT}.tensor_model_parallel_size"
+    yield from indivisible("the model's attention heads", model.heads, "rollout TP", tp, where)
+    if tp > 0 and model.kv_heads % tp and tp % model.kv_heads:
+        said = f"the model's KV heads ({model.kv_heads}) and rollout TP ({tp}): neither divides the other"
+        yield Problem(said, where, f"a divisor or a multiple of {model.kv_heads}")
+    if ep > 1 and not model.experts:
+        said = f"rollout.expert_parallel_size ({ep}) > 1, but {model.path} has no experts"
+        yield Problem(said, f"{ROLLOUT}.expert_parallel_size", "1")
+    elif model.experts and ep > 1:
+        key = "rollout.expert_parallel_size"
+        yield from indivisible("the model's experts", model.experts, key, ep, f"actor_rollout_ref.{key}")
+    elif model.experts:
+        yield from indivisible("an expert's FFN width", model.moe_ffn, "rollout TP", tp, where)
+    else:
+        yield from indivisible("the model's FFN width", model.ffn, "rollout TP", tp, where)
+
+
+def _separate(launch: Launch) -> Iterator[Problem]:
     """verl's PPOTrainerSeparateAsync and DetachActorWorker."""
+    step = "trainer.v1.separate_async.parameter_sync_step"
     if launch.train_batch != launch.sync_every * launch.mini_batch:
-        yield (
+        yield Problem(
             f"separate_async: train_batch_size ({launch.train_batch}) is not parameter_sync_step ({launch.sync_every}) "
-            f"x ppo_mini_batch_size ({launch.mini_batch})"
+            f"x ppo_mini_batch_size ({launch.mini_batch})",
+            f"data.train_batch_size, {step}, {ACTOR}.ppo_mini_batch_size",
+            f"for these two, data.train_batch_size={launch.sync_every * launch.mini_batch}",
         )
     if launch.rollout_gpus < 1:
-        yield "separate_async: rollout.nnodes and rollout.n_gpus_per_node give generation no GPU of its own"
+        said = "separate_async: rollout.nnodes and rollout.n_gpus_per_node give generation no GPU of its own"
+        yield Problem(said, f"{ROLLOUT}.nnodes, {ROLLOUT}.n_gpus_per_node", "at least 1 each")
     if launch.checkpoint_engine == "naive":
-        yield (
+        yield Problem(
             "separate_async: rollout.checkpoint_engine.backend=naive syncs weights within one process only; "
-            "set nccl (or nixl, mooncake)"
+            "set nccl (or nixl, mooncake)",
+            f"{ROLLOUT}.checkpoint_engine.backend",
+            "nccl",
         )
     if launch.strategy != "megatron" and launch.param_offload and not launch.bypass_old_log_probs:
-        yield (
+        yield Problem(
             "separate_async: fsdp_config.param_offload=True, but verl's copies of the policy between two syncs "
-            "(DetachActorWorker.save_model_to_cpu) expect the weights on the GPU"
+            "(DetachActorWorker.save_model_to_cpu) expect the weights on the GPU",
+            f"{ACTOR}.fsdp_config.param_offload",
+            "set it to False, or algorithm.rollout_correction.bypass_mode=True",
         )

@@ -21,14 +21,11 @@ Sources, by what they are for:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from verl_pgrpo.errors import ConfigError
 
 from .models import Model
+from .phases import GIB, Estimate, Phase
 from .settings import Launch
-
-GIB = float(1 << 30)
 
 # What CUDA reports of an A100 or H100 with 80 GB is 79.1 to 79.6 GiB.
 GPU_GIB = 79.0
@@ -51,68 +48,11 @@ VLLM_OVERHEAD = 2.0  # CUDA graphs, captured after vLLM has sized its cache
 ROUTING_SKEW = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """What lies on the fullest GPU at one time; `parts` are GiB by name."""
-
-    name: str
-    parts: dict[str, float]
-    limit: float  # GiB
-
-    @property
-    def total(self) -> float:
-        return sum(self.parts.values())
-
-    @property
-    def fits(self) -> bool:
-        return self.total <= self.limit
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """The phases of a step, and what vLLM's cache holds."""
-
-    launch: Launch
-    parameters: float  # on the fullest training GPU
-    phases: tuple[Phase, ...]
-    rollout_weights: float  # GiB on one GPU
-    kv_cache: float  # GiB on one GPU
-    kv_bytes_a_token: int  # on one GPU
-    full_sequences: float  # of prompt and response at full length that one vLLM holds at a time
-
-    def phase(self, name: str) -> Phase:
-        return next(phase for phase in self.phases if phase.name == name)
-
-    def problems(self) -> list[str]:
-        """What does not fit, one sentence each."""
-        found = [
-            f"{phase.name}: {phase.total:.0f} GiB on a GPU are more than {phase.limit:.0f} ("
-            + ", ".join(f"{name} {gib:.1f}" for name, gib in phase.parts.items() if gib)
-            + ")"
-            for phase in self.phases
-            if not phase.fits
-        ]
-        if self.full_sequences < 1:
-            found.append(
-                f"KV cache: gpu_memory_utilization={self.launch.utilization} leaves {self.kv_cache:.1f} GiB beside the "
-                f"weights ({self.rollout_weights:.1f}), less than one prompt and response"
-            )
-        return found
-
-    def describe(self) -> str:
-        lines = [f"{self.parameters / 1e9:.2f} G parameters on the fullest training GPU"]
-        for phase in self.phases:
-            parts = " + ".join(f"{name} {gib:.1f}" for name, gib in phase.parts.items() if gib)
-            lines.append(f"{phase.name}: {phase.total:.1f} of {phase.limit:.1f} GiB = {parts}")
-        lines.append(
-            f"KV cache: {self.kv_cache:.1f} GiB on a GPU, {self.kv_bytes_a_token / 1024:.0f} KiB a token, "
-            f"{self.full_sequences:.0f} full sequences in one vLLM"
-        )
-        return "\n".join(lines)
-
-
-def estimate(model: Model, launch: Launch) -> Estimate:
+def estimate(model: Model, launch: Launch, gpu: float = GPU_GIB) -> Estimate:
     """GiB on the fullest GPU in each phase of a step.
+
+    Args:
+        gpu: GiB of one GPU, as CUDA reports them.
 
     Raises:
         ConfigError: layers that do not share out over the pipeline, or a setting whose memory is not known here.
@@ -120,26 +60,27 @@ def estimate(model: Model, launch: Launch) -> Estimate:
     if launch.parallel.vpp is not None and launch.parallel.vpp > 1:
         raise ConfigError("virtual pipeline stages: their memory is not known here")
     stages = launch.parallel.stages(model.layers)
-    candidates = [_training(model, launch, stage, stages) for stage in range(len(stages))]
+    candidates = [_training(model, launch, gpu, stage, stages) for stage in range(len(stages))]
     # Each phase of the stage where it is fullest.
     phases = [
         max(of_stage, key=lambda phase: phase.total) for of_stage in zip(*(c[1] for c in candidates), strict=True)
     ]
     weights, profile = _rollout_weights(model, launch), _rollout_profile(model, launch)
-    kv_cache = launch.utilization * GPU_GIB - weights - profile
+    kv_cache = launch.utilization * gpu - weights - profile
     kv_heads = max(1, model.kv_heads // launch.rollout_tp)
     a_token = 2 * model.layers * kv_heads * model.head_dim * 2
     # Data-parallel parts of one vLLM hold different sequences.
     full = kv_cache * GIB / (a_token * launch.max_model_len) * launch.rollout_dp
     if not launch.hybrid:
         parts = {
-            "vLLM": launch.utilization * GPU_GIB,
+            "vLLM": launch.utilization * gpu,
             "sync buffers": 2 * launch.bucket_bytes / GIB,
             "overhead": VLLM_OVERHEAD,
         }
-        phases.append(Phase("rollout", parts, GPU_GIB))
+        phases.append(Phase("rollout", parts, gpu))
     return Estimate(
         launch=launch,
+        gpu=gpu,
         parameters=max(c[0] for c in candidates),
         phases=tuple(phases),
         rollout_weights=weights,
@@ -149,7 +90,7 @@ def estimate(model: Model, launch: Launch) -> Estimate:
     )
 
 
-def _training(model: Model, launch: Launch, stage: int, stages: list[int]) -> tuple[float, list[Phase]]:
+def _training(model: Model, launch: Launch, gpu: float, stage: int, stages: list[int]) -> tuple[float, list[Phase]]:
     """Parameters on one GPU of a pipeline stage, and the phases there."""
     megatron = launch.strategy == "megatron"
     dense, experts = _stage_parameters(model, launch, stage, stages)
@@ -182,7 +123,7 @@ def _training(model: Model, launch: Launch, stage: int, stages: list[int]) -> tu
     kept_layers = stages[stage] * (launch.parallel.pp - stage)
     kept = kept_layers * (_layer_input(model, launch, launch.max_tokens) if launch.full_recompute else layer)
     last = stage == len(stages) - 1
-    limit = FILL * GPU_GIB
+    limit = FILL * gpu
     phases = [
         Phase(
             "update",
@@ -224,8 +165,8 @@ def _training(model: Model, launch: Launch, stage: int, stages: list[int]) -> tu
     }
     phases.append(Phase("weight sync", sync, limit))
     if launch.hybrid:
-        rollout = stays | {"reference": ref_stays, "vLLM": launch.utilization * GPU_GIB}
-        phases.append(Phase("rollout", rollout | {"overhead": IDLE_TRAINER_OVERHEAD + VLLM_OVERHEAD}, GPU_GIB))
+        rollout = stays | {"reference": ref_stays, "vLLM": launch.utilization * gpu}
+        phases.append(Phase("rollout", rollout | {"overhead": IDLE_TRAINER_OVERHEAD + VLLM_OVERHEAD}, gpu))
     return dense + experts, phases
 
 

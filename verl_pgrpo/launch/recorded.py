@@ -14,6 +14,8 @@ from omegaconf import DictConfig
 
 from verl_pgrpo.errors import ConfigError
 
+from .command_line import MAIN_PPO, compose, parse
+
 
 def arguments_of(script: str | Path, *arguments: str, **environment: str) -> list[str]:
     """What `script` would give to `python3`, found by running it with a `python3` on PATH that writes that down.
@@ -36,10 +38,6 @@ def arguments_of(script: str | Path, *arguments: str, **environment: str) -> lis
 
 def composed(arguments: Sequence[str]) -> DictConfig:
     """verl's configuration tree with the arguments of a `python3 -m verl.trainer.main_ppo`."""
-    import verl.trainer
-    from hydra import compose, initialize_config_dir
-
-    if list(arguments[:2]) != ["-m", "verl.trainer.main_ppo"]:
+    if list(arguments[:2]) != MAIN_PPO:
         raise ConfigError(f"not a launch of verl.trainer.main_ppo: {' '.join(arguments[:2])}")
-    with initialize_config_dir(str(Path(verl.trainer.__file__).parent / "config"), version_base=None):
-        return compose("ppo_trainer", list(arguments[2:]))
+    return compose(parse(arguments[2:]))

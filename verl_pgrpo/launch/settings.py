@@ -87,6 +87,10 @@ class Launch:
     max_prompt: int
     max_response: int
     dynamic_batches: bool
+    log_prob_dynamic: bool
+    micro_batch: int | None  # responses on one GPU, where batches are not by tokens
+    log_prob_micro_batch: int | None
+    ref_micro_batch: int | None
     max_tokens: int  # of a micro-batch, on one GPU
     log_prob_max_tokens: int
     sync_every: int  # policy updates between two weight syncs; separate_async
@@ -164,6 +168,10 @@ class Launch:
             max_prompt=config.data.max_prompt_length,
             max_response=config.data.max_response_length,
             dynamic_batches=bool(actor.use_dynamic_bsz),
+            log_prob_dynamic=bool(rollout.log_prob_use_dynamic_bsz),
+            micro_batch=actor.ppo_micro_batch_size_per_gpu,
+            log_prob_micro_batch=rollout.log_prob_micro_batch_size_per_gpu,
+            ref_micro_batch=ref.log_prob_micro_batch_size_per_gpu,
             max_tokens=actor.ppo_max_token_len_per_gpu,
             log_prob_max_tokens=rollout.log_prob_max_token_len_per_gpu,
             sync_every=v1.separate_async.parameter_sync_step,

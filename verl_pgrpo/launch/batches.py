@@ -1,0 +1,82 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""What of a launch's batches does not divide: over GPUs, into mini-batches and into micro-batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from .problem import ACTOR, REF, ROLLOUT, Problem, indivisible
+from .settings import Launch
+
+MINI = f"{ACTOR}.ppo_mini_batch_size"
+
+
+def batch_problems(launch: Launch) -> list[Problem]:
+    """Everything that does not divide; without the model."""
+    found = list(_mini_batches(launch))
+    found += _micro_batches_by_tokens(launch) if launch.dynamic_batches else _micro_batches_by_count(launch)
+    if launch.log_prob_dynamic != launch.dynamic_batches:
+        said = f"log_prob_use_dynamic_bsz ({launch.log_prob_dynamic}) is not use_dynamic_bsz ({launch.dynamic_batches})"
+        where = f"{ROLLOUT}.log_prob_use_dynamic_bsz, {ACTOR}.use_dynamic_bsz"
+        found.append(Problem(f"rollout.{said}, which verl's worker asserts", where, "set them to the same"))
+    if not launch.remove_padding:
+        found.append(
+            Problem(
+                "model.use_remove_padding=False: micro-batches by tokens would be padded to the longest response",
+                "actor_rollout_ref.model.use_remove_padding",
+                "set it to True",
+                fatal=False,
+            )
+        )
+    return found
+
+
+def _mini_batches(launch: Launch) -> Iterator[Problem]:
+    """verl's TrainingWorker.train_mini_batch and PPOTrainer._get_required_batch_multiple."""
+    mini = launch.mini_batch * launch.n
+    if mini % launch.dp:
+        said = f"a mini-batch's responses (ppo_mini_batch_size x n) ({mini}) is not divisible by the trainer's DP"
+        yield Problem(f"{said} ({launch.dp})", f"{MINI}, {ROLLOUT}.n", f"make their product a multiple of {launch.dp}")
+    if not launch.separate and (launch.mini_batch > launch.train_batch or launch.train_batch % launch.mini_batch):
+        yield Problem(
+            f"train_batch_size ({launch.train_batch}) is not a multiple of ppo_mini_batch_size ({launch.mini_batch}): "
+            "verl would fill each step up with padding rows",
+            f"data.train_batch_size, {MINI}",
+            "make the first a multiple of the second",
+            fatal=False,
+        )
+
+
+def _micro_batches_by_tokens(launch: Launch) -> Iterator[Problem]:
+    """verl's rearrange_micro_batches."""
+    longest, cp = launch.max_prompt + launch.max_response, launch.parallel.cp
+    for key, tokens in (
+        (f"{ACTOR}.ppo_max_token_len_per_gpu", launch.max_tokens),
+        (f"{ROLLOUT}.log_prob_max_token_len_per_gpu", launch.log_prob_max_tokens),
+    ):
+        if tokens * cp < longest:
+            name = key.rpartition(".")[2]
+            said = f"{name} ({tokens}) x CP ({cp}) is less than one prompt and response ({longest} tokens)"
+            yield Problem(said, key, f"at least {-(-longest // cp)}, or shorter prompts and responses")
+
+
+def _micro_batches_by_count(launch: Launch) -> Iterator[Problem]:
+    """verl's ActorRolloutRefWorker.init_model wants both keys, its prepare_micro_batches no rest."""
+    mini = launch.mini_batch * launch.n
+    step = launch.mini_batch * launch.n if launch.separate else launch.train_batch * launch.n
+    step = -(-step // math.lcm(launch.dp, mini)) * math.lcm(launch.dp, mini)  # verl fills it up
+    parts = [
+        (f"{ACTOR}.ppo_micro_batch_size_per_gpu", launch.micro_batch, "of a mini-batch", mini),
+        (f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu", launch.log_prob_micro_batch, "of a step", step),
+    ]
+    if launch.ref is not None:
+        parts.append((f"{REF}.log_prob_micro_batch_size_per_gpu", launch.ref_micro_batch, "of a step", step))
+    for key, micro, of, responses in parts:
+        name = key.removeprefix("actor_rollout_ref.")
+        if micro is None:
+            said = f"{name} is not set, though use_dynamic_bsz=False; verl's worker wants it when it starts"
+            yield Problem(said, key, "set it, or actor_rollout_ref.actor.use_dynamic_bsz=True")
+        elif responses % launch.dp == 0:
+            yield from indivisible(f"a GPU's responses {of}", responses // launch.dp, name, micro, key)

@@ -1,0 +1,179 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""A split's data files as verl reads them, looked into without loading them: some columns, a batch at a time."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+
+from verl_pgrpo.errors import PGRPOError
+
+__all__ = ["BadFile", "DataFiles"]
+
+BATCH = 1 << 16  # rows
+
+
+class BadFile(PGRPOError):
+    """A data file that verl could not read."""
+
+
+class DataFiles:
+    """The rows of some Parquet or JSON-lines files, one file after the other, as verl's dataset numbers them.
+
+    Attributes:
+        paths: the files; names with `*` are resolved as verl's dataset does.
+        schema: of the first one.
+        rows: of all together.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Open the files; of Parquet only the footers are read.
+
+        Raises:
+            BadFile: one is missing, is of a kind that verl does not read, is damaged, or differs from the first.
+        """
+        self.paths = [path for name in names for path in _resolved(name)]
+        self._open = [_opened(path) for path in self.paths]
+        if not self._open:
+            raise BadFile("no file is named")
+        schemas = [file.schema_arrow if isinstance(file, pq.ParquetFile) else file.schema for file in self._open]
+        self.schema: pa.Schema = schemas[0]
+        self.rows = sum(
+            file.metadata.num_rows if isinstance(file, pq.ParquetFile) else file.num_rows for file in self._open
+        )
+        for path, schema in zip(self.paths[1:], schemas[1:], strict=True):
+            for field in schema:
+                first = self.schema.field(field.name).type if field.name in self.schema.names else field.type
+                if not _fit_together(first, field.type):
+                    raise BadFile(
+                        f"{path}: column {field.name} is {field.type}, but {first} in {self.paths[0]}. Write both with "
+                        "the same type: verl puts the files together into one table"
+                    )
+
+    def __str__(self) -> str:
+        return str(self.paths[0]) if len(self.paths) == 1 else f"{self.paths[0]} and {len(self.paths) - 1} more"
+
+    def type_of(self, column: str) -> pa.DataType | None:
+        """The type of a top-level column; None if there is none."""
+        return self.schema.field(column).type if column in self.schema.names else None
+
+    def has(self, column: str, path: Sequence[str]) -> bool:
+        """Whether a path leads to a field of a nested column."""
+        kind = self.type_of(column)
+        for name in path:
+            if kind is None or not pa.types.is_struct(kind) or kind.get_field_index(name) < 0:
+                return False
+            kind = kind.field(name).type
+        return kind is not None
+
+    def batches(self, columns: Sequence[str], size: int = BATCH) -> Iterator[pa.RecordBatch]:
+        """All rows, with these columns only; of a nested one, `column.field` is read alone."""
+        for file in self._open:
+            if isinstance(file, pq.ParquetFile):
+                yield from file.iter_batches(batch_size=size, columns=list(columns))
+            else:
+                yield from file.select([name.partition(".")[0] for name in columns]).to_batches(max_chunksize=size)
+
+    def leaf(self, column: str, field: str) -> str:
+        """The name by which `batches` reads one field of a nested column alone, of messages in a list for example."""
+        for file in self._open:
+            if isinstance(file, pq.ParquetFile) and file.metadata.num_row_groups:
+                group = file.metadata.row_group(0)
+                paths = [group.column(i).path_in_schema for i in range(group.num_columns)]
+                return next((p for p in paths if p.startswith(f"{column}.") and p.endswith(f".{field}")), column)
+        return column
+
+    def nulls(self, leaf: str) -> int | None:
+        """Nulls of a field by the footers' statistics, which count a null or empty parent too; None if unknown."""
+        total = 0
+        for file in self._open:
+            if not isinstance(file, pq.ParquetFile):
+                return None
+            for number in range(file.metadata.num_row_groups):
+                group = file.metadata.row_group(number)
+                found = [c for i in range(group.num_columns) if (c := group.column(i)).path_in_schema == leaf]
+                if not found or found[0].statistics is None or not found[0].statistics.has_null_count:
+                    return None
+                total += found[0].statistics.null_count
+        return total
+
+    def take(self, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        """These rows, in ascending order; nothing after the last of them is read."""
+        wanted, parts, start = sorted(rows), [], 0
+        for batch in self.batches(columns, 1024):
+            here = [row - start for row in wanted if start <= row < start + batch.num_rows]
+            if here:
+                parts.append(pa.Table.from_batches([batch.take(pa.array(here))]))
+            start += batch.num_rows
+            if not wanted or start > wanted[-1]:
+                break
+        return pa.concat_tables(parts)
+
+    def as_dataset(self, column: str, path: Sequence[str]) -> Any:
+        """What `integration.checks.dataset_groups` reads of verl's dataset, with this column only."""
+        whole = not path or not self.has(column, path)
+        return _Dataset(_Frame(self, column if whole else ".".join([column, *path])))
+
+
+class _Dataset:
+    def __init__(self, dataframe: _Frame) -> None:
+        self.dataframe = dataframe
+
+
+class _Frame:
+    """Of `datasets.Dataset` the part that reads one column a batch at a time."""
+
+    def __init__(self, files: DataFiles, leaf: str) -> None:
+        self._files, self._leaf = files, leaf
+        self.column_names = files.schema.names
+
+    def __len__(self) -> int:
+        return self._files.rows
+
+    def select_columns(self, columns: Sequence[str]) -> _Frame:
+        return self
+
+    def with_format(self, kind: str) -> _Frame:
+        return self
+
+    def iter(self, batch_size: int) -> Iterator[pa.RecordBatch]:
+        return self._files.batches([self._leaf], batch_size)
+
+
+def _fit_together(one: pa.DataType, other: pa.DataType) -> bool:
+    """As `datasets.concatenate_datasets` has it: of nested records each may lack fields, all else is the same."""
+    if pa.types.is_struct(one) and pa.types.is_struct(other):
+        return all(
+            _fit_together(field.type, other.field(field.name).type)
+            for field in one
+            if other.get_field_index(field.name) >= 0
+        )
+    return one == other or pa.types.is_null(one) or pa.types.is_null(other)
+
+
+def _resolved(name: str) -> list[Path]:
+    if any(sign in name for sign in "*?[") and not Path(name).exists():
+        found = sorted(glob.glob(name))
+        if not found:
+            raise BadFile(f"no file is named {name}. Mend the path")
+        return [Path(path) for path in found]
+    return [Path(name)]
+
+
+def _opened(path: Path) -> Any:
+    if not path.exists():
+        hint = "verl does not expand ~: write $HOME" if str(path).startswith("~") else "mend the path, or make the file"
+        raise BadFile(f"{path}: no such file, seen from {Path.cwd()}. {hint[0].upper()}{hint[1:]}")
+    if path.suffix not in (".parquet", ".json", ".jsonl"):
+        raise BadFile(f"{path}: verl reads .parquet, .json and .jsonl. Convert it, and name it so")
+    try:
+        return pq.ParquetFile(path) if path.suffix == ".parquet" else pj.read_json(path)
+    except (pa.ArrowException, OSError) as error:
+        raise BadFile(f"{path} is damaged, or no {path.suffix} file: {error}. Write it again") from error
