@@ -20,7 +20,7 @@ from tests.fixtures_movielens import write_archive
 from verl_pgrpo.cli import main
 
 COMMANDS = [
-    ["data", "movielens"], ["data", "goodreads"], ["data", "table"],
+    ["data", "movielens"], ["data", "goodreads"], ["data", "personas"], ["data", "table"],
     ["groups", "fit"], ["groups", "assign"], ["groups", "inspect"],
 ]  # fmt: skip
 
@@ -73,8 +73,10 @@ def test_the_examples_of_the_help_work_as_they_stand(
         if command == ["groups", "fit"]:
             users.to_parquet("users.parquet")
         assert main(example(command, capsys)) == 0, command
-    for name in ("data/movielens/train.parquet", "data/goodreads/val.parquet", "data/mine/train.parquet", "groups.png"):
-        assert Path(name).stat().st_size > 0
+    for name in ("movielens", "goodreads", "personas_english", "mine"):
+        for split in ("train", "val"):
+            assert Path(f"data/{name}/{split}.parquet").stat().st_size > 0
+    assert Path("groups.png").stat().st_size > 0
     assert main(example([], capsys)) == 0
 
 

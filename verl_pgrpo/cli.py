@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 import verl_pgrpo
-from verl_pgrpo.commands import data, groups
+from verl_pgrpo.commands import data, doctor, evaluate, groups, history, judge, preflight, replay, report
 from verl_pgrpo.errors import PGRPOError
 
 BAD_INPUT = 2
@@ -31,9 +31,18 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"verl-pgrpo {verl_pgrpo.__version__}")
-    commands = top.add_subparsers(dest="area", required=True, metavar="data|groups")
+    commands = top.add_subparsers(
+        dest="area", required=True, metavar="data|groups|history|replay|report|eval|judge|doctor|preflight"
+    )
     data.add_parser(commands)
     groups.add_parser(commands)
+    history.add_parser(commands)
+    doctor.add_parser(commands)
+    preflight.add_parser(commands)
+    replay.add_parser(commands)
+    report.add_parser(commands)
+    evaluate.add_parser(commands)
+    judge.add_parser(commands)
     return top
 
 
@@ -54,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.filename}: {error.strerror}", BAD_INPUT)
     except OSError as error:  # a full disk is not the caller's mistake
         return _fail(str(error), 1)
-    return 0
+    return result.status
 
 
 def _fail(message: str, status: int) -> int:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["SCHEMA_VERSION", "read_history", "write_history"]
+__all__ = ["SCHEMA_VERSION", "read_header", "read_history", "write_history"]
 
 SCHEMA_VERSION = 1
 
@@ -137,6 +137,17 @@ def read_history(
         raise HistoryFileAltered(
             f"{path} is not a reward history that this package wrote: {error}. {_REMEDY}"
         ) from error
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a history file says of itself: `schema_version, sha256, step, fingerprint, options, all_groups`.
+
+    Checks nothing; that is `read_history`'s work.
+    """
+    import pyarrow.parquet as pq
+
+    header: dict[str, Any] = json.loads(pq.read_metadata(path).metadata[_KEY])
+    return header
 
 
 def _header(history: GroupHistoryManager, step: int) -> bytes:

@@ -13,10 +13,11 @@ ALGORITHMS = ("kmeans", "minibatch-kmeans", "gaussian-mixture", "hdbscan")
 
 @dataclass(frozen=True)
 class Result:
-    """What a command has to say: for people, and as JSON."""
+    """What a command has to say: for people, and as JSON; and its exit status."""
 
     text: str
     data: dict[str, Any]
+    status: int = 0
 
 
 def add_command(inner: Any, name: str, help: str, example: str) -> argparse.ArgumentParser:
