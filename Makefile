@@ -11,13 +11,16 @@
 .POSIX:
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast test-megatron stress lint quickstart megatron megatron-demo bench clean
+.PHONY: help setup test test-fast test-megatron test-launch test-clusters stress matrix lint quickstart megatron megatron-demo bench clean
 
 SHELL := /bin/sh
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
 PACKAGES := $(VENV)/lib/python*/site-packages
+# What has a target of its own.
+REST := not stress and not launch and not clusters
+FAST := not e2e and not slow and not gpu and not megatron and $(REST)
 
 # The interpreter that .venv is made from, e.g. `make setup PYTHON=/usr/bin/python3.12`. Without it, the first that the
 # pinned versions are for.
@@ -75,15 +78,24 @@ $(STAMP): pyproject.toml $(wildcard requirements/*.txt)
 	printf '%s\n' '$(CURDIR)' > $(STAMP); \
 	echo "setup: done, $$(du -sh $(VENV) | cut -f1) in .venv"
 
-test: lint  ## everything: lint, types, unit, property and golden tests, then real verl runs on the CPU
-	$(RUN) -m pytest -m "not e2e and not stress and not megatron" --durations=10
-	$(RUN) -m pytest -m "e2e and not stress and not megatron" --durations=10
+test: lint megatron  ## everything: lint, types, unit, property and golden tests, then real verl runs on the CPU
+	$(RUN) -m pytest -m "not e2e and $(REST)" --durations=10
+	$(RUN) -m pytest -m "e2e and $(REST)" --durations=10
 
 test-fast: $(STAMP)  ## the tests that take seconds, within three minutes in all
-	$(RUN) -m pytest -m "not e2e and not slow and not gpu and not stress and not megatron" --durations=10
+	$(RUN) -m pytest -m "$(FAST)" --durations=10
+
+test-clusters: $(STAMP)  ## the launchers on Slurm, Ray and SkyPilot clusters of two nodes that are this machine
+	$(RUN) -m pytest -m clusters --durations=10
+
+test-launch: $(STAMP)  ## launches broken by the dozen for preflight, doctor, eval and judge with real vLLM, patched verls
+	$(RUN) -m pytest -m "launch and not stress" --durations=10
 
 stress: $(STAMP)  ## what takes long and rarely finds more: thousands of damaged files and of killed writers
 	$(RUN) -m pytest -m stress -rP
+
+matrix: $(STAMP)  ## every supported verl (VERSIONS=...): fast tests and a CPU run each; writes the README's table
+	$(RUN) -m tests.matrix "$(FAST)" $(VERSIONS)
 
 lint: $(STAMP)  ## ruff's rules and format, mypy
 	$(RUN) -m ruff check .
@@ -98,7 +110,7 @@ megatron: $(STAMP)
 	  $(RUN) -m pip install --quiet --no-deps "$$pin"; \
 	done
 
-test-megatron: megatron  ## verl's Megatron engine on the CPU: layouts against each other, a run that is killed and resumed
+test-megatron: megatron  ## of these the ones with verl's Megatron engine: layouts against each other, a run killed and resumed
 	$(RUN) -m pytest -m "megatron and not stress" --durations=10
 
 megatron-demo: megatron  ## tensor-parallel P-GRPO with verl's Megatron engine on the CPU, saved and resumed
