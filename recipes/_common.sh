@@ -47,6 +47,7 @@ KEEP_CHECKPOINTS=${KEEP_CHECKPOINTS:-null}
 NCCL_TIMEOUT=${NCCL_TIMEOUT:-600} # seconds; loading a large model takes longer
 EXPERIMENT=${EXPERIMENT:-${NAME}_${MODE}_${VARIANT}_n${ROLLOUT_N}}
 RUN_DIR=${RUN_DIR:-runs/${TASK}/${EXPERIMENT}} # one for each model and mode: verl resumes from whatever it finds there
+log_metrics
 
 case "${MODE}" in
 sync)
@@ -179,7 +180,7 @@ ROLLOUT=(
 )
 
 TRAINER=(
-    trainer.logger='["console","file"]'
+    "${METRICS[@]}"
     trainer.project_name="${TASK}"
     trainer.experiment_name="${EXPERIMENT}"
     trainer.default_local_dir="${RUN_DIR}/checkpoints"

@@ -49,3 +49,19 @@ if [ -n "${JUDGE}" ]; then
         reward.reward_model.rollout.free_cache_engine=False
     )
 fi
+
+# METRICS tells verl to log into RUN_DIR, where the report looks: into a new file at each start, as verl's logger would
+# overwrite what the run wrote before it was resumed. The logger runs in a worker of Ray's, which on a cluster does not
+# have the environment of this shell.
+log_metrics() {
+    local file=${RUN_DIR}/metrics.jsonl start=1
+    while [ -e "${file}" ]; do
+        start=$((start + 1))
+        file=${RUN_DIR}/metrics_${start}.jsonl
+    done
+    mkdir -p "${RUN_DIR}"
+    METRICS=(
+        trainer.logger='["console","file"]'
+        +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="${VERL_FILE_LOGGER_PATH:-${file}}"
+    )
+}

@@ -14,9 +14,7 @@ NGPUS_PER_NODE=1 # a logical one for each of the policy and the judge
 
 source recipes/_method.sh
 RUN_DIR=${RUN_DIR:-runs/${TASK}_tiny_${VARIANT}}
-
-mkdir -p "${RUN_DIR}"
-export VERL_FILE_LOGGER_PATH=${RUN_DIR}/metrics.jsonl
+log_metrics
 
 exec "${PYTHON:-python3}" -m verl_pgrpo.platforms.run_cpu --timeout "${TIMEOUT}" -- \
     --config-dir recipes/_presets --config-name "cpu${JUDGE:+_judge}" \
@@ -32,7 +30,7 @@ exec "${PYTHON:-python3}" -m verl_pgrpo.platforms.run_cpu --timeout "${TIMEOUT}"
     actor_rollout_ref.actor.optim.lr=1e-3 \
     actor_rollout_ref.rollout.n="${N}" \
     actor_rollout_ref.rollout.seed="${SEED}" \
-    trainer.logger='[console,file]' \
+    "${METRICS[@]}" \
     trainer.project_name="${TASK}_tiny" \
     trainer.experiment_name="${VARIANT}" \
     trainer.total_training_steps="${STEPS}" \

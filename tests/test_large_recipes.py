@@ -134,7 +134,8 @@ def test_estimators_differ_in_nothing_else(mode: str):
     ours, theirs = arguments_of(script, MODE=mode), arguments_of(script, MODE=mode, ESTIMATOR="grpo")
     different = {a.partition("=")[0] for a, b in zip(ours, theirs, strict=True) if a != b}
     names = {"trainer.experiment_name", "trainer.default_local_dir", "trainer.rollout_data_dir"}
-    assert different == {"algorithm.adv_estimator", *names}
+    metrics = "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH"
+    assert different == {"algorithm.adv_estimator", metrics, *names}
 
 
 def test_no_two_recipes_share_a_folder():

@@ -7,6 +7,8 @@ The other scripts are tested in `test_data_recipes.py` and `test_large_recipes.p
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import ROOT
@@ -31,3 +33,14 @@ def test_qwen3_recipe_passes_verls_own_validation(estimator: str) -> None:
     assert config.data.apply_chat_template_kwargs.enable_thinking is False
     assert config.data.train_files == "data/personas_english/train.parquet"
     assert config.reward.custom_reward_function.path == "pkg://verl_pgrpo.rewards.personas"
+
+
+def test_each_start_of_a_run_logs_into_a_file_of_its_own(tmp_path: Path) -> None:
+    """verl's logger overwrites: of a run that was resumed only the last part would be left."""
+    run, key = tmp_path / "run", "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="
+    for name in ("metrics.jsonl", "metrics_2.jsonl", "metrics_3.jsonl"):
+        for script in (SCRIPT, SCRIPT.with_name("run_tiny_cpu.sh")):
+            assert f"{key}{run / name}" in arguments_of(script, RUN_DIR=str(run))
+        assert list(tmp_path.glob("run/*")) == sorted(tmp_path.glob("run/metrics*")), "looking on writes nothing"
+        run.mkdir(exist_ok=True)
+        (run / name).touch()

@@ -45,22 +45,14 @@ def placed(name: str, arguments: Sequence[str], environment: dict[str, str], dir
     return found
 
 
-def extra(name: str, environment: dict[str, str]) -> list[str]:
-    """What verl must be told beyond the recipe."""
-    run = Path(environment["RUN_DIR"])
-    taken = sum(1 for _ in run.glob("metrics*.jsonl"))  # verl overwrites: each start has a file of its own
-    metrics = run / ("metrics.jsonl" if not taken else f"metrics_{taken + 1}.jsonl")
-    # Its logger runs in a worker of Ray's, which does not have this process's environment.
-    told = [f"+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH={metrics}"]
-    if recipes.is_cpu(name):
-        # recipes/_presets/cpu.yaml starts a Ray of its own, of one node.
-        told += [
-            "ray_kwargs.ray_init.address=auto",
-            *(f"ray_kwargs.ray_init.{key}=null" for key in ("num_cpus", "num_gpus", "object_store_memory")),
-            f"trainer.nnodes={environment.get('NNODES', '1')}",
-            f"trainer.n_gpus_per_node={environment.get('NGPUS_PER_NODE', '1')}",
-        ]
-    return told
+def cpu_overrides(environment: dict[str, str]) -> list[str]:
+    """What verl must be told besides a CPU recipe, whose preset starts a Ray of its own, of one node."""
+    return [
+        "ray_kwargs.ray_init.address=auto",
+        *(f"ray_kwargs.ray_init.{key}=null" for key in ("num_cpus", "num_gpus", "object_store_memory")),
+        f"trainer.nnodes={environment.get('NNODES', '1')}",
+        f"trainer.n_gpus_per_node={environment.get('NGPUS_PER_NODE', '1')}",
+    ]
 
 
 def supervise(
@@ -145,7 +137,7 @@ def _end(child: subprocess.Popen[bytes], grace: float) -> None:
 def prepare(name: str, arguments: Sequence[str], environment: dict[str, str], directory: Path) -> list[str]:
     """Complete `environment` for this recipe, print what will run, and return verl's arguments."""
     environment.update(placed(name, arguments, environment, directory))
-    told = [*arguments, *extra(name, environment)]
+    told = [*arguments, *(cpu_overrides(environment) if recipes.is_cpu(name) else ())]
     for key in ("NNODES", "NGPUS_PER_NODE", "RUN_DIR", "DATA_DIR", "MODEL_PATH"):
         if key in environment:
             print(f"  {key}={environment[key]}")

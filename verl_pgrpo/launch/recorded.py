@@ -18,7 +18,8 @@ from .command_line import MAIN_PPO, compose, parse
 
 
 def arguments_of(script: str | Path, *arguments: str, **environment: str) -> list[str]:
-    """What `script` would give to `python3`, found by running it with a `python3` on PATH that writes that down.
+    """What `script` would give to `python3`, found by running it with a `python3` on PATH that writes that down, and a
+    `mkdir` that does nothing.
 
     Of this process's environment the script sees nothing, so that what it would launch depends on its arguments alone.
 
@@ -28,7 +29,9 @@ def arguments_of(script: str | Path, *arguments: str, **environment: str) -> lis
     with tempfile.TemporaryDirectory() as folder:
         record, stub = Path(folder) / "argv", Path(folder) / "python3"
         stub.write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" >> '{record}'\n", encoding="utf-8")
-        stub.chmod(0o755)
+        (Path(folder) / "mkdir").write_text("#!/bin/sh\n", encoding="utf-8")
+        for program in Path(folder).iterdir():
+            program.chmod(0o755)
         environment = {"PATH": f"{folder}:{os.defpath}", **environment}
         run = subprocess.run(["bash", script, *arguments], env=environment, capture_output=True, text=True, timeout=60)
         if run.returncode or not record.exists():
