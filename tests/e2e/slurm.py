@@ -12,6 +12,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.e2e.loopback import Loopback
+
 HERE = Path(__file__).resolve().parent
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue")
 
@@ -42,8 +44,9 @@ def free_port() -> int:
 class Slurm:
     """slurmctld and two slurmd, from `with` to its end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, network: Loopback) -> None:
         self.folder = folder
+        self.network = network
         self.daemons: list[subprocess.Popen[bytes]] = []
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
 
@@ -86,13 +89,15 @@ class Slurm:
 
     def _start(self, *command: str) -> None:
         with open(self.folder / f"{len(self.daemons)}-{command[0]}.out", "wb") as output:
-            daemon = subprocess.Popen(command, env=self.environment, stdout=output, stderr=subprocess.STDOUT)
+            daemon = subprocess.Popen(
+                self.network.inside(*command), env=self.environment, stdout=output, stderr=subprocess.STDOUT
+            )
         self.daemons.append(daemon)
 
     def call(self, *command: str, check: bool = False, **variables: str) -> str:
         """What a command of Slurm's prints, errors included."""
         run = subprocess.run(
-            command,
+            self.network.inside(*command),
             env={**self.environment, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

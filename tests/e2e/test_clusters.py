@@ -20,7 +20,8 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e import runs, slurm
+from tests.e2e import loopback, runs, slurm
+from tests.e2e.loopback import Loopback
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 from verl_pgrpo.data import personas
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3
@@ -42,6 +43,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         personas.make_split(split, size, noise=0.2).to_parquet(folder / f"{split}.parquet")
     make_tiny_qwen3(folder / "model", personas.toy_vocabulary(), seed=0)
     return folder
+
+
+@pytest.fixture
+def network() -> Iterator[Loopback]:
+    if (reason := loopback.why_not()) is not None:
+        pytest.skip(reason)
+    with Loopback() as network:
+        yield network
 
 
 def machine() -> dict[str, str]:
@@ -100,18 +109,23 @@ def assert_resumed(folder: Path, at: int, before: GroupHistoryManager) -> None:
 # ------------------------------------------------------------------------------------------------ Slurm
 
 
-def test_slurm_job_trains_is_cancelled_and_requeued_and_resumes(data: Path, tmp_path: Path):
+def test_slurm_job_trains_is_cancelled_and_requeued_and_resumes(network: Loopback, data: Path, tmp_path: Path):
     if (reason := slurm.why_not()) is not None:
         pytest.skip(reason)
     script = str((LAUNCH / "slurm" / "pgrpo.sbatch").relative_to(ROOT))
     folder = tmp_path / "run"
-    with slurm.Slurm(tmp_path / "slurm") as cluster:
+    with slurm.Slurm(tmp_path / "slurm", network) as cluster:
         said = environment(data, folder, SLURM_CONF=cluster.environment["SLURM_CONF"])
 
         def submit(*arguments: str) -> tuple[str, Path]:
             sbatch = ["sbatch", "--parsable", "--nodes=2", "--gpus-per-node=1", f"--output={tmp_path}/%x-%j.log"]
             run = subprocess.run(
-                [*sbatch, script, *arguments], cwd=ROOT, env=said, capture_output=True, text=True, check=True
+                network.inside(*sbatch, script, *arguments),
+                cwd=ROOT,
+                env=said,
+                capture_output=True,
+                text=True,
+                check=True,
             )
             return run.stdout.strip(), tmp_path / f"pgrpo-{run.stdout.strip()}.log"
 
@@ -150,7 +164,7 @@ def test_slurm_job_trains_is_cancelled_and_requeued_and_resumes(data: Path, tmp_
     assert_resumed(folder, at, before)
 
 
-def test_slurm_starts_again_by_itself_at_the_time_limit_and_after_a_lost_node(tmp_path: Path):
+def test_slurm_starts_again_by_itself_at_the_time_limit_and_after_a_lost_node(network: Loopback, tmp_path: Path):
     """Without verl: a program takes the place of a node, ends when told to, and says how often it was started."""
     if (reason := slurm.why_not()) is not None:
         pytest.skip(reason)
@@ -164,7 +178,7 @@ def test_slurm_starts_again_by_itself_at_the_time_limit_and_after_a_lost_node(tm
         "2) exit 75 ;;\n"
         "esac\n"
     )
-    with slurm.Slurm(tmp_path / "slurm") as cluster:
+    with slurm.Slurm(tmp_path / "slurm", network) as cluster:
         sbatch = ["sbatch", "--parsable", "--nodes=2", "--gpus-per-node=1", f"--output={tmp_path}/log"]
         script = LAUNCH / "slurm" / "pgrpo.sbatch"
         job = cluster.call(*sbatch, str(script), RECIPE, REPOSITORY=str(tmp_path), MAX_RESTARTS="2").strip()
@@ -191,8 +205,9 @@ def test_slurm_starts_again_by_itself_at_the_time_limit_and_after_a_lost_node(tm
 class Ray:
     """A Ray cluster that somebody started: a head with a dashboard, and a second node that may come and go."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, network: Loopback) -> None:
         self.folder = folder
+        self.network = network
         self.port, self.dashboard = slurm.free_port(), slurm.free_port()
         self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
@@ -208,7 +223,7 @@ class Ray:
         command = [sys.executable, str(LAUNCH / "cpu_ray.py"), "start", "--block", f"--node-ip-address={address}"]
         with open(self.folder / f"ray-{address}.log", "ab") as log:
             self.nodes[address] = subprocess.Popen(
-                [*command, "--num-cpus=16", "--num-gpus=1", *how],
+                self.network.inside(*command, "--num-cpus=16", "--num-gpus=1", *how),
                 env={**machine(), **self.token},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -238,7 +253,7 @@ class Ray:
         values = {"RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}", "NNODES": "2", **self.token}
         with open(self.folder / name, "wb") as log:
             return subprocess.Popen(
-                ["bash", str(LAUNCH / "ray_job.sh"), RECIPE, "trainer.save_freq=2"],
+                self.network.inside("bash", str(LAUNCH / "ray_job.sh"), RECIPE, "trainer.save_freq=2"),
                 cwd=self.folder,
                 env=environment(data, folder, **values),
                 stdout=log,
@@ -247,8 +262,8 @@ class Ray:
 
 
 @pytest.fixture
-def ray(tmp_path: Path) -> Iterator[Ray]:
-    cluster = Ray(tmp_path)
+def ray(network: Loopback, tmp_path: Path) -> Iterator[Ray]:
+    cluster = Ray(tmp_path, network)
     try:
         cluster.start(FIRST)
         cluster.start(SECOND)
@@ -286,7 +301,7 @@ def test_ray_job_over_two_nodes_ends_clearly_with_one_and_resumes(ray: Ray, data
 # ------------------------------------------------------------------------------------------------ SkyPilot
 
 
-def test_what_skypilot_runs_trains_over_two_machines(data: Path, tmp_path: Path):
+def test_what_skypilot_runs_trains_over_two_machines(network: Loopback, data: Path, tmp_path: Path):
     """The task's `run`, as SkyPilot starts it on each of two machines."""
     spec = importlib.util.spec_from_file_location("sky_launch", LAUNCH / "sky" / "launch.py")
     assert spec is not None
@@ -304,7 +319,9 @@ def test_what_skypilot_runs_trains_over_two_machines(data: Path, tmp_path: Path)
         said = {**said, **environment(data, tmp_path), **values}
         del said["RUN_DIR"], said["DATA_DIR"]  # where they lie by themselves, under the storage
         with open(tmp_path / f"{rank}.log", "wb") as log:
-            machines.append(subprocess.Popen(command, cwd=ROOT, env=said, stdout=log, stderr=subprocess.STDOUT))
+            machines.append(
+                subprocess.Popen(network.inside(*command), cwd=ROOT, env=said, stdout=log, stderr=subprocess.STDOUT)
+            )
     worker, head = machines
     try:
         until(lambda: head.poll() is not None, lambda: worker.poll() is None or head.poll() == 0, tmp_path / "0.log")
