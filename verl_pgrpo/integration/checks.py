@@ -65,13 +65,18 @@ def check_config(config: DictConfig) -> PGRPOConfig:
     Raises:
         ConfigError: an option is wrong, or `filter_groups` is on.
     """
+    check_filter_groups(config)
+    return PGRPOConfig.from_algorithm(config.algorithm)
+
+
+def check_filter_groups(config: DictConfig) -> None:
+    """Raises ConfigError if `filter_groups` is on."""
     if OmegaConf.select(config, "algorithm.filter_groups.enable", default=False):
         raise ConfigError(
             "algorithm.filter_groups.enable=True contradicts adv_estimator=pgrpo: it drops the prompts whose responses "
             "all earn the same reward, which still teach under P-GRPO, and would bias the reward history. Set it to "
             "False."
         )
-    return PGRPOConfig.from_algorithm(config.algorithm)
 
 
 def resumed_checkpoint(config: DictConfig) -> str | None:

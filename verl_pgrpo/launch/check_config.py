@@ -13,9 +13,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import PGRPOError
-from verl_pgrpo.integration.checks import check_config as check_options
-from verl_pgrpo.integration.checks import is_personalized
+from verl_pgrpo.integration.checks import check_filter_groups, is_personalized
 
 from .finding import Found
 from .run import Run
@@ -97,14 +97,17 @@ def _check_plugin(run: Run, found: Found) -> None:
         said = "verl does not load the plugin here, so that pgrpo would be an unknown estimator"
         found.error(said, "VERL_USE_EXTERNAL_PLUGINS", "unset it, or install verl-pgrpo; `verl-pgrpo doctor` says more")
     try:
-        run.options = check_options(run.config)
+        check_filter_groups(run.config)
     except PGRPOError as error:
-        key = "algorithm.filter_groups.enable" if "filter_groups" in str(error) else "algorithm.pgrpo"
-        found.raised(error, key, "the README lists the options")
+        found.raised(error, "algorithm.filter_groups.enable", "set it to False")
+    try:
+        run.options = PGRPOConfig.from_algorithm(run.config.algorithm)
+    except PGRPOError as error:
+        found.raised(error, "algorithm.pgrpo", "the README lists the options")
+    if plugin is None or found.findings:
         return
     try:
-        if plugin is not None:
-            plugin.check_run(run.config)
+        plugin.check_run(run.config)
     except PGRPOError as error:
         found.raised(error, "verl", "`verl-pgrpo doctor` says more")
 
