@@ -17,11 +17,13 @@ import pytest
 from tests.conftest import ROOT
 from tests.fixtures_goodreads import write_files
 from tests.fixtures_movielens import write_archive
+from tests.test_replay import write_run
+from verl_pgrpo import GroupHistoryManager
 from verl_pgrpo.cli import main
 
 COMMANDS = [
     ["data", "movielens"], ["data", "goodreads"], ["data", "personas"], ["data", "table"],
-    ["groups", "fit"], ["groups", "assign"], ["groups", "inspect"],
+    ["groups", "fit"], ["groups", "assign"], ["groups", "inspect"], ["preflight"],
 ]  # fmt: skip
 
 
@@ -44,8 +46,30 @@ def example(command: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]
     with pytest.raises(SystemExit) as end:
         main([*command, "--help"])
     assert end.value.code == 0
-    [line] = re.findall(r"example:\n  verl-pgrpo (.*)", capsys.readouterr().out)
-    return shlex.split(line)
+    [text] = re.findall(r"example:\n  verl-pgrpo (.*)", capsys.readouterr().out, re.DOTALL)
+    return shlex.split(text.replace("\\\n", ""))
+
+
+@pytest.mark.parametrize("command", [["replay"], *(["history", one] for one in ("show", "diff", "merge", "convert"))])
+def test_the_examples_about_a_run_work_as_they_stand(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = example(command, capsys)
+    monkeypatch.chdir(tmp_path)
+    if command == ["replay"]:
+        Path("runs").mkdir()
+        write_run(Path("runs/grpo"))
+        Path("data").symlink_to("runs/grpo")  # where it has put train.parquet
+    history = GroupHistoryManager()
+    for steps, path in enumerate(argument for argument in arguments if argument.endswith("history.parquet")):
+        history.observe(["jazz", "folk"], [1.0, 2.0])
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        history.save(path, step=steps)
+    if command[-1] == "merge":
+        history.save("older.parquet", step=0)
+        history.save("newer.parquet", step=0)
+    assert main(arguments) == 0
+    assert capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from verl_pgrpo.launch.preflight import Report
 
 HELP = "check a launch before it: data, groups, batches, parallel sizes, memory, checkpoints, reward"
-EXAMPLE = "verl-pgrpo preflight --gpu H100 -- algorithm.adv_estimator=pgrpo data.train_files=train.parquet ..."
+EXAMPLE = r"""verl-pgrpo preflight --gpu H100 -- algorithm.adv_estimator=pgrpo \
+    data.train_files=data/personas_english/train.parquet data.val_files=data/personas_english/val.parquet \
+    reward.custom_reward_function.path=pkg://verl_pgrpo.rewards.personas actor_rollout_ref.model.path=Qwen/Qwen3-1.7B \
+    actor_rollout_ref.rollout.name=vllm actor_rollout_ref.actor.use_dynamic_bsz=True"""
 FOUND = 1  # exit status
 
 
