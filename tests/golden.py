@@ -20,6 +20,7 @@ CONFIGS = {
     "exponential": PGRPOConfig(statistics="exponential", half_life=10),
     "after_normalize": PGRPOConfig(update="after_normalize"),
     "cold_start": PGRPOConfig(cold_start=ColdStart(prior_strength=3, min_count=2)),
+    "blended": PGRPOConfig(baseline="blended"),
     "unscaled": PGRPOConfig(norm_adv_by_std_in_grpo=False),
 }
 

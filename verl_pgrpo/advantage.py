@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["grpo_relation", "personalized_advantage"]
+__all__ = ["grpo_relation", "personalized_advantage", "prompt_blend"]
 
 
 def _divisor(std: Tensor, epsilon: float) -> Tensor:
@@ -73,3 +73,47 @@ def grpo_relation(
         return torch.ones_like(rewards), prompt_mean - mean
     divisor = _divisor(std, epsilon)
     return (prompt_std + epsilon).index_select(0, prompt) / divisor, (prompt_mean - mean) / divisor
+
+
+def prompt_blend(advantages: Tensor, standardised: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """P-GRPO's advantages less what a prompt's responses share by its nature: `baseline=blended`. (Ours.)
+
+    The history knows nothing of the single prompt: what all its responses share (a hard question, a bad day, a policy
+    that has moved on) reads as merit. The prompt's other responses know it, but there are few of them. Let response i
+    of prompt j have the standardised advantage z_ij = a_j + e_ij, with a_j of variance T^2 around the history's mean
+    and e_ij of variance s^2. The best linear prediction of a_j without looking at z_ij itself (which would bias the
+    gradient) is a shrunk mean of the other n - 1,
+
+        w * mean of z_kj over k != i,   w = T^2 / (T^2 + s^2 / (n - 1)),
+
+    and the blended advantage is z_ij less that. Written with the prompt's mean z_j,
+
+        (1 + w / (n - 1)) * (z_ij - z_j) + (1 - w) * z_j
+
+    so Corollary 3.1 holds with `scale` times the first factor and `shift` times the second. w = 0 is P-GRPO, w = 1 is
+    RLOO over sigma_p. T^2 and s^2 are the batch's own, by moments over all its prompts: s^2 is the pooled variance
+    within prompts, T^2 = max(0, mean of z_j^2 - s^2 / n_j). Nothing is kept from batch to batch.
+
+    Caveat: with w near 1 a prompt whose responses all earn the same teaches nearly nothing, as in GRPO. And w comes
+    from the batch, so here a batch's result does depend on how it was split.
+
+    Args:
+        advantages: (N,) float64, to be blended.
+        standardised: (N,) the same in units of sigma_p, which w is taken from.
+        prompt: (N,) int64, the generation group of each response, numbered from 0.
+
+    Returns:
+        blended advantages and the factors 1 + w / (n - 1) and 1 - w, each (N,); a prompt's only response is as it was.
+    """
+    count = torch.bincount(prompt).to(standardised.dtype)
+    others = count - 1
+    mean = torch.bincount(prompt, weights=standardised) / count
+    within = (standardised - mean.index_select(0, prompt)).square().sum() / others.sum().clamp(min=1)
+    between = (mean.square() - within / count).mean().clamp(min=0)
+    # T^2 (n - 1) / (T^2 (n - 1) + s^2): zero for a single response, and no division by zero without any spread.
+    signal = between * others
+    share = torch.where(signal > 0, signal / (signal + within), 0.0)
+    stretch = (1 + share / others.clamp(min=1)).index_select(0, prompt)
+    kept = (1 - share).index_select(0, prompt)
+    centre = (torch.bincount(prompt, weights=advantages) / count).index_select(0, prompt)
+    return stretch * (advantages - centre) + kept * centre, stretch, kept

@@ -57,6 +57,10 @@ class PGRPOConfig:
     # 'before_normalize' folds the batch in and then normalises by the result, so the first batch is already centred;
     # 'after_normalize' normalises by the past alone (a group's first batch by itself). The paper does not say. (Ours.)
     update: str = "before_normalize"
+    # 'history' is the paper's; 'blended' also subtracts, from each advantage, what the prompt's other responses say of
+    # the prompt, in the proportion that the batch's own variances give (`prompt_blend`). For prompts that are not
+    # equally hard. Not the default because it is not the paper's, and loses a little where prompts are alike. (Ours.)
+    baseline: str = "history"
     # Added to the std, as in verl's grpo, so that swapping the estimator changes nothing else.
     epsilon: float = 1e-6
     # verl's own key `algorithm.norm_adv_by_std_in_grpo`: False drops the division by the std (Dr. GRPO).
@@ -76,6 +80,7 @@ class PGRPOConfig:
     def __post_init__(self) -> None:
         _choice(self, "statistics", ("cumulative", "exponential"))
         _choice(self, "update", ("before_normalize", "after_normalize"))
+        _choice(self, "baseline", ("history", "blended"))
         _choice(self, "nonfinite", ("error", "skip"))
         _number(self, "epsilon", low=0.0)
         _integer(self, "max_logged_groups", low=0)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from verl_pgrpo.advantage import grpo_relation, personalized_advantage
+from verl_pgrpo.advantage import grpo_relation, personalized_advantage, prompt_blend
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import ConfigError, GroupLabelError, MissingGroupError, NonFiniteRewardError
 from verl_pgrpo.factor import Factor
@@ -97,11 +97,15 @@ class GroupHistoryManager:
         Args:
             groups: N labels, text; None where a row has no group.
             rewards: (N,) float, each response's scalar reward.
-            index: N generation groups (verl's uid: which prompt a response answers), for `scale` and `shift`.
+            index: N generation groups (verl's uid: which prompt a response answers), for `scale` and `shift`, and for
+                baseline=blended, which cannot do without.
 
         Raises:
             MissingGroupError, GroupLabelError, NonFiniteRewardError: the history is as it was before.
+            ValueError: the sizes differ, or `index` is missing; the history is as it was before.
         """
+        if index is None and self.config.baseline == "blended":
+            raise ValueError("baseline=blended needs to know which prompt each row answers: pass `index`")
         prompts = None if index is None else Factor.of(index)
         labels, values, finite = self._checked(groups, rewards, prompts)
         if finite.all():
@@ -125,12 +129,18 @@ class GroupHistoryManager:
 
         epsilon, norm = self.config.epsilon, self.config.norm_adv_by_std_in_grpo
         t_values, t_mean, t_std = (torch.from_numpy(array) for array in (values, mean, std))
+        advantages = personalized_advantage(t_values, t_mean, t_std, epsilon, norm)
         scale = shift = None
         if prompts is not None:
-            relation = grpo_relation(t_values, torch.from_numpy(prompts.codes), t_mean, t_std, epsilon, norm)
-            scale, shift = relation[0].numpy(), relation[1].numpy()
+            t_prompts = torch.from_numpy(prompts.codes)
+            t_scale, t_shift = grpo_relation(t_values, t_prompts, t_mean, t_std, epsilon, norm)
+            if self.config.baseline == "blended":
+                standardised = personalized_advantage(t_values, t_mean, t_std, epsilon)
+                advantages, stretch, kept = prompt_blend(advantages, standardised, t_prompts)
+                t_scale, t_shift = stretch * t_scale, kept * t_shift
+            scale, shift = t_scale.numpy(), t_shift.numpy()
         return AdvantageResult(
-            advantages=personalized_advantage(t_values, t_mean, t_std, epsilon, norm).numpy(),
+            advantages=advantages.numpy(),
             mean=mean,
             std=std,
             count=used.count.astype(np.float64),

@@ -27,7 +27,8 @@ class GroupStatistics:
 class AdvantageResult:
     """What a batch was given, per row, each (N,).
 
-    `advantages = (reward - mean) / (std + epsilon)`, unscaled where std is 0. `mean` and `std` are the ones that were
+    `advantages = (reward - mean) / (std + epsilon)`, unscaled where std is 0, and with baseline=blended less what the
+    prompt's other responses say (`verl_pgrpo.advantage.prompt_blend`). `mean` and `std` are the ones that were
     used, cold start included; `count` is the number of rewards of the row's own group behind them. `scale` and `shift`
     are the terms of Corollary 3.1, None without generation groups. `cold`: the group's own history was not enough (no
     spread, fewer rewards than `min_count`, or fewer than the prior's pseudo-observations). `skipped`: the reward was
