@@ -1,0 +1,184 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Advantages of many runs at once. Each equals verl's or this package's own, run by run: tests/test_bandit.py.
+
+Rewards are (runs, prompts, n); verl's estimators see one run's prompts * n responses. `PGRPO` takes the package's own
+`PGRPOConfig`; it keeps (runs, groups) statistics in torch where the package keeps (groups,) in numpy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from verl_pgrpo import PGRPOConfig, personalized_advantage
+
+__all__ = [
+    "PGRPO",
+    "Batch",
+    "Estimator",
+    "Moments",
+    "batch_norm",
+    "dr_grpo",
+    "grpo",
+    "oracle",
+    "others",
+    "prompt_batch",
+    "prompt_share",
+    "rloo",
+]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step of many runs: rewards (runs, prompts, n), labels (runs, prompts), and the true mean and std (same)."""
+
+    rewards: Tensor
+    labels: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+Estimator = Callable[[Batch], Tensor]
+
+
+def grpo(batch: Batch) -> Tensor:
+    """verl's `grpo`: mean and std of the generation group."""
+    return dr_grpo(batch) / (batch.rewards.std(-1, keepdim=True) + 1e-6)
+
+
+def dr_grpo(batch: Batch) -> Tensor:
+    """verl's `grpo` with norm_adv_by_std_in_grpo=False."""
+    return batch.rewards - batch.rewards.mean(-1, keepdim=True)
+
+
+def rloo(batch: Batch) -> Tensor:
+    """verl's `rloo`: against the mean of the others. That is Dr. GRPO's times n / (n - 1): another step size."""
+    n = batch.rewards.shape[-1]
+    return dr_grpo(batch) * (n / (n - 1))
+
+
+def batch_norm(batch: Batch) -> Tensor:
+    """verl's `reinforce_plus_plus`: mean and variance of the whole batch."""
+    return _whiten(batch.rewards)
+
+
+def prompt_batch(batch: Batch) -> Tensor:
+    """verl's `reinforce_plus_plus_baseline`: mean of the generation group, variance of the whole batch."""
+    return _whiten(dr_grpo(batch))
+
+
+def oracle(batch: Batch) -> Tensor:
+    """The true mean and std of the preference group under the policy of this very step, which nobody knows."""
+    return personalized_advantage(batch.rewards, batch.mean.unsqueeze(-1), batch.std.unsqueeze(-1))
+
+
+def _whiten(values: Tensor) -> Tensor:
+    mean, variance = values.mean((-2, -1), keepdim=True), values.var((-2, -1), keepdim=True)
+    return (values - mean) * torch.rsqrt(variance + 1e-8)
+
+
+def others(values: Tensor) -> Tensor:
+    """Of each of a prompt's n values, the mean of the others."""
+    n = values.shape[-1]
+    return (values.sum(-1, keepdim=True) - values) / (n - 1)
+
+
+def prompt_share(standardised: Tensor) -> Tensor:
+    """w of `verl_pgrpo.advantage.prompt_blend`, one a run: (runs, 1, 1)."""
+    n = standardised.shape[-1]
+    within = standardised.var(-1).mean(-1)
+    between = (standardised.mean(-1).square().mean(-1) - within / n).clamp(min=0.0)
+    share = torch.where(between > 0, between / (between + within / (n - 1)), 0.0)
+    return share[:, None, None]
+
+
+class Moments:
+    """`verl_pgrpo.moments.Moments` for many runs: count, mean and M2, each (runs, groups) float64."""
+
+    def __init__(self, runs: int, groups: int, half_life: float | None) -> None:
+        self.log_decay = 0.0 if half_life is None else -math.log(2.0) / half_life
+        self.count, self.mean, self.m2 = torch.zeros(3, runs, groups, dtype=torch.float64)
+
+    def weight(self, count: Tensor) -> Tensor:
+        return torch.expm1(count * self.log_decay) / math.expm1(self.log_decay) if self.log_decay else count
+
+    def degrees_of_freedom(self, count: Tensor) -> Tensor:
+        if not self.log_decay:
+            return (count - 1.0).clamp(min=0.0)
+        squares = (1.0 + torch.exp(count * self.log_decay)) / (1.0 + math.exp(self.log_decay))
+        return torch.where(count > 1, self.weight(count) - squares, 0.0)
+
+    def std(self) -> Tensor:
+        dof = self.degrees_of_freedom(self.count)
+        return torch.where(dof > 0, self.m2 / dof, 0.0).sqrt()
+
+    def fold(self, values: Tensor, labels: Tensor) -> None:
+        """Add values (runs, rows) of groups `labels` (runs, rows)."""
+        zeros = torch.zeros_like(self.mean)
+        count = zeros.scatter_add(1, labels, torch.ones_like(values))
+        mean = zeros.scatter_add(1, labels, values) / count.clamp(min=1.0)
+        squares = zeros.scatter_add(1, labels, (values - mean.gather(1, labels)).square())
+        m2 = squares * (self.weight(count) / count.clamp(min=1.0))
+
+        old, total = self.count, self.count + count
+        delta = torch.where(old > 0, mean - self.mean, 0.0)
+        share = torch.where(total > 0, self.weight(count) / self.weight(total), 0.0)
+        decay = torch.exp(count * self.log_decay)
+        grown = self.m2 * decay + m2 + delta.square() * (self.weight(old) * decay * share)
+        self.mean = torch.where(old > 0, self.mean + delta * share, mean)
+        self.m2 = torch.where(old > 0, grown, m2)
+        self.count = total
+
+    def copy(self) -> Moments:
+        made = Moments(0, 0, None)
+        made.log_decay, made.count, made.mean, made.m2 = self.log_decay, self.count, self.mean, self.m2
+        return made
+
+
+class PGRPO:
+    """`verl_pgrpo.GroupHistoryManager` for many runs."""
+
+    def __init__(self, config: PGRPOConfig, runs: int, groups: int) -> None:
+        self.config = config
+        self.own, self.pool = Moments(runs, groups, config.half_life), Moments(runs, 1, config.half_life)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        rows = batch.rewards.flatten(1)
+        labels = batch.labels.repeat_interleave(batch.rewards.shape[-1], 1)
+        past, past_pool = self.own.copy(), self.pool.copy()
+        self.own.fold(rows, labels)
+        self.pool.fold(rows, torch.zeros_like(labels))
+        own, pool = self.own, self.pool
+        if self.config.update == "after_normalize":
+            known = past.count > 0
+            for name in ("count", "mean", "m2"):
+                setattr(past, name, torch.where(known, getattr(past, name), getattr(own, name)))
+            own, pool = past, past_pool if past_pool.count.any() else pool
+        mean, std = (values.gather(1, labels) for values in self._normaliser(own, pool))
+        norm = self.config.norm_adv_by_std_in_grpo
+        advantages = personalized_advantage(rows, mean, std, self.config.epsilon, norm).view_as(batch.rewards)
+        if self.config.baseline == "blended":
+            standardised = personalized_advantage(rows, mean, std, self.config.epsilon).view_as(batch.rewards)
+            return advantages - prompt_share(standardised) * others(advantages)
+        return advantages
+
+    def _normaliser(self, own: Moments, pool: Moments) -> tuple[Tensor, Tensor]:
+        mean, std = own.mean, own.std()
+        std = torch.where(std > 8 * torch.finfo(torch.float64).eps * mean.abs(), std, 0.0)
+        prior, least = self.config.cold_start.prior_strength, self.config.cold_start.min_count
+        pool_std = pool.std()
+        if prior > 0:
+            weight = own.weight(own.count)
+            between = (weight * prior / (weight + prior)) * (mean - pool.mean).square()
+            dof = own.degrees_of_freedom(own.count) + prior
+            std = ((own.m2 + prior * pool_std.square() + between) / dof).sqrt()
+            mean = (weight * mean + prior * pool.mean) / (weight + prior)
+        if least > 0:
+            few = own.count < least
+            mean, std = torch.where(few, pool.mean, mean), torch.where(few, pool_std, std)
+        return mean, std

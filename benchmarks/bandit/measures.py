@@ -1,0 +1,53 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is said of a run, and how sure one is: intervals are Student-t 95 % over seeds, differences paired by seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from benchmarks.bandit.train import final_utility
+
+__all__ = ["MEASURES", "half_width", "measures", "reached", "signed", "signed_pair"]
+
+Floats = NDArray[np.float64]
+# Utility in hundredths: mean over groups and worst group, at the end (last tenth of the steps) and over all steps.
+MEASURES = ("mean", "worst", "AUC mean", "AUC worst")
+
+
+def measures(curves: Tensor) -> Floats:
+    """(seeds, len(MEASURES)) of curves (seeds, steps, groups). The worst group is each seed's own."""
+    end, area = final_utility(curves), curves.mean(1)
+    parts = [end.mean(-1), end.min(-1).values, area.mean(-1), area.min(-1).values]
+    return 100 * torch.stack(parts, -1).double().numpy()
+
+
+def reached(curves: Tensor, goal: Tensor) -> float:
+    """Median over seeds of the first step at which the mean over groups has what `goal` (curves too) ends with.
+
+    Infinite if most seeds never get there.
+    """
+    there = curves.mean(-1) >= final_utility(goal).mean(-1, keepdim=True)
+    first = torch.where(there.any(-1), there.int().argmax(-1).double(), float("inf"))
+    return float(np.median(first.numpy()))
+
+
+def half_width(values: Floats) -> Floats:
+    """Of the interval of the mean over the first axis."""
+    return np.asarray(stats.t.ppf(0.975, len(values) - 1) * values.std(0, ddof=1) / len(values) ** 0.5)
+
+
+def signed(values: Floats) -> str:
+    """A difference with its interval; bold if the interval does not hold 0."""
+    mean, half = values.mean(), half_width(values)
+    text = f"{mean:+.1f} ± {half:.1f}"
+    return f"**{text}**" if abs(mean) > half else text
+
+
+def signed_pair(values: Floats) -> str:
+    """Differences (seeds, measures) of the mean over groups / of the worst group."""
+    return f"{signed(values[:, 0])} / {signed(values[:, 1])}"

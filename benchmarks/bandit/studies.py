@@ -1,0 +1,118 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who is compared on what."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import torch
+
+from benchmarks.bandit import estimators as adv
+from benchmarks.bandit.candidates import candidate
+from benchmarks.bandit.task import Setting
+from benchmarks.bandit.train import Entrant, Outcome, compare, pgrpo
+
+__all__ = [
+    "ABLATIONS",
+    "ABLATION_SETTINGS",
+    "CANDIDATES",
+    "CLOSE_UPS",
+    "ENTRANTS",
+    "GRID",
+    "PEOPLE_ENTRANTS",
+    "PEOPLE_GRID",
+    "QUICK",
+    "run",
+]
+
+
+def _stateless(name: str, estimator: adv.Estimator) -> Entrant:
+    return Entrant(name, lambda runs, groups: estimator)
+
+
+def _forgetting(half_life: float) -> dict[str, object]:
+    return {"statistics": "exponential", "half_life": half_life}
+
+
+GRPO, ORACLE = _stateless("grpo", adv.grpo), _stateless("oracle", adv.oracle)
+PGRPO, BLENDED = pgrpo("pgrpo"), pgrpo("pgrpo blended", baseline="blended")
+RANDOM = pgrpo("pgrpo, random groups", mislabelled=1.0)
+ENTRANTS = [
+    GRPO,
+    _stateless("Dr. GRPO", adv.dr_grpo),
+    _stateless("RLOO", adv.rloo),
+    _stateless("REINFORCE++", adv.batch_norm),
+    _stateless("REINFORCE++ baseline", adv.prompt_batch),
+    PGRPO,
+    pgrpo("pgrpo exponential, 128", **_forgetting(128)),
+    pgrpo("pgrpo after_normalize", update="after_normalize"),
+    pgrpo("pgrpo prior_strength 32", cold_start={"prior_strength": 32}),
+    pgrpo("pgrpo min_count 32", cold_start={"min_count": 32}),
+    BLENDED,
+    RANDOM,
+    pgrpo("pgrpo blended, random groups", mislabelled=1.0, baseline="blended"),
+    pgrpo("pgrpo, one group", merged=4),
+    ORACLE,
+]
+GRID = [
+    Setting(reward=reward, n=n, noise=noise, mood=mood)
+    for reward, mood, n, noise in itertools.product(("dense", "sparse"), (0.0, 1.0), (2, 4, 8, 16), (0.0, 0.3, 1.0))
+]
+# Shown in full: the first two are those of the earlier small study.
+CLOSE_UPS = [
+    Setting(),
+    Setting(reward="sparse"),
+    Setting(n=2, noise=1.0),
+    Setting(mood=1.0),
+]
+QUICK = [Setting(n=2), Setting(n=2, mood=1.0)]
+
+ABLATION_SETTINGS = [Setting(n=2), Setting(n=4), Setting(reward="sparse", n=2), Setting(mood=1.0)]
+ABLATIONS = [
+    GRPO,
+    PGRPO,
+    BLENDED,
+    pgrpo("update=after_normalize", update="after_normalize"),
+    *(pgrpo(f"exponential, half_life {h}", **_forgetting(h)) for h in (16, 64, 256, 1024)),
+    pgrpo("after_normalize, exponential 64", update="after_normalize", **_forgetting(64)),
+    pgrpo("blended, exponential 256", baseline="blended", **_forgetting(256)),
+    *(pgrpo(f"prior_strength {k}", cold_start={"prior_strength": k}) for k in (8, 32, 128)),
+    *(pgrpo(f"min_count {k}", cold_start={"min_count": k}) for k in (32, 128)),
+    *(pgrpo(f"each group split into {k}", split=k) for k in (2, 4, 16, 64)),
+    pgrpo("each split into 64, prior_strength 8", split=64, cold_start={"prior_strength": 8}),
+    pgrpo("merged two by two", merged=2),
+    pgrpo("all merged", merged=4),
+    *(pgrpo(f"{share:.0%} mislabelled", mislabelled=share) for share in (0.1, 0.25, 0.5)),
+    pgrpo("random groups", mislabelled=1.0),
+    pgrpo("blended, 25% mislabelled", mislabelled=0.25, baseline="blended"),
+]
+
+# Who the users are, and how much of the policy they share.
+PEOPLE_GRID = [
+    replace(Setting(n=2), people=people, overlap=overlap)
+    for people, overlap in itertools.product(("equal", "shares", "rare", "unequal"), (0.0, 0.5, 0.9))
+]
+PEOPLE_ENTRANTS = [GRPO, PGRPO, BLENDED, pgrpo("pgrpo, one group", merged=4), ORACLE]
+
+CANDIDATES = [
+    GRPO,
+    PGRPO,
+    pgrpo("shrinkage over groups (prior_strength 32)", cold_start={"prior_strength": 32}),
+    candidate("prompt's others, all of them (w = 1)", blend=1.0),
+    candidate("prompt's others, half (w = 0.5)", blend=0.5),
+    candidate("prompt's others, w from the batch (`blended`)", blend="batch"),
+    candidate("the same, w for each group", blend="group"),
+    candidate("the same, exponential history, 512", blend="batch", **_forgetting(512)),
+    candidate("the same, after_normalize", blend="batch", update="after_normalize"),
+    candidate("staleness: the batch's group mean, shrunk", stale=True),
+    candidate("staleness, then w from the batch", stale=True, blend="batch"),
+    ORACLE,
+]
+
+
+def run(setting: Setting, entrants: str, tuning: range, final: range) -> dict[str, Outcome]:
+    """One setting in a process of its own; the entrants go by their list's name, since functions do not travel."""
+    torch.set_num_threads(1)
+    return compare(setting, globals()[entrants], tuning, final)

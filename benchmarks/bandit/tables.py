@@ -1,0 +1,122 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Outcomes to Markdown tables. Utilities are in hundredths."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.bandit.measures import MEASURES, Floats, half_width, measures, reached, signed, signed_pair
+from benchmarks.bandit.task import Setting
+from benchmarks.bandit.train import STEP_SIZES, Outcome
+
+__all__ = ["by_setting", "close_up", "edges", "slices", "summary", "versus"]
+
+Results = dict[Setting, dict[str, Outcome]]
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def gain(outcomes: dict[str, Outcome], name: str, over: str = "grpo") -> Floats:
+    """(seeds, measures) of one entrant minus those of another, each with its own step size."""
+    return measures(outcomes[name].curves) - measures(outcomes[over].curves)
+
+
+def mean_gain(results: Results, name: str, over: str = "grpo") -> Floats:
+    """The same, each seed's mean over settings."""
+    return np.mean([gain(outcomes, name, over) for outcomes in results.values()], 0)
+
+
+def close_up(outcomes: dict[str, Outcome]) -> str:
+    """All measures of all entrants in one setting."""
+    rows = []
+    for name, outcome in outcomes.items():
+        values = measures(outcome.curves)
+        cells = [f"{mean:.1f} ± {half:.1f}" for mean, half in zip(values.mean(0), half_width(values), strict=True)]
+        steps = reached(outcome.curves, outcomes["grpo"].curves)
+        at_grpos = measures(outcome.curves_at_grpos) - measures(outcomes["grpo"].curves)
+        there = f"{steps:.0f}" if np.isfinite(steps) else "never"
+        rows.append(
+            [name, f"{outcome.step_size:.3g}", *cells, there, signed_pair(gain(outcomes, name)), signed_pair(at_grpos)]
+        )
+        if name == "grpo":
+            rows[-1][-2:] = ["", ""]
+    head = [
+        "estimator",
+        "step size",
+        *MEASURES,
+        "steps to grpo's end",
+        "minus grpo: mean / worst",
+        "at grpo's step size",
+    ]
+    return table(head, rows)
+
+
+def summary(results: Results) -> str:
+    """All entrants over all settings: gains over grpo, and in how many settings the worst group is clearly better."""
+    rows = []
+    for name in next(iter(results.values())):
+        if name == "grpo":
+            continue
+        overall = mean_gain(results, name)
+        at_grpos = np.mean(
+            [measures(o[name].curves_at_grpos) - measures(o["grpo"].curves) for o in results.values()], 0
+        )
+        worst = np.array([gain(outcomes, name)[:, 1] for outcomes in results.values()]).T
+        clear = np.abs(worst.mean(0)) > half_width(worst)
+        up, down = (int((clear & (sign * worst.mean(0) > 0)).sum()) for sign in (1, -1))
+        cells = [signed(overall[:, k]) for k in range(len(MEASURES))]
+        rows.append([name, *cells, signed_pair(at_grpos), f"{up} / {down}"])
+    counted = f"worst better / worse, of {len(results)}"
+    return table(["minus grpo", *MEASURES, "mean / worst at grpo's step size", counted], rows)
+
+
+def slices(results: Results, names: list[str]) -> str:
+    """Gains over grpo, mean / worst, averaged over the settings that share a property."""
+    rows = []
+    for title, keep in {
+        **{
+            f"{reward}, mood {mood:g}": {"reward": reward, "mood": mood}
+            for reward in ("dense", "sparse")
+            for mood in (0.0, 1.0)
+        },
+        **{f"n = {n}, mood {mood:g}": {"n": n, "mood": mood} for mood in (0.0, 1.0) for n in (2, 4, 8, 16)},
+        **{
+            f"noise {noise:g}, mood {mood:g}": {"noise": noise, "mood": mood}
+            for mood in (0.0, 1.0)
+            for noise in (0.0, 0.3, 1.0)
+        },
+    }.items():
+        part = {s: o for s, o in results.items() if all(getattr(s, key) == value for key, value in keep.items())}
+        rows.append([title, *(signed_pair(mean_gain(part, name)) for name in names)])
+    return table(["settings", *names], rows)
+
+
+def by_setting(results: Results, names: list[str], keys: tuple[str, ...]) -> str:
+    """Every setting: what grpo has, and the others' gains over it, mean / worst."""
+    rows = []
+    for setting, outcomes in results.items():
+        base = measures(outcomes["grpo"].curves).mean(0)
+        told = [
+            f"{getattr(setting, key):g}" if key != "reward" and key != "people" else getattr(setting, key)
+            for key in keys
+        ]
+        rows.append([*told, f"{base[0]:.0f} / {base[1]:.0f}", *(signed_pair(gain(outcomes, name)) for name in names)])
+    return table([*keys, "grpo", *names], rows)
+
+
+def versus(results: Results, over: str) -> str:
+    """Every entrant (rows) minus `over`, mean / worst, in every setting (columns)."""
+    names = [name for name in next(iter(results.values())) if name != over]
+    rows = [[name, *(signed_pair(gain(outcomes, name, over)) for outcomes in results.values())] for name in names]
+    return table([f"minus {over}", *map(str, results)], rows)
+
+
+def edges(results: Results) -> str:
+    """Which step sizes chosen lie at the end of the range, where a better one may lie beyond."""
+    ends = (STEP_SIZES[0], STEP_SIZES[-1])
+    found = [o.step_size in ends for outcomes in results.values() for o in outcomes.values()]
+    return f"{sum(found)} of {len(found)} chosen step sizes lie at an end of the range {ends[0]:.3g} to {ends[1]:.3g}."

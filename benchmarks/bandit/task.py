@@ -1,0 +1,134 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The task: groups of users who ask the same questions, want different answers, and share one softmax policy.
+
+A prompt is a group and a question; an answer is one of `arms`. In `dense` tasks a group likes the answers to a question
+in an order of its own, from 0 to 1 in equal steps; in `sparse` ones only the best is worth 1, all else 0. That is the
+*utility*, which is reported. Training sees the *reward*
+
+    R = offset_g + scale_g * (utility + mood of the prompt + noise_g * noise of this response)
+
+in the group's own units. The policy is linear and shared:
+
+    logits = sqrt(overlap) * shared[question] + sqrt(1 - overlap) * own[group, question]
+
+so that a step for one group moves the logits of every other group's same question by `overlap` times as much. Groups
+compete for the shared part, and the majority's gradients are the more numerous. The own parts can hold every group's
+best answers: what is measured is who gets there within the steps, not who is given up for ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["PEOPLE", "Draws", "Setting", "Tastes", "draw"]
+
+
+@dataclass(frozen=True)
+class People:
+    """Per group: share of the prompts, scale and offset of the ratings, noise in units of the setting's."""
+
+    shares: tuple[float, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    noises: tuple[float, ...]
+
+
+_SHARES, _ONES, _ZEROS = (0.5, 0.25, 0.15, 0.1), (1.0,) * 4, (0.0,) * 4
+PEOPLE = {
+    "equal": People((0.25,) * 4, _ONES, _ZEROS, _ONES),
+    "shares": People(_SHARES, _ONES, _ZEROS, _ONES),
+    "rare": People((0.6, 0.3, 0.08, 0.02), _ONES, _ZEROS, _ONES),
+    "unequal": People(_SHARES, (1.0, 0.5, 2.0, 0.25), (0.0, 2.0, -1.0, 1.0), (1.0, 0.5, 1.0, 1.5)),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One task. `noise` and `mood` are standard deviations in units of utility; `responses` a step, `n` a prompt."""
+
+    reward: str = "dense"
+    n: int = 4
+    noise: float = 0.3
+    mood: float = 0.0
+    people: str = "unequal"
+    overlap: float = 0.5
+    responses: int = 64
+    steps: int = 200
+    questions: int = 8
+    arms: int = 8
+
+    def __str__(self) -> str:
+        return f"{self.reward}, n={self.n}, noise {self.noise:g}, mood {self.mood:g}, {self.people}"
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All that chance decides, the same for every estimator and step size: first dimensions (seeds, steps).
+
+    `group`, `question`, `mood`: (..., prompts). `label`: (..., prompts, 3) uniform, to spoil labels with. `choice`
+    (uniform) and `noise` (normal): (..., prompts, n). `tastes`: (seeds, groups, questions, arms).
+    """
+
+    group: Tensor
+    question: Tensor
+    mood: Tensor
+    label: Tensor
+    choice: Tensor
+    noise: Tensor
+    tastes: Tensor
+
+
+def draw(setting: Setting, seeds: range) -> Draws:
+    """One generator a seed, so that a seed's run does not depend on which others are run beside it."""
+    people, per_step = PEOPLE[setting.people], (setting.steps, setting.responses // setting.n)
+    shares = torch.tensor(people.shares, dtype=torch.float64)
+    drawn = []
+    for seed in seeds:
+        source = torch.Generator().manual_seed(seed)
+        uniform = torch.rand(*per_step, dtype=torch.float64, generator=source)
+        group = torch.bucketize(uniform, shares.cumsum(0)[:-1], right=True)
+        question = torch.randint(setting.questions, per_step, generator=source)
+        mood = setting.mood * torch.randn(*per_step, dtype=torch.float64, generator=source)
+        label = torch.rand(*per_step, 3, dtype=torch.float64, generator=source)
+        choice = torch.rand(*per_step, setting.n, generator=source)
+        noise = setting.noise * torch.randn(*per_step, setting.n, dtype=torch.float64, generator=source)
+        order = torch.rand(len(shares), setting.questions, setting.arms, generator=source).argsort(-1)
+        tastes = order / (setting.arms - 1)
+        drawn.append((group, question, mood, label, choice, noise, tastes))
+    draws = Draws(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
+    if setting.reward == "sparse":
+        draws.tastes.copy_(draws.tastes == 1)
+    return draws
+
+
+class Tastes:
+    """What answers are worth to whom, in utility and in rewards, and what a policy is worth."""
+
+    def __init__(self, setting: Setting, draws: Draws) -> None:
+        people = PEOPLE[setting.people]
+        self.setting = setting
+        self.table = draws.tastes.flatten(1, 2)  # (seeds, groups * questions, arms)
+        self.scale, self.offset, self.noise = (
+            torch.tensor(values, dtype=torch.float64) for values in (people.scales, people.offsets, people.noises)
+        )
+
+    def rewards(self, utility: Tensor, group: Tensor, mood: Tensor, noise: Tensor) -> Tensor:
+        """(..., seeds, prompts, n) rewards of answers of that utility; `group` and `mood` are (seeds, prompts)."""
+        rated = utility + mood.unsqueeze(-1) + noise * self.noise[group].unsqueeze(-1)
+        return self.offset[group].unsqueeze(-1) + self.scale[group].unsqueeze(-1) * rated
+
+    def utility(self, policy: Tensor) -> Tensor:
+        """(runs, seeds, groups) expected utility under a policy (runs, seeds, groups * questions, arms)."""
+        return (policy * self.table).sum(-1).unflatten(-1, (len(self.scale), -1)).mean(-1)
+
+    def truth(self, policy: Tensor) -> tuple[Tensor, Tensor]:
+        """True mean and std of each group's rewards under a policy, each (runs, seeds, groups) float64."""
+        mean = self.utility(policy).double()
+        square = (policy * self.table.square()).sum(-1).unflatten(-1, (len(self.scale), -1)).mean(-1).double()
+        chance = self.setting.mood**2 + (self.setting.noise * self.noise) ** 2
+        std = (square - mean.square() + chance).clamp(min=0.0).sqrt()
+        return self.offset + self.scale * mean, self.scale * std

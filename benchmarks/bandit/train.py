@@ -1,0 +1,150 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Training: all estimators, step sizes and seeds of a setting in one loop, on the same prompts and the same chance.
+
+The step is plain policy gradient, `logits += lr * mean over responses of A * grad log pi`, on-policy, so that PPO's
+clipping is idle. It depends on the size of the advantages, so no one step size is fair to all: `compare` takes each
+entrant's best of STEP_SIZES on TUNING seeds and reports other seeds; best by the area under the curve of the mean over
+groups, which scatters less than the end of the curve. It also trains each with the step size that was best for `grpo`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.bandit import estimators as adv
+from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw
+from verl_pgrpo import PGRPOConfig
+
+__all__ = [
+    "FINAL",
+    "SEARCH",
+    "STEP_SIZES",
+    "TUNING",
+    "Entrant",
+    "Outcome",
+    "compare",
+    "final_utility",
+    "pgrpo",
+    "train",
+]
+
+STEP_SIZES = tuple(8.0 * 2.0 ** (k / 2) for k in range(10))
+# Step sizes are chosen on TUNING, extensions on SEARCH; what is published ran on FINAL unless it says otherwise.
+TUNING, SEARCH, FINAL = range(1000, 1020), range(2000, 2020), range(3000, 3040)
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """An estimator by name. `make` gets the number of runs and of labels.
+
+    What is done to the preference groups first: `mislabelled` is the share of prompts whose label is drawn at random
+    (with the groups' shares); each group is split at random into `split`; `merged` groups get one label, two by two or
+    all as one.
+    """
+
+    name: str
+    make: Callable[[int, int], adv.Estimator]
+    mislabelled: float = 0.0
+    split: int = 1
+    merged: int = 1
+
+    def labels(self, group: Tensor, chance: Tensor, shares: tuple[float, ...]) -> Tensor:
+        """(..., prompts) labels of prompts of true `group` (..., prompts); `chance` is (..., prompts, 3) uniform."""
+        edges = torch.tensor(shares, dtype=torch.float64).cumsum(0)[:-1]
+        other = torch.bucketize(chance[..., 1].contiguous(), edges, right=True)
+        label = torch.where(chance[..., 0] < self.mislabelled, other, group) // self.merged
+        return label * self.split + (chance[..., 2] * self.split).long()
+
+
+def pgrpo(name: str, mislabelled: float = 0.0, split: int = 1, merged: int = 1, **options: object) -> Entrant:
+    """P-GRPO with options of PGRPOConfig."""
+    config = PGRPOConfig.from_mapping(options)
+    return Entrant(name, lambda runs, groups: adv.PGRPO(config, runs, groups), mislabelled, split, merged)
+
+
+def train(setting: Setting, entrants: list[Entrant], step_sizes: list[list[float]], seeds: range) -> Tensor:
+    """Expected utility of each group before every step: (runs, seeds, steps, groups), runs in order of `step_sizes`.
+
+    Entrant i trains with each of `step_sizes[i]`.
+    """
+    draws = draw(setting, seeds)
+    tastes, shares = Tastes(setting, draws), PEOPLE[setting.people].shares
+    groups, questions, arms = len(shares), setting.questions, setting.arms
+    lr = torch.tensor([size for sizes in step_sizes for size in sizes])[:, None, None, None]
+    size = (len(lr), len(seeds))
+    shared = torch.zeros(*size, 1, questions, arms)
+    own = torch.zeros(*size, groups, questions, arms)
+    to_shared, to_own = setting.overlap**0.5, (1.0 - setting.overlap) ** 0.5
+    labels = [entrant.labels(draws.group, draws.label, shares) for entrant in entrants]
+    made = [
+        entrant.make(len(sizes) * len(seeds), groups * entrant.split)
+        for entrant, sizes in zip(entrants, step_sizes, strict=True)
+    ]
+    curve = torch.empty(*size, setting.steps, groups)
+    for step in range(setting.steps):
+        policy = (to_shared * shared + to_own * own).flatten(2, 3).softmax(-1)  # (runs, seeds, contexts, arms)
+        curve[:, :, step] = tastes.utility(policy)
+        group = draws.group[:, step]
+        context = group * questions + draws.question[:, step]  # (seeds, prompts)
+
+        rows = context.expand(len(lr), -1, -1)
+        cdf = policy.cumsum(-1).gather(2, rows.unsqueeze(-1).expand(-1, -1, -1, arms))
+        choice = draws.choice[:, step].expand(*rows.shape, -1).contiguous()
+        arm = torch.searchsorted(cdf, choice, right=True).clamp(max=arms - 1)  # (runs, seeds, prompts, n)
+        cell = (rows.unsqueeze(-1) * arms + arm).flatten(2)
+        utility = tastes.table.flatten(1).expand(len(lr), -1, -1).gather(2, cell).view_as(arm)
+        rewards = tastes.rewards(utility.double(), group, draws.mood[:, step], draws.noise[:, step])
+
+        true_mean, true_std = (value.gather(2, group.expand(len(lr), -1, -1)) for value in tastes.truth(policy))
+        advantages, first = [], 0
+        for make, sizes, label in zip(made, step_sizes, labels, strict=True):
+            part = slice(first, first + len(sizes))
+            first += len(sizes)
+            batch = adv.Batch(
+                rewards[part].flatten(0, 1),
+                label[:, step].expand(len(sizes), -1, -1).flatten(0, 1),
+                true_mean[part].flatten(0, 1),
+                true_std[part].flatten(0, 1),
+            )
+            advantages.append(make(batch).unflatten(0, (len(sizes), -1)))
+        weight = torch.cat(advantages).float().flatten(2) / setting.responses
+
+        # Sum over responses of A * grad log pi: +A at the arm taken, -A * policy at all of its context.
+        taken = torch.zeros(*size, groups * questions * arms).scatter_add(2, cell, weight).view_as(policy)
+        gradient = (taken - policy * taken.sum(-1, keepdim=True)).view_as(own)
+        own += lr[..., None] * to_own * gradient
+        shared += lr[..., None] * to_shared * gradient.sum(2, keepdim=True)
+    return curve
+
+
+def final_utility(curves: Tensor) -> Tensor:
+    """(..., groups) mean over the last tenth of the steps of curves (..., steps, groups)."""
+    return curves[..., -max(1, curves.shape[-2] // 10) :, :].mean(-2)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one entrant in one setting: its step size, and utility (seeds, steps, groups) with it and with `grpo`'s."""
+
+    step_size: float
+    curves: Tensor
+    curves_at_grpos: Tensor
+
+
+def compare(
+    setting: Setting, entrants: list[Entrant], tuning: range = TUNING, final: range = FINAL
+) -> dict[str, Outcome]:
+    """All entrants, the first of which is `grpo`, by name."""
+    tuned = train(setting, entrants, [list(STEP_SIZES)] * len(entrants), tuning)
+    score = tuned.mean((-3, -2, -1)).unflatten(0, (len(entrants), -1))
+    best = [STEP_SIZES[k] for k in score.argmax(-1).tolist()]
+    curves = train(setting, entrants, [[size, best[0]] for size in best], final).unflatten(0, (-1, 2))
+    return {
+        entrant.name: Outcome(size, own, at_grpos)
+        for entrant, size, (own, at_grpos) in zip(entrants, best, curves, strict=True)
+    }

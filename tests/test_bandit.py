@@ -1,0 +1,146 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The bandit study: its estimators are the real ones, its seeds reproduce, and it shows what is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.bandit import estimators as adv
+from benchmarks.bandit.measures import reached
+from benchmarks.bandit.studies import GRPO, ORACLE, PGRPO, RANDOM
+from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw
+from benchmarks.bandit.train import Entrant, final_utility, pgrpo, train
+from verl_pgrpo import GroupHistoryManager, PGRPOConfig
+
+# As many responses as in the study: verl adds 1e-8 to their number, which shows in the ninth digit of fewer.
+RUNS, PROMPTS, GROUPS = 3, 32, 16
+
+
+def batches(n: int, steps: int = 5):
+    source = torch.Generator().manual_seed(n)
+    for step in range(steps):
+        rewards = torch.randn(RUNS, PROMPTS, n, dtype=torch.float64, generator=source) + 0.3 * step
+        if step == 1:
+            rewards[0, 0] = 0.5  # a prompt whose responses are all equal
+        labels = torch.randint(GROUPS, (RUNS, PROMPTS), generator=source)
+        yield adv.Batch(rewards, labels, torch.zeros(0), torch.zeros(0))
+
+
+@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize(
+    ("mine", "theirs", "options"),
+    [
+        (adv.grpo, "grpo_outcome", {}),
+        (adv.dr_grpo, "grpo_outcome", {"norm_adv_by_std_in_grpo": False}),
+        (adv.rloo, "rloo_outcome", {}),
+        (adv.batch_norm, "reinforce_plus_plus_outcome", {"config": SimpleNamespace(gamma=1.0)}),
+        (adv.prompt_batch, "reinforce_plus_plus_baseline_outcome", {}),
+    ],
+)
+def test_estimators_are_verls(n, mine, theirs, options):
+    core_algos = pytest.importorskip("verl.trainer.ppo.core_algos")
+    verls = getattr(core_algos, f"compute_{theirs}_advantage")
+    for batch in batches(n):
+        for rewards, advantages in zip(batch.rewards, mine(batch), strict=True):
+            scores = rewards.reshape(-1, 1).clone()
+            uids = np.repeat(np.arange(PROMPTS), n).astype(object)
+            expected, _ = verls(scores, torch.ones_like(scores), index=uids, **options)
+            torch.testing.assert_close(advantages.reshape(-1, 1), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("update", ["before_normalize", "after_normalize"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"statistics": "exponential", "half_life": 9.0},
+        {"cold_start": {"prior_strength": 5.0}},
+        {"cold_start": {"prior_strength": 5.0, "min_count": 12}, "statistics": "exponential", "half_life": 20.0},
+        {"baseline": "blended"},
+        {"baseline": "blended", "norm_adv_by_std_in_grpo": False},
+    ],
+)
+def test_pgrpo_is_the_packages(options, update):
+    config = PGRPOConfig.from_mapping({**options, "update": update})
+    mine, theirs = adv.PGRPO(config, RUNS, GROUPS), [GroupHistoryManager(config) for _ in range(RUNS)]
+    for batch in batches(4):
+        advantages = mine(batch)
+        for run, history in enumerate(theirs):
+            groups = [f"group {label}" for label in batch.labels[run].repeat_interleave(4).tolist()]
+            prompts = np.repeat(np.arange(PROMPTS), 4).tolist()
+            expected = history.advantages(groups, batch.rewards[run].flatten(), prompts).advantages
+            np.testing.assert_allclose(advantages[run].flatten(), expected, rtol=1e-9, atol=1e-9)
+
+
+SHORT = Setting(n=2, steps=40)
+
+
+def test_seeds_reproduce_to_the_bit_whoever_else_runs():
+    several = train(SHORT, [GRPO, PGRPO], [[16.0], [8.0, 32.0]], range(3))
+    torch.testing.assert_close(several, train(SHORT, [GRPO, PGRPO], [[16.0], [8.0, 32.0]], range(3)), rtol=0, atol=0)
+    alone = train(SHORT, [PGRPO], [[32.0]], range(2, 3))
+    torch.testing.assert_close(several[2, 2], alone[0, 0], rtol=0, atol=0)
+
+
+def test_the_oracle_knows_the_rewards():
+    setting = Setting(noise=0.4, mood=0.7, n=2, responses=200_000, steps=1)
+    draws = draw(setting, range(1))
+    tastes = Tastes(setting, draws)
+    policy = torch.rand(1, 1, 4 * setting.questions, setting.arms).softmax(-1)
+    group, context = draws.group[:, 0], draws.group[:, 0] * setting.questions + draws.question[:, 0]
+    arm = torch.multinomial(policy[0, 0][context[0]], 2, replacement=True)
+    utility = tastes.table[0][context[0]].gather(1, arm).double().unsqueeze(0)
+    rewards = tastes.rewards(utility, group, draws.mood[:, 0], draws.noise[:, 0])
+    mean, std = tastes.truth(policy)
+    for name, share in enumerate(PEOPLE["unequal"].shares):
+        mine = rewards[group == name]
+        assert len(mine) == pytest.approx(share * 100_000, rel=0.05)
+        assert mine.mean() == pytest.approx(mean[0, 0, name].item(), abs=0.02)
+        assert mine.std() == pytest.approx(std[0, 0, name].item(), rel=0.02)
+
+
+def test_labels_are_split_merged_and_spoiled():
+    setting = Setting(responses=20_000, steps=1)
+    draws, shares = draw(setting, range(1)), PEOPLE[setting.people].shares
+
+    def labels(**how):
+        return Entrant("", lambda runs, groups: adv.grpo, **how).labels(draws.group, draws.label, shares)
+
+    assert (labels() == draws.group).all()
+    assert (labels(split=3) // 3 == draws.group).all()
+    assert labels(split=3).unique().tolist() == list(range(12))
+    assert (labels(merged=2) == draws.group // 2).all()
+    # A label drawn at random is the right one by chance.
+    spoiled, by_chance = labels(mislabelled=0.5), sum(share**2 for share in shares)
+    assert (spoiled == draws.group).double().mean() == pytest.approx(0.5 + 0.5 * by_chance, abs=0.02)
+    assert torch.bincount(labels(mislabelled=1.0).flatten()) / 5000 == pytest.approx(shares, abs=0.03)
+
+
+def test_what_is_known():
+    """Preference groups help where ratings are noisy and on different scales; they harm where prompts differ."""
+    entrants, sizes = [GRPO, PGRPO, RANDOM, ORACLE, pgrpo("", baseline="blended")], [[22.6]] * 5
+    noisy = final_utility(train(replace(SHORT, noise=1.0, steps=100), entrants, sizes, range(12))).mean((1, 2))
+    assert noisy[1] > noisy[0] + 0.02 > noisy[2]
+    assert noisy[3] > noisy[0] + 0.02
+    moody = final_utility(train(replace(SHORT, noise=0.0, mood=1.0, steps=100), entrants, sizes, range(12))).mean(
+        (1, 2)
+    )
+    assert moody[1] < moody[0] - 0.02
+    assert moody[4] > moody[1] + 0.02
+
+
+def test_sparse_pays_one_answer():
+    tastes = draw(Setting(reward="sparse"), range(2)).tastes
+    assert tastes.sum(-1).unique().tolist() == [1.0]
+
+
+def test_steps_to_a_goal():
+    curves = torch.linspace(0, 1, 100)[None, :, None].expand(3, -1, 2)
+    assert reached(2 * curves, curves) == pytest.approx(47, abs=2)
+    assert reached(curves / 2, curves) == float("inf")
