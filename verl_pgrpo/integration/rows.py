@@ -50,7 +50,10 @@ class Rows:
         """
         if not len(keys) == len(tags) == len(groups):
             raise ValueError(f"{len(keys)} keys, {len(tags)} tags and {len(groups)} groups do not belong to one batch")
-        sessions = Factor.of([key.rpartition("_")[0] for key in keys])
+        if all(key.endswith("_0") for key in keys):  # one output each; keys are distinct, so sessions are as well
+            sessions = Factor([key[:-2] for key in keys], np.arange(len(keys)))
+        else:
+            sessions = Factor.of([key.rpartition("_")[0] for key in keys])
         uids = [session.rpartition("_")[0] for session in sessions.levels]
         if not all(uids):
             bad = keys[int(np.argmin(np.array(list(map(bool, uids)))[sessions.codes]))]
