@@ -1,0 +1,103 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the plugin adds to a training step in the driver, by batch size: microseconds per trajectory.
+
+    python benchmarks/driver.py [--quick] [--json FILE]
+
+Every stage that P-GRPO adds to verl's step, in its order, on rows of a single token, so that nothing is counted but the
+work per trajectory:
+
+    rows       the batch's keys and group column read: which rows count, of which prompt and preference group
+    look-up    the groups found in the history
+    estimate   the estimator: history updated, advantages, the Corollary's scale and shift
+    metrics    the step's metrics and warnings
+
+`grpo` is verl's own, which loops over the rows, for scale. Strings are new in every round, as they come from a rollout.
+What TransferQueue takes to deliver the group column is in benchmarks/adv_step.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from speed import history_of, machine, recorded, uids
+
+from verl_pgrpo import GroupHistoryManager
+from verl_pgrpo.integration.estimator import batch_of_run, compute_pgrpo_outcome_advantage
+from verl_pgrpo.integration.rows import Rows, raw_groups
+from verl_pgrpo.run_log import RunLog
+
+PER_PROMPT = 8
+STAGES = ("rows", "look-up", "estimate", "metrics")
+
+
+def step(history: GroupHistoryManager, log: RunLog, batch: int, groups: int, seed: int) -> dict[str, float]:
+    """Seconds of each stage of one step on a new batch, and of verl's grpo."""
+    from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
+
+    keys, labels = recorded(batch, PER_PROMPT, groups, seed)
+    tags: list[dict[str, bool]] = [{} for _ in keys]
+    index = uids(keys)
+    rewards = torch.randn(batch, 1, generator=torch.Generator().manual_seed(seed))
+    mask = torch.ones(batch, 1, dtype=torch.int64)
+
+    times = [time.perf_counter()]
+    rows = Rows.of(keys, tags, raw_groups(labels, ("preference_group", [])))
+    times.append(time.perf_counter())
+    history.prepare(rows.groups)
+    times.append(time.perf_counter())
+    with batch_of_run(history, rows) as run:
+        compute_pgrpo_outcome_advantage(rewards, mask, index=index)
+    times.append(time.perf_counter())
+    assert run.outcome is not None
+    log.add(*run.outcome)
+    log.flush()
+    times.append(time.perf_counter())
+    compute_grpo_outcome_advantage(rewards, mask, index=index)
+    times.append(time.perf_counter())
+    return dict(zip((*STAGES, "grpo"), np.diff(times).tolist(), strict=True))
+
+
+def case(batch: int, groups: int, rounds: int, seed: int) -> dict[str, float]:
+    """Best seconds of each stage."""
+    history = history_of(groups)
+    with contextlib.redirect_stdout(io.StringIO()):  # the run's own lines and warnings
+        log = RunLog(history, None)
+        steps = [step(history, log, batch, groups, seed + number) for number in range(rounds + 1)]
+    return {stage: min(times[stage] for times in steps[1:]) for stage in steps[0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="batches up to 8,192")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
+    args = parser.parse_args()
+    print(f"seed {args.seed}, best of {args.rounds} rounds, n={PER_PROMPT}; {machine()}")
+    print("  batch   groups | us per trajectory: " + "  ".join(STAGES) + "    all |  all, ms | grpo / all")
+    table = []
+    for batch in (64, 1024, 8192) if args.quick else (64, 1024, 8192, 65_536, 262_144):
+        for groups in (10, 100_000):
+            best = case(batch, groups, args.rounds, args.seed)
+            total = sum(best[stage] for stage in STAGES)
+            table.append({"batch": batch, "groups": groups, "all": total, **best})
+            cells = "  ".join(f"{1e6 * best[stage] / batch:>{len(stage)}.2f}" for stage in STAGES)
+            print(
+                f"{batch:>7} {groups:>8} | {'':<18} {cells} {1e6 * total / batch:>6.2f} | {1e3 * total:>8.2f} | "
+                f"{best['grpo'] / total:>10.1f}",
+                flush=True,
+            )
+    if args.json:
+        Path(args.json).write_text(json.dumps(table, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
