@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 from verl_pgrpo.advantage import prompt_blend
 from verl_pgrpo.errors import ConfigError
+from verl_pgrpo.integration.estimator import batch_of_run, compute_pgrpo_outcome_advantage
+from verl_pgrpo.integration.rows import Rows
 
 BLENDED = PGRPOConfig(baseline="blended")
 # Rows of (preference group, prompt, reward in eighths).
@@ -120,6 +122,15 @@ def test_without_generation_groups_it_is_refused_and_nothing_has_changed():
     assert history.total_count == 8
     with pytest.raises(ConfigError, match="baseline='prompt': must be one of history, blended"):
         PGRPOConfig(baseline="prompt")
+
+
+def test_the_estimator_tells_it_the_prompts():
+    keys, groups = [f"{prompt}_{i}_0" for prompt in "pq" for i in range(2)], ["a", "a", "b", "b"]
+    rows, rewards = Rows.of(keys, [{}] * 4, groups), torch.tensor([[0.0, 4.0], [0.0, 3.5], [0.0, 9.0], [0.0, 8.0]])
+    with batch_of_run(past(BLENDED), rows):
+        advantages, _ = compute_pgrpo_outcome_advantage(rewards, torch.ones(4, 2), index=rows.uids)
+    expected = past(BLENDED).advantages(groups, rewards[:, 1], ["p", "p", "q", "q"]).advantages
+    np.testing.assert_allclose(advantages[:, 0], expected, rtol=1e-6)
 
 
 def test_it_has_no_state(tmp_path):
