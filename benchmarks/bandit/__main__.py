@@ -34,7 +34,9 @@ Study = tuple[list[Setting], str, range, range, Callable[[tables.Results], str]]
 def grid(results: tables.Results) -> str:
     some = ["RLOO", "pgrpo", "pgrpo exponential, 128", "pgrpo blended", "pgrpo, random groups", "oracle"]
     parts = ["All 48 settings together:", tables.summary(results), "By what the settings share:"]
-    parts += [tables.slices(results, some), tables.edges(results), "Every setting:"]
+    parts += [tables.slices(results, some), tables.edges(results), "P-GRPO's options against the paper's method:"]
+    options = [entrant.name for entrant in studies.ENTRANTS if entrant.name.startswith("pgrpo ")]
+    parts += [tables.halves(results, [*options, "grpo", "oracle"], "pgrpo"), "Every setting:"]
     parts.append(tables.by_setting(results, some[1:4], ("reward", "mood", "n", "noise")))
     return "\n\n".join(parts)
 
@@ -47,20 +49,12 @@ def people(results: tables.Results) -> str:
     return tables.by_setting(results, [e.name for e in studies.PEOPLE_ENTRANTS[1:]], ("people", "overlap"))
 
 
+def moods(results: tables.Results) -> str:
+    return tables.by_setting(results, ["pgrpo", "pgrpo blended"], ("reward", "mood"))
+
+
 def candidates(results: tables.Results) -> str:
-    parts = []
-    for mood in (0.0, 1.0):
-        part = {setting: outcomes for setting, outcomes in results.items() if setting.mood == mood}
-        parts.append((part, f"mood {mood:g}"))
-    names = [entrant.name for entrant in studies.CANDIDATES if entrant.name != "pgrpo"]
-    rows = [
-        [
-            name,
-            *(tables.signed_pair(tables.mean_gain(part, name, "pgrpo")) for part in (results, *(p for p, _ in parts))),
-        ]
-        for name in names
-    ]
-    return tables.table(["minus pgrpo", f"all {len(results)} settings", *(title for _, title in parts)], rows)
+    return tables.halves(results, [e.name for e in studies.CANDIDATES if e.name != "pgrpo"], "pgrpo")
 
 
 STUDIES: dict[str, Study] = {
@@ -68,6 +62,7 @@ STUDIES: dict[str, Study] = {
     "close-ups": (studies.CLOSE_UPS, "ENTRANTS", TUNING, FINAL, close_ups),
     "ablations": (studies.ABLATION_SETTINGS, "ABLATIONS", TUNING, FINAL, partial(tables.versus, over="pgrpo")),
     "people": (studies.PEOPLE_GRID, "PEOPLE_ENTRANTS", TUNING, FINAL, people),
+    "moods": (studies.MOODS, "MOOD_ENTRANTS", TUNING, FINAL, moods),
     "candidates": ([s for s in studies.GRID if s.n < 16], "CANDIDATES", TUNING, SEARCH, candidates),
 }
 QUICK: Study = (studies.QUICK, "ENTRANTS", TUNING[:8], FINAL[:20], close_ups)

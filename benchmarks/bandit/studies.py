@@ -21,6 +21,8 @@ __all__ = [
     "CLOSE_UPS",
     "ENTRANTS",
     "GRID",
+    "MOODS",
+    "MOOD_ENTRANTS",
     "PEOPLE_ENTRANTS",
     "PEOPLE_GRID",
     "QUICK",
@@ -95,6 +97,10 @@ PEOPLE_GRID = [
     for people, overlap in itertools.product(("equal", "shares", "rare", "unequal"), (0.0, 0.5, 0.9))
 ]
 PEOPLE_ENTRANTS = [GRPO, PGRPO, BLENDED, pgrpo("pgrpo, one group", merged=4), ORACLE]
+
+# How much the prompts may differ.
+MOODS = [Setting(reward=reward, mood=mood) for reward in ("dense", "sparse") for mood in (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)]
+MOOD_ENTRANTS = [GRPO, PGRPO, BLENDED]
 
 CANDIDATES = [
     GRPO,

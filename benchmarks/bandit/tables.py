@@ -10,7 +10,7 @@ from benchmarks.bandit.measures import MEASURES, Floats, half_width, measures, r
 from benchmarks.bandit.task import Setting
 from benchmarks.bandit.train import STEP_SIZES, Outcome
 
-__all__ = ["by_setting", "close_up", "edges", "slices", "summary", "versus"]
+__all__ = ["by_setting", "close_up", "edges", "halves", "slices", "summary", "versus"]
 
 Results = dict[Setting, dict[str, Outcome]]
 
@@ -72,6 +72,15 @@ def summary(results: Results) -> str:
         rows.append([name, *cells, signed_pair(at_grpos), f"{up} / {down}"])
     counted = f"worst better / worse, of {len(results)}"
     return table(["minus grpo", *MEASURES, "mean / worst at grpo's step size", counted], rows)
+
+
+def halves(results: Results, names: list[str], over: str) -> str:
+    """Gains over one entrant, mean / worst, on all settings and on those with and without mood."""
+    parts = {f"all {len(results)} settings": results}
+    for mood in (0.0, 1.0):
+        parts[f"mood {mood:g}"] = {s: outcomes for s, outcomes in results.items() if s.mood == mood}
+    rows = [[name, *(signed_pair(mean_gain(part, name, over)) for part in parts.values())] for name in names]
+    return table([f"minus {over}", *parts], rows)
 
 
 def slices(results: Results, names: list[str]) -> str:
