@@ -49,6 +49,11 @@ def people(results: tables.Results) -> str:
     return tables.by_setting(results, [e.name for e in studies.PEOPLE_ENTRANTS[1:]], ("people", "overlap"))
 
 
+def adam(results: tables.Results) -> str:
+    names = [entrant.name for entrant in studies.ADAM_ENTRANTS[1:]]
+    return "\n\n".join([tables.by_setting(results, names, ("reward", "mood", "n")), tables.edges(results)])
+
+
 def moods(results: tables.Results) -> str:
     return tables.by_setting(results, ["pgrpo", "pgrpo blended"], ("reward", "mood"))
 
@@ -62,6 +67,7 @@ STUDIES: dict[str, Study] = {
     "close-ups": (studies.CLOSE_UPS, "ENTRANTS", TUNING, FINAL, close_ups),
     "ablations": (studies.ABLATION_SETTINGS, "ABLATIONS", TUNING, FINAL, partial(tables.versus, over="pgrpo")),
     "people": (studies.PEOPLE_GRID, "PEOPLE_ENTRANTS", TUNING, FINAL, people),
+    "adam": (studies.ADAM, "ADAM_ENTRANTS", TUNING, FINAL, adam),
     "moods": (studies.MOODS, "MOOD_ENTRANTS", TUNING, FINAL, moods),
     "candidates": ([s for s in studies.GRID if s.n < 16], "CANDIDATES", TUNING, SEARCH, candidates),
 }

@@ -17,6 +17,8 @@ from benchmarks.bandit.train import Entrant, Outcome, compare, pgrpo
 __all__ = [
     "ABLATIONS",
     "ABLATION_SETTINGS",
+    "ADAM",
+    "ADAM_ENTRANTS",
     "CANDIDATES",
     "CLOSE_UPS",
     "ENTRANTS",
@@ -101,6 +103,14 @@ PEOPLE_ENTRANTS = [GRPO, PGRPO, BLENDED, pgrpo("pgrpo, one group", merged=4), OR
 # How much the prompts may differ.
 MOODS = [Setting(reward=reward, mood=mood) for reward in ("dense", "sparse") for mood in (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)]
 MOOD_ENTRANTS = [GRPO, PGRPO, BLENDED]
+
+# With the optimizer that language models are trained with.
+ADAM = [
+    Setting(reward=reward, n=n, mood=mood, optimizer="adam")
+    for reward, mood, n in itertools.product(("dense", "sparse"), (0.0, 1.0), (2, 4))
+]
+_OF_ADAM = ("grpo", "RLOO", "REINFORCE++ baseline", "pgrpo", "pgrpo blended", "pgrpo, random groups", "oracle")
+ADAM_ENTRANTS = [entrant for entrant in ENTRANTS if entrant.name in _OF_ADAM]
 
 CANDIDATES = [
     GRPO,

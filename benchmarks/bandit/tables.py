@@ -125,7 +125,10 @@ def versus(results: Results, over: str) -> str:
 
 
 def edges(results: Results) -> str:
-    """Which step sizes chosen lie at the end of the range, where a better one may lie beyond."""
-    ends = (STEP_SIZES[0], STEP_SIZES[-1])
-    found = [o.step_size in ends for outcomes in results.values() for o in outcomes.values()]
-    return f"{sum(found)} of {len(found)} chosen step sizes lie at an end of the range {ends[0]:.3g} to {ends[1]:.3g}."
+    """How many of the step sizes chosen lie at the end of the range, where a better one may lie beyond."""
+    at_end = [
+        outcome.step_size in (STEP_SIZES[setting.optimizer][0], STEP_SIZES[setting.optimizer][-1])
+        for setting, outcomes in results.items()
+        for outcome in outcomes.values()
+    ]
+    return f"{sum(at_end)} of {len(at_end)} chosen step sizes lie at an end of the range that was tried."

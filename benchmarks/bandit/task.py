@@ -60,6 +60,7 @@ class Setting:
     steps: int = 200
     questions: int = 8
     arms: int = 8
+    optimizer: str = "sgd"  # or "adam"
 
     def __str__(self) -> str:
         return f"{self.reward}, n={self.n}, noise {self.noise:g}, mood {self.mood:g}, {self.people}"

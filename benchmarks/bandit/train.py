@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training: all estimators, step sizes and seeds of a setting in one loop, on the same prompts and the same chance.
 
-The step is plain policy gradient, `logits += lr * mean over responses of A * grad log pi`, on-policy, so that PPO's
-clipping is idle. It depends on the size of the advantages, so no one step size is fair to all: `compare` takes each
-entrant's best of STEP_SIZES on TUNING seeds and reports other seeds; best by the area under the curve of the mean over
-groups, which scatters less than the end of the curve. It also trains each with the step size that was best for `grpo`.
+The step is plain policy gradient: the mean over responses of `A * grad log pi`, times the step size (or Adam's step for
+it). It is on-policy, so that PPO's clipping is idle. No one step size is fair to all, since advantages differ in size:
+`compare` takes each entrant's best of STEP_SIZES on TUNING seeds and reports other seeds; best by the area under the
+curve of the mean over groups, which scatters less than the end of the curve. It also trains each with the step size
+that was best for `grpo`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = [
     "train",
 ]
 
-STEP_SIZES = tuple(8.0 * 2.0 ** (k / 2) for k in range(10))
+STEP_SIZES = {name: tuple(start * 2.0 ** (k / 2) for k in range(10)) for name, start in (("sgd", 8.0), ("adam", 0.1))}
 # Step sizes are chosen on TUNING, extensions on SEARCH; what is published ran on FINAL unless it says otherwise.
 TUNING, SEARCH, FINAL = range(1000, 1020), range(2000, 2020), range(3000, 3040)
 
@@ -79,6 +80,7 @@ def train(setting: Setting, entrants: list[Entrant], step_sizes: list[list[float
     size = (len(lr), len(seeds))
     shared = torch.zeros(*size, 1, questions, arms)
     own = torch.zeros(*size, groups, questions, arms)
+    own_step, shared_step = (_Adam(), _Adam()) if setting.optimizer == "adam" else (_sgd, _sgd)
     to_shared, to_own = setting.overlap**0.5, (1.0 - setting.overlap) ** 0.5
     labels = [entrant.labels(draws.group, draws.label, shares) for entrant in entrants]
     made = [
@@ -117,9 +119,27 @@ def train(setting: Setting, entrants: list[Entrant], step_sizes: list[list[float
         # Sum over responses of A * grad log pi: +A at the arm taken, -A * policy at all of its context.
         taken = torch.zeros(*size, groups * questions * arms).scatter_add(2, cell, weight).view_as(policy)
         gradient = (taken - policy * taken.sum(-1, keepdim=True)).view_as(own)
-        own += lr[..., None] * to_own * gradient
-        shared += lr[..., None] * to_shared * gradient.sum(2, keepdim=True)
+        own += lr[..., None] * own_step(to_own * gradient)
+        shared += lr[..., None] * shared_step(to_shared * gradient.sum(2, keepdim=True))
     return curve
+
+
+class _Adam:
+    """Adam's direction (betas 0.9 and 0.999, epsilon 1e-8) for one parameter of all runs."""
+
+    def __init__(self) -> None:
+        self.steps, self.mean, self.square = 0, torch.zeros(()), torch.zeros(())
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        self.steps += 1
+        self.mean = 0.9 * self.mean + 0.1 * gradient
+        self.square = 0.999 * self.square + 0.001 * gradient.square()
+        mean, square = self.mean / (1 - 0.9**self.steps), self.square / (1 - 0.999**self.steps)
+        return mean / (square.sqrt() + 1e-8)
+
+
+def _sgd(gradient: Tensor) -> Tensor:
+    return gradient
 
 
 def final_utility(curves: Tensor) -> Tensor:
@@ -140,9 +160,10 @@ def compare(
     setting: Setting, entrants: list[Entrant], tuning: range = TUNING, final: range = FINAL
 ) -> dict[str, Outcome]:
     """All entrants, the first of which is `grpo`, by name."""
-    tuned = train(setting, entrants, [list(STEP_SIZES)] * len(entrants), tuning)
+    sizes = STEP_SIZES[setting.optimizer]
+    tuned = train(setting, entrants, [list(sizes)] * len(entrants), tuning)
     score = tuned.mean((-3, -2, -1)).unflatten(0, (len(entrants), -1))
-    best = [STEP_SIZES[k] for k in score.argmax(-1).tolist()]
+    best = [sizes[k] for k in score.argmax(-1).tolist()]
     curves = train(setting, entrants, [[size, best[0]] for size in best], final).unflatten(0, (-1, 2))
     return {
         entrant.name: Outcome(size, own, at_grpos)
