@@ -55,7 +55,7 @@ def adam(results: tables.Results) -> str:
 
 
 def moods(results: tables.Results) -> str:
-    return tables.by_setting(results, ["pgrpo", "pgrpo blended"], ("reward", "mood"))
+    return tables.by_setting(results, ["pgrpo", "pgrpo blended"], ("reward", "mood", "prompt_variance"))
 
 
 def candidates(results: tables.Results) -> str:

@@ -109,12 +109,9 @@ def by_setting(results: Results, names: list[str], keys: tuple[str, ...]) -> str
     rows = []
     for setting, outcomes in results.items():
         base = measures(outcomes["grpo"].curves).mean(0)
-        told = [
-            f"{getattr(setting, key):g}" if key != "reward" and key != "people" else getattr(setting, key)
-            for key in keys
-        ]
+        told = [value if isinstance(value, str) else f"{value:.2g}" for value in (getattr(setting, k) for k in keys)]
         rows.append([*told, f"{base[0]:.0f} / {base[1]:.0f}", *(signed_pair(gain(outcomes, name)) for name in names)])
-    return table([*keys, "grpo", *names], rows)
+    return table([*(key.replace("_", " ") for key in keys), "grpo", *names], rows)
 
 
 def versus(results: Results, over: str) -> str:

@@ -62,6 +62,12 @@ class Setting:
     arms: int = 8
     optimizer: str = "sgd"  # or "adam"
 
+    @property
+    def prompt_variance(self) -> float:
+        """Variance between prompts over that within, for a policy that chooses at random and a user of noise 1."""
+        worth = torch.linspace(0, 1, self.arms) if self.reward == "dense" else torch.eye(self.arms)[0]
+        return self.mood**2 / (worth.var(correction=0).item() + self.noise**2)
+
     def __str__(self) -> str:
         return f"{self.reward}, n={self.n}, noise {self.noise:g}, mood {self.mood:g}, {self.people}"
 
