@@ -48,3 +48,20 @@ def test_a_checkpoint_of_another_step_than_the_history_stops_the_run(trainer, tm
     trainer.actor_rollout_wg = SimpleNamespace(load_checkpoint=lambda *_, **__: None)
     with pytest.raises(HistoryFileWrongStep, match=r"step 3.*step 0"):
         trainer._load_checkpoint()
+
+
+def test_one_row_of_each_prompt_is_fetched_and_all_its_rows_get_its_group(monkeypatch):
+    from transfer_queue import KVBatchMeta
+
+    from verl_pgrpo.integration import trainers
+
+    def kv_batch_get(keys, partition_id, select_fields):
+        fetched.append((keys, partition_id, select_fields))
+        return {"user": [{"segment": key.split("_")[0].upper()} for key in keys]}
+
+    fetched: list[tuple] = []
+    monkeypatch.setattr(trainers.tq, "kv_batch_get", kv_batch_get)
+    keys = ["b_0_0", "a_0_0", "b_1_0", "a_1_1", "a_1_0", "padx_0_0"]
+    groups = trainers.preference_groups(KVBatchMeta(keys, [{}] * 6, "train"), ("user", ["segment"]))
+    assert groups == ["B", "A", "B", "A", "A", "PADX"]
+    assert fetched == [(["b_0_0", "a_0_0", "padx_0_0"], "train", ["user"])]

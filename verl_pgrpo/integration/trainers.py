@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY, PPOTrainer
 
+from verl_pgrpo.factor import Factor
 from verl_pgrpo.integration.checks import dataset_groups, group_column
 from verl_pgrpo.integration.compat import has_batch_fields
 from verl_pgrpo.integration.keeper import HistoryKeeper
@@ -85,11 +87,16 @@ def preference_groups(batch: KVBatchMeta, where: Column | None) -> list[Any]:
     if where is None:
         return [None] * len(batch.keys)
     column = where[0]
+    # A group belongs to the prompt's user, and TransferQueue takes longest of all: one row of each prompt will do.
+    prompts = Factor.of([key.rsplit("_", 2)[0] for key in batch.keys])
+    first = np.unique(prompts.codes, return_index=True)[1]
+    keys = [batch.keys[row] for row in first.tolist()]
     try:
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=[column])
+        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=[column])
     except (ValueError, KeyError) as error:
         raise no_such_field(column, error) from error
-    return raw_groups(data[column], where)
+    groups = raw_groups(data[column], where)
+    return [groups[prompt] for prompt in prompts.codes.tolist()]
 
 
 personalize_registry()  # the plugin's hook has been and gone if this module was what imported verl's trainers
