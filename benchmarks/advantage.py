@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
     args = parser.parse_args()
     sizes = [(8192, 1024), (8192, 4096)] if args.quick else [(b, t) for t in (1024, 4096) for b in (1024, 8192, 32768)]
-    print(f"seed {args.seed}, best of {args.rounds} rounds; {torch.get_num_threads()} threads; {machine()}")
+    print(f"seed {args.seed}, best of {args.rounds} rounds; {machine()}")
     print(
         "  batch tokens mask     groups | laid out  pgrpo ms | pgrpo/floor  grpo/pgrpo (laid out too) vectorized/pgrpo"
     )

@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
     args = parser.parse_args()
-    print(f"seed {args.seed}, best of {args.rounds} rounds; {torch.get_num_threads()} threads; {machine()}")
+    print(f"seed {args.seed}, best of {args.rounds} rounds; {machine()}")
     peers = found({"TRL": trl, "NeMo-RL": nemo_rl})
     others = ["verl grpo", "verl grpo_vectorized", *peers]
     print(" batch    n tokens | pgrpo ms | times pgrpo's: " + "  ".join(others))

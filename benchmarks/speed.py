@@ -14,6 +14,8 @@ import torch
 
 from verl_pgrpo import GroupHistoryManager
 
+torch.set_num_threads(1)  # what Ray gives verl's driver, a task of one CPU
+
 
 def best_times(contenders: dict[str, Callable[[], object]], rounds: int, patience: float = 6.0) -> dict[str, float]:
     """Best seconds of each contender, all called in turn, round after round, after one round that warms up.
@@ -39,8 +41,8 @@ def best_times(contenders: dict[str, Callable[[], object]], rounds: int, patienc
 def machine() -> str:
     """Of the machine what the figures depend on."""
     return (
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"numpy {np.__version__}"
+        f"{torch.get_num_threads()} thread of {os.cpu_count()} cores, {platform.machine()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
     )
 
 
