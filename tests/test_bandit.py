@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,10 +13,11 @@ import pytest
 import torch
 
 from benchmarks.bandit import estimators as adv
+from benchmarks.bandit.__main__ import STUDIES
 from benchmarks.bandit.measures import reached
 from benchmarks.bandit.studies import GRPO, ORACLE, PGRPO, RANDOM
 from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw
-from benchmarks.bandit.train import Entrant, final_utility, pgrpo, train
+from benchmarks.bandit.train import Entrant, _Adam, final_utility, pgrpo, train
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 
 # As many responses as in the study: verl adds 1e-8 to their number, which shows in the ninth digit of fewer.
@@ -144,3 +146,22 @@ def test_steps_to_a_goal():
     curves = torch.linspace(0, 1, 100)[None, :, None].expand(3, -1, 2)
     assert reached(2 * curves, curves) == pytest.approx(47, abs=2)
     assert reached(curves / 2, curves) == float("inf")
+
+
+def test_adam_is_torchs():
+    mine, theirs = _Adam(), torch.nn.Parameter(torch.zeros(5))
+    optimizer, position = torch.optim.Adam([theirs], lr=0.1, maximize=True), torch.zeros(5)
+    for step in range(6):
+        gradient = torch.sin(torch.arange(5.0) + step)
+        theirs.grad = gradient
+        optimizer.step()
+        position += 0.1 * mine(gradient)
+    torch.testing.assert_close(position, theirs.detach())
+
+
+def test_the_page_has_the_table_of_every_study():
+    page = (Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for name in STUDIES:
+        part = page.split(f"<!-- bandit:{name} -->\n")[1].split(f"<!-- /bandit:{name} -->")[0]
+        assert f"--study {name}`" in part
+        assert "| --- |" in part
