@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the plugin adds to a process's start: milliseconds, each in an interpreter of its own.
 
-    python benchmarks/plugin_import.py [--rounds 10]
+    python benchmarks/plugin_import.py [--rounds 5]
 
 verl imports the plugin in each of its processes, as the last thing of `import verl` (`with verl`). `alone`, in an
 interpreter that has imported nothing yet, is mostly asyncio, which verl has already: wrapt, the plugin's one dependency
@@ -41,7 +41,7 @@ def measure(before: str, module: str) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     print(f"{args.rounds} interpreters each, after one that warms up; {machine()}")
     print("place     | clock ms: best median | processor ms: best median")
