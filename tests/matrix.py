@@ -86,7 +86,10 @@ def last_error(log: str) -> str:
     lines = re.findall(
         r"^(?:E  +|\([^)]*\) *)?((?:\w+\.)*\w*(?:Error|Exception): .+|Could not override .+)$", log, re.MULTILINE
     )
-    return re.sub(r"\s+", " ", lines[-1])[:160].replace("|", "\\|") if lines else "no error message"
+    if not lines:
+        return "no error message"
+    line = re.sub(r" ?\(?/\S+/\S+", "", lines[-1])  # where on this machine
+    return re.sub(r"\s+", " ", line)[:160].replace("|", "\\|")
 
 
 def fast_tests(python: Path, folder: Path, expression: str) -> tuple[bool, str]:

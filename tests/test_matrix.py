@@ -89,6 +89,10 @@ def test_a_version_that_cannot_be_installed_is_said(tmp_path, readme, monkeypatc
         ("ray.exceptions.RayTaskError: no\n", "ray.exceptions.RayTaskError: no"),
         ("\x1b[36m(TaskRunner pid=3)\x1b[0m OSError: full\n", "OSError: full"),
         ("Could not override 'a.b'.\nTo append use +a.b\n", "Could not override 'a.b'."),
+        (
+            "ImportError: cannot import name 'a' from 'b' (/some/where/b.py)\n",
+            "ImportError: cannot import name 'a' from 'b'",
+        ),
         ("nothing to see\n", "no error message"),
     ],
 )
