@@ -39,14 +39,13 @@ class Step:
 
     batch: int
     length: int = 1
-    groups: int = 16
     mask: torch.dtype = torch.int64
     history: GroupHistoryManager = field(default_factory=GroupHistoryManager)
 
     def __post_init__(self) -> None:
         prompts = [row // 8 for row in range(self.batch)]
         self.keys = [f"{prompt:036x}_{row % 8}_0" for row, prompt in enumerate(prompts)]
-        self.labels = [f"group-{prompt % self.groups}" for prompt in prompts]
+        self.labels = [f"group-{prompt % 16}" for prompt in prompts]
         self.tags: list[dict[str, bool]] = [{} for _ in prompts]
         self.uids = np.array([f"{prompt:036x}" for prompt in prompts], dtype=object)
         self.rewards = torch.randn(self.batch, self.length, generator=torch.Generator().manual_seed(0))
