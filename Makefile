@@ -116,8 +116,14 @@ test-megatron: megatron  ## of these the ones with verl's Megatron engine: layou
 megatron-demo: megatron  ## tensor-parallel P-GRPO with verl's Megatron engine on the CPU, saved and resumed
 	$(RUN) recipes/personas/megatron_demo.py
 
-bench: $(STAMP)  ## the advantage estimator against verl's own, as ratios
-	$(RUN) benchmarks/advantage.py
+bench: $(STAMP)  ## the short forms of what docs/benchmarks.md has: learning, then speed as ratios
+	$(RUN) -m benchmarks.bandit --quick
+	$(RUN) benchmarks/advantage.py --quick --rounds 5
+	$(RUN) benchmarks/peers.py --quick
+	$(RUN) benchmarks/driver.py --quick
+	$(RUN) benchmarks/plugin_import.py --rounds 3
+	$(RUN) benchmarks/history.py --groups 1000000
+	$(RUN) benchmarks/adv_step.py --quick
 
 # What .gitignore names and git does not track, and nothing else: not what your own global ignore file hides (editor
 # settings, .env), as `git clean -X` would, and not work that is merely uncommitted.

@@ -50,7 +50,7 @@ def made(statements: list[ast.stmt], **known: Any) -> dict[str, Any]:
     """What these statements define, annotations unevaluated."""
     future = ast.ImportFrom("__future__", [ast.alias("annotations")], 0)
     module = ast.fix_missing_locations(ast.Module([future, *statements], []))
-    exec(compile(module, "<taken>", "exec"), known)
+    exec(compile(module, "<taken>", "exec"), known)  # what importing the installed package would run, and less
     return known
 
 
