@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -82,12 +81,10 @@ def measures(arm: str, folder: Path) -> tuple[float, float, float]:
 
 
 def interval(values: np.ndarray) -> str:
-    """Mean and half width of its 95 % interval."""
-    half = (
-        stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-        if len(values) > 1
-        else math.nan
-    )
+    """Mean and, from two seeds on, half the width of its 95 % interval."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return f"{values.mean():.2f} ± {half:.2f}"
 
 
