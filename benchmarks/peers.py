@@ -22,6 +22,7 @@ import argparse
 import ast
 import importlib.util
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,11 +48,17 @@ def taken(file: Path, *names: str) -> list[ast.stmt]:
 
 
 def made(statements: list[ast.stmt], **known: Any) -> dict[str, Any]:
-    """What these statements define, annotations unevaluated."""
-    future = ast.ImportFrom("__future__", [ast.alias("annotations")], 0)
-    module = ast.fix_missing_locations(ast.Module([future, *statements], []))
-    exec(compile(module, "<taken>", "exec"), known)  # what importing the installed package would run, and less
-    return known
+    """What these statements define, imported from a file of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "taken.py"
+        file.write_text("from __future__ import annotations\n" + ast.unparse(ast.Module(statements, [])))
+        spec = importlib.util.spec_from_file_location("taken", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        vars(module).update(known)
+        spec.loader.exec_module(module)
+    return vars(module)
 
 
 def folder(package: str) -> Path:

@@ -97,12 +97,11 @@ class GroupHistoryManager:
         Args:
             groups: N labels, text; None where a row has no group.
             rewards: (N,) float, each response's scalar reward.
-            index: N generation groups (verl's uid: which prompt a response answers), for `scale` and `shift`, and for
-                baseline=blended, which cannot do without.
+            index: N generation groups (verl's uid: which prompt a response answers), for `scale` and `shift`; with
+                baseline=blended needed.
 
         Raises:
-            MissingGroupError, GroupLabelError, NonFiniteRewardError: the history is as it was before.
-            ValueError: the sizes differ, or `index` is missing; the history is as it was before.
+            MissingGroupError, GroupLabelError, NonFiniteRewardError, ValueError (sizes): the history is as it was.
         """
         if index is None and self.config.baseline == "blended":
             raise ValueError("baseline=blended needs to know which prompt each row answers: pass `index`")
@@ -126,11 +125,9 @@ class GroupHistoryManager:
             self._fold(rows, values)
             used, pool = self._moments.take(rows), self._pool
         mean, std, cold = self._normaliser(used, pool)
-
         epsilon, norm = self.config.epsilon, self.config.norm_adv_by_std_in_grpo
-        t_values, t_mean, t_std = (torch.from_numpy(array) for array in (values, mean, std))
-        advantages = personalized_advantage(t_values, t_mean, t_std, epsilon, norm)
-        scale = shift = None
+        t_values, t_mean, t_std = map(torch.from_numpy, (values, mean, std))
+        advantages, scale, shift = personalized_advantage(t_values, t_mean, t_std, epsilon, norm), None, None
         if prompts is not None:
             t_prompts = torch.from_numpy(prompts.codes)
             t_scale, t_shift = grpo_relation(t_values, t_prompts, t_mean, t_std, epsilon, norm)
