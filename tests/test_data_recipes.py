@@ -98,7 +98,8 @@ def test_a_control_differs_in_nothing_else(
     ours = launched(script, tuple(variables.items()), folder)
     theirs = launched(script, tuple((variables | control).items()), folder)
     method = "+algorithm.pgrpo.group_key" if "RANDOM_GROUPS" in control else "algorithm.adv_estimator"
-    names = {"trainer.experiment_name", "trainer.default_local_dir", "trainer.rollout_data_dir"}
+    metrics = "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH"
+    names = {"trainer.experiment_name", "trainer.default_local_dir", "trainer.rollout_data_dir", metrics}
     keys = {argument.partition("=")[0] for argument in ours ^ theirs}
     assert keys - names == {method}
     assert "trainer.experiment_name" in keys
