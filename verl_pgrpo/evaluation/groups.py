@@ -31,7 +31,7 @@ class Scores:
 
     @classmethod
     def of(cls, name: str, samples: Iterable[Sample], value: str = "score") -> Scores:
-        """Raises DataError where a response lacks the number, or a prompt has two groups."""
+        """Raises DataError where a response lacks the number, or a prompt_id has two prompts or groups."""
         groups: dict[str, str] = {}
         texts: dict[str, str] = {}
         found: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -48,7 +48,11 @@ class Scores:
                     f"{name}: prompt {sample.prompt_id} is of preference group {groups[sample.prompt_id]!r} and of "
                     f"{sample.preference_group!r}"
                 )
-            texts[sample.prompt_id] = sample.prompt
+            if texts.setdefault(sample.prompt_id, sample.prompt) != sample.prompt:
+                raise DataError(
+                    f"{name}: prompt_id {sample.prompt_id} has two prompts: {texts[sample.prompt_id]!r:.60} and "
+                    f"{sample.prompt!r:.60}"
+                )
             found[sample.preference_group][sample.prompt_id].append(number)
         return cls(name, {group: {p: np.array(v) for p, v in found[group].items()} for group in sorted(found)}, texts)
 

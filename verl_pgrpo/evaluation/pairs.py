@@ -37,7 +37,7 @@ def read_pairs(a: Path, b: Path) -> Pairs:
     """Pair the responses of two files by `prompt_id`, several to one prompt in their order.
 
     Raises:
-        DataError: a file cannot be read, they share no prompt, or one prompt differs between them in text or group.
+        DataError: a file cannot be read, they share no prompt, or one id's prompt or group is not the same everywhere.
     """
     ours, theirs = _by_prompt(a), _by_prompt(b)
     common = [prompt for prompt in ours if prompt in theirs]
@@ -48,13 +48,7 @@ def read_pairs(a: Path, b: Path) -> Pairs:
         )
     pairs = []
     for prompt in common:
-        one, other = ours[prompt][0], theirs[prompt][0]
-        for name in ("prompt", "preference_group"):
-            if getattr(one, name) != getattr(other, name):
-                raise DataError(
-                    f"prompt_id {prompt!r}: another {name} in {a} ({getattr(one, name)!r:.60}) than in {b} "
-                    f"({getattr(other, name)!r:.60})"
-                )
+        _check_same(ours[prompt][0], theirs[prompt][0], f"in {a} than in {b}")
         both = zip(ours[prompt], theirs[prompt], strict=False)
         pairs += [
             Pair(prompt, x.preference_group, x.prompt, x.response, y.response, number)
@@ -66,10 +60,20 @@ def read_pairs(a: Path, b: Path) -> Pairs:
 def _by_prompt(path: Path) -> dict[str, list[Sample]]:
     found: defaultdict[str, list[Sample]] = defaultdict(list)
     for sample in read_samples(path):
-        found[sample.prompt_id].append(sample)
+        several = found[sample.prompt_id]
+        several.append(sample)
+        _check_same(several[0], sample, f"in one line of {path} than in another")
     for samples in found.values():
         samples.sort(key=lambda sample: sample.sample)
     return dict(found)
+
+
+def _check_same(one: Sample, other: Sample, where: str) -> None:
+    """Raises DataError for one id with two prompts or groups: its responses would be judged by the wrong request."""
+    for name in ("prompt", "preference_group"):
+        first, second = getattr(one, name), getattr(other, name)
+        if first != second:
+            raise DataError(f"prompt_id {one.prompt_id!r}: another {name} {where} ({first!r:.60}, {second!r:.60})")
 
 
 def _count(samples: dict[str, list[Sample]]) -> int:
