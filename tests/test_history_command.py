@@ -130,6 +130,7 @@ def test_a_table_of_ones_own(tmp_path, capsys):
         ("a,2,1e200,1", "line 3: mean must be a finite number"),
         ("a,2,1,-1", "line 3: m2 or std must be a number from 0"),
         ("a,2,1,inf", "line 3: m2 or std must be a number from 0"),
+        ("a,1,1,5", "line 3: m2 must be 0, as one reward has no spread"),
         (",2,1,1", "line 3: group must be text"),
         ("jazz,2,1,1", "line 3: the group appears a second time"),
         ("a,2,1", "line 3: 3 fields, the header has 4"),
@@ -161,3 +162,20 @@ def test_errors_in_one_line(files, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_a_negative_std_is_refused_and_names_may_hold_anything(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("group,count,mean,std\na,2,1,-1\n")
+    assert main(["history", "convert", str(tmp_path / "t.csv"), "--out", str(tmp_path / "t.parquet")]) == 2
+    assert "std must be a number from 0" in capsys.readouterr().err
+    names = ["a\rb", 'quote " and, comma', "line\nbreak"]
+    history((names, [1.0, 2.0, 3.0])).save(tmp_path / "h.parquet", 1)
+    for source, out in (("h.parquet", "h.csv"), ("h.csv", "back.parquet")):
+        run(capsys, "convert", tmp_path / source, "--out", tmp_path / out)
+    assert GroupHistoryManager.load(tmp_path / "back.parquet").groups == names
+
+
+def test_what_a_table_cannot_say_is_said(tmp_path, capsys):
+    history(FIRST, statistics="exponential", half_life=8).save(tmp_path / "h.parquet", 1)
+    assert main(["history", "convert", str(tmp_path / "h.parquet"), "--out", str(tmp_path / "h.csv")]) == 0
+    assert "converted back they would be cumulative" in capsys.readouterr().out

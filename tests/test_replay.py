@@ -204,3 +204,81 @@ def test_errors_in_one_line(tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+# ------------------------------------------------------------------------------------------------- what runs contain
+
+
+def dumped(folder: Path, *lines: str, end: bytes = b"\n") -> Path:
+    (folder / "rollouts").mkdir(parents=True)
+    (folder / "rollouts/1.jsonl").write_bytes("\n".join(lines).encode() + end)
+    return folder / "rollouts"
+
+
+def response(score: float | str, prompt: str = "p", text: str = "la", session: int = 0, **fields: object) -> str:
+    row = {"input": prompt, "output": text, "score": score, "uid": f"{prompt}_{session}_0", **fields}
+    return json.dumps(row, ensure_ascii=False)
+
+
+def test_other_ends_of_lines_and_a_cut_within_a_character(tmp_path):
+    lines = [response(1, text="one\u2028two\x85three", g="jazz"), response(2, session=1, g="jazz")]
+    [step] = [
+        read_step(path, GroupsOfField("g")) for path in dump_files(dumped(tmp_path, *lines, end='\n{"ü'.encode()[:-1]))
+    ]
+    assert step.rewards.tolist() == [1.0, 2.0]
+
+
+def test_a_response_at_its_prompts_mean_is_not_without_signal(tmp_path, capsys):
+    folder = dumped(tmp_path, *(response(score, session=score, g="jazz") for score in (0, 1, 2)))
+    found = run(capsys, folder, "--group-field", "g")
+    assert found["prompts_without_signal_in_grpo"] == 0
+    assert found["groups"][0]["no signal in grpo"] == 0
+
+
+def test_skipped_rewards_and_grpos_own_epsilon(tmp_path, capsys):
+    lines = [response(score, session=i, g="jazz") for i, score in enumerate([0.0, 1.0, 2.0])]
+    plain = run(capsys, dumped(tmp_path / "a", *lines), "--group-field", "g")
+    more = [*lines, response("NaN", session=3, g="jazz"), response("Infinity", session=4, g="folk")]
+    options = ("--option", "nonfinite=skip", "--option", "epsilon=1")
+    found = run(capsys, dumped(tmp_path / "b", *more), "--group-field", "g", *options)
+    assert found["responses_without_finite_reward"] == 2
+    assert [line["group"] for line in found["groups"]] == ["jazz"]
+    assert found["groups"][0]["grpo signal"] == pytest.approx(plain["groups"][0]["grpo signal"])
+
+
+def test_groups_by_all_that_the_data_tells(tmp_path, capsys):
+    def row(system: str, user: str, truth: object, group: str | None) -> dict:
+        prompt = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        return {"prompt": prompt, "reward_model": {"ground_truth": truth}, "preference_group": group}
+
+    rows = [
+        row("I like jazz", "hi", {"a": 1}, "jazz"), row("I like rock", "hi", {"a": 1}, "rock"),
+        row("I like folk", "no 1", {"b": 1}, "folk"), row("I like folk", "no 10", {"b": 1}, "late folk"),
+        row("", "nobody", {"c": 1}, None),
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_parquet(tmp_path / "train.parquet")
+    lines = [
+        response(
+            i, prompt="\n".join(part["content"] for part in one["prompt"]), gts=one["reward_model"]["ground_truth"]
+        )
+        for i, one in enumerate(rows)
+    ]
+    arguments = (dumped(tmp_path, *lines), "--data", tmp_path / "train.parquet")
+    assert sorted(line["group"] for line in run(capsys, *arguments)["groups"]) == ["folk", "jazz", "late folk", "rock"]
+    found = run(capsys, *arguments, "--option", "missing_group=others")
+    assert "others" in [line["group"] for line in found["groups"]]
+    assert found["responses_of_unknown_group"] == 0
+
+
+def test_data_that_is_not_verls_is_one_line(tmp_path, capsys):
+    write_run(tmp_path / "run").assign(reward_model="text").to_parquet(tmp_path / "bad.parquet")
+    for wrong in (tmp_path / "bad.parquet", tmp_path):
+        assert main(["replay", str(tmp_path / "run/rollouts"), "--data", str(wrong)]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_wrong_options_of_replay(tmp_path, capsys):
+    folder = dumped(tmp_path, response(1, g="jazz"))
+    assert main(["replay", str(folder), "--group-field", "g", "--option", "half_life=["]) == 2
+    with pytest.raises(SystemExit):
+        main(["replay", str(folder), "--group-field", "g", "--parts", "-1"])

@@ -42,6 +42,14 @@ def add_clustering(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-size", type=int, help="users of the smallest group (default: one per cent)")
 
 
+def whole(text: str) -> int:
+    """A number from 0, for argparse."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
 def number_of_groups(text: str) -> int | None:
     """`--groups`: a number, or None for auto.
 

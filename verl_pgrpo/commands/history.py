@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from verl_pgrpo.commands.arguments import Result, add_command, add_json
+from verl_pgrpo.commands.arguments import Result, add_command, add_json, whole
 
 if TYPE_CHECKING:
     from verl_pgrpo.history import GroupHistoryManager
@@ -36,13 +36,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     diff.add_argument("new", type=Path)
     diff.set_defaults(run=diff_command)
     for listing in (show, diff):
-        listing.add_argument("--top", type=int, default=30, help="groups shown (default: %(default)s; 0: all)")
+        listing.add_argument("--top", type=whole, default=30, help="groups shown (default: %(default)s; 0: all)")
 
     merge = add_command(inner, "merge", "the histories of two runs as one", MERGE_EXAMPLE)
     merge.add_argument("older", type=Path, help="with exponential statistics the order counts")
     merge.add_argument("newer", type=Path)
     merge.add_argument("--out", type=Path, required=True, help="the history file to write")
-    merge.add_argument("--step", type=int, required=True, help="training step of the checkpoint that it is for")
+    merge.add_argument("--step", type=whole, required=True, help="training step of the checkpoint that it is for")
     merge.set_defaults(run=merge_command)
 
     convert = add_command(
@@ -52,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "file", type=Path, help="a history, or a .csv or .jsonl with group, count, mean and m2 (or std)"
     )
     convert.add_argument("--out", type=Path, required=True, help=".csv or .jsonl of a history; .parquet of a table")
-    convert.add_argument("--step", type=int, default=0, help="of the history that is made of a table (default: 0)")
+    convert.add_argument("--step", type=whole, default=0, help="of the history that is made of a table (default: 0)")
     convert.set_defaults(run=convert_command)
     for command in (show, diff, merge, convert):
         add_json(command)
@@ -156,7 +156,10 @@ def convert_command(args: argparse.Namespace) -> Result:
         history = _read(args.file)
         write_history_table(history, args.out)
     data = {"out": str(args.out), "groups": history.num_groups, "rewards": history.total_count}
-    return Result(f"{args.out}: {history.num_groups:,} groups, {history.total_count:,} rewards", data)
+    text = f"{args.out}: {history.num_groups:,} groups, {history.total_count:,} rewards"
+    if history.config.statistics != "cumulative":
+        text += "; a table does not say that they are exponential: converted back they would be cumulative"
+    return Result(text, data)
 
 
 def _read(path: Path) -> GroupHistoryManager:

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from verl_pgrpo.commands.arguments import Result, add_command, add_json
+from verl_pgrpo.commands.arguments import Result, add_command, add_json, whole
 
 if TYPE_CHECKING:
     from verl_pgrpo.config import PGRPOConfig
@@ -33,7 +33,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     replay.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="of algorithm.pgrpo, such as group_key=user"
     )
-    replay.add_argument("--parts", type=int, default=8, help="lines over time (default: %(default)s; 0: every step)")
+    replay.add_argument("--parts", type=whole, default=8, help="lines over time (default: %(default)s; 0: every step)")
     add_json(replay)
     replay.set_defaults(run=replay_command)
 
@@ -45,7 +45,10 @@ def replay_command(args: argparse.Namespace) -> Result:
     from verl_pgrpo.report.replay import replay
 
     config, files = _options(args.option), dump_files(args.rollouts)
-    groups = GroupsOfData.of(args.data, config.group_key) if args.data else GroupsOfField(args.group_field)
+    if args.data:
+        groups: GroupsOfData | GroupsOfField = GroupsOfData.of(args.data, config.group_key, config.missing_group)
+    else:
+        groups = GroupsOfField(args.group_field)
     with progress("steps", len(files), unit="") as bar:
         found = replay((bar.update() or read_step(path, groups) for path in files), config)
     if not found.steps:
@@ -56,6 +59,7 @@ def replay_command(args: argparse.Namespace) -> Result:
 
 def _options(assigned: list[str]) -> PGRPOConfig:
     from omegaconf import OmegaConf
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     from verl_pgrpo.config import PGRPOConfig
     from verl_pgrpo.errors import ConfigError
@@ -63,7 +67,11 @@ def _options(assigned: list[str]) -> PGRPOConfig:
     for option in assigned:
         if "=" not in option:
             raise ConfigError(f"--option takes NAME=VALUE, such as half_life=512, not {option!r}")
-    return PGRPOConfig.from_mapping(OmegaConf.from_dotlist(assigned))
+    try:
+        options = OmegaConf.from_dotlist(assigned)
+    except YAMLError as error:
+        raise ConfigError(f"--option {' '.join(assigned)}: not a value ({error})") from error
+    return PGRPOConfig.from_mapping(options)
 
 
 def _facts(found: Replay) -> dict[str, Any]:
@@ -73,6 +81,7 @@ def _facts(found: Replay) -> dict[str, Any]:
         "prompts": found.prompts,
         "prompts_without_signal_in_grpo": found.silent_prompts,
         "responses_of_unknown_group": found.unknown,
+        "responses_without_finite_reward": found.nonfinite,
         "agreement": found.agreement if found.agreement == found.agreement else None,
         "opposed": float(total[5] / total[0]),
         "groups": groups,
@@ -92,6 +101,7 @@ def _text(folder: Path, found: Replay, parts: int) -> str:
         "all their responses earned the same",
         f"{facts['opposed']:.0%} of the responses are pushed the other way under P-GRPO{agreement}",
         *([f"{unknown:,} responses are of no known preference group and were left out"] if unknown else []),
+        *([f"{found.nonfinite:,} responses have no finite reward and were left out"] if found.nonfinite else []),
         "",
         *aligned(facts["groups"][:SHOWN]),
         *([f"({len(facts['groups']) - SHOWN:,} more groups; --json has all)"] if len(facts["groups"]) > SHOWN else []),

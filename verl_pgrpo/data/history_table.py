@@ -3,11 +3,13 @@
 """A history as a plain table that any tool reads; and a table of one's own as a history.
 
 Columns: `group, count, mean, m2, std`. Floats are written so that they read back to the same bits. The way back needs
-`group`, `count`, `mean`, and `m2` or `std` (of a sample): to start a run from ratings that were collected before it.
+`group`, `count`, `mean`, and `m2` or `std` (of a sample): to start a run from ratings that were collected before it. A
+table has no options: what comes back is a cumulative history.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import uuid
@@ -40,7 +42,7 @@ def write_history_table(history: GroupHistoryManager, path: Path) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         if path.suffix == ".csv":
-            table.to_csv(temporary, index=False)
+            table.to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC)  # a name may hold a carriage return
         else:
             with open(temporary, "x", encoding="utf-8") as file:  # pandas would round
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_dict("records"))
@@ -64,9 +66,12 @@ def history_of_table(path: Path) -> GroupHistoryManager:
     if "m2" in source.frame:
         moments.m2[:] = _numbers(source, "m2")
     else:
-        moments.m2[:] = np.where(count > 1, _numbers(source, "std", missing=0.0), 0.0) ** 2 * (count - 1)
+        std = np.where(count > 1, _numbers(source, "std", missing=0.0), 0.0)
+        _refuse(source, std < 0, "std must be a number from 0")
+        moments.m2[:] = std**2 * (count - 1)
     _refuse(source, ~(np.abs(moments.mean) <= MAX_MAGNITUDE), "mean must be a finite number")
     _refuse(source, ~(moments.m2 >= 0) | np.isinf(moments.m2), "m2 or std must be a number from 0")
+    _refuse(source, (count == 1) & (moments.m2 > 0), "m2 must be 0, as one reward has no spread")
     _refuse(source, [not isinstance(label, str) or not label for label in labels], "group must be text")
     _refuse(source, pd.Series(labels).duplicated().to_numpy(), "the group appears a second time")
 

@@ -44,20 +44,25 @@ class GroupsOfData:
     """Preference groups by ground truth, and by ground truth and prompt where the former is not enough."""
 
     by_truth: dict[str, set[str | None]] = field(default_factory=dict)
-    by_prompt: dict[str, list[tuple[str, str | None]]] = field(default_factory=dict)
+    by_prompt: dict[str, list[tuple[tuple[str, ...], str | None]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, files: Sequence[Path], key: str = "preference_group") -> GroupsOfData:
+    def of(cls, files: Sequence[Path], key: str = "preference_group", missing: str | None = None) -> GroupsOfData:
         """Read the training parquet of a run, once or, if ground truths are ambiguous, twice.
 
+        Args:
+            files: Parquet, as verl trained on them.
+            key: the column of the preference group, or a path into one.
+            missing: the preference group of rows that have none (`missing_group`).
+
         Raises:
-            DataError: a file or a column is missing.
+            DataError: a file or a column is missing, or no column of verl's.
         """
         found = cls()
-        for truth, _, group in _data_rows(files, key):
+        for truth, _, group in _data_rows(files, key, missing):
             found.by_truth.setdefault(truth, set()).add(group)
         if any(len(groups) > 1 for groups in found.by_truth.values()):
-            for truth, prompt, group in _data_rows(files, key, with_prompt=True):
+            for truth, prompt, group in _data_rows(files, key, missing, with_prompt=True):
                 if len(found.by_truth[truth]) > 1:
                     found.by_prompt.setdefault(truth, []).append((prompt, group))
         return found
@@ -68,7 +73,13 @@ class GroupsOfData:
         groups = self.by_truth.get(truth, {None})
         if len(groups) > 1:
             asked = _squeezed(str(row.get("input", "")))
-            groups = {group for prompt, group in self.by_prompt[truth] if prompt in asked}
+            sizes = [
+                (sum(map(len, prompt)), group)
+                for prompt, group in self.by_prompt[truth]
+                if all(message in asked for message in prompt)
+            ]
+            # Of prompts that are a part of one another it is the longest.
+            groups = {group for size, group in sizes if size == max(sizes, key=lambda one: one[0])[0]}
         return next(iter(groups)) if len(groups) == 1 else None
 
 
@@ -84,7 +95,7 @@ class GroupsOfField:
             if isinstance(value, str):
                 try:
                     value = json.loads(value)
-                except ValueError:
+                except (ValueError, RecursionError):
                     return None
             value = value.get(name) if isinstance(value, dict) else None
         label = group_label(value)
@@ -110,15 +121,16 @@ def read_step(path: Path, groups: GroupsOfData | GroupsOfField) -> Step:
         DataError: another line is not a rollout; the message names it.
     """
     last: dict[Any, tuple[int, dict[str, Any]]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
+    # Bytes, as the cut may be within a character; by "\n" alone, as responses may hold other ends of lines.
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+    for number, line in enumerate(lines if lines != [b""] else [], start=1):
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode())
             float(row["score"])
             if not isinstance(row["output"], str):
                 raise TypeError("its output is not text")
-        except (KeyError, TypeError, ValueError) as error:
-            if number == len(lines) and isinstance(error, json.JSONDecodeError):
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            if number == len(lines) and isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
                 break
             raise DataError(f"{path}, line {number}: not a rollout of verl's ({error!r})") from error
         session, index = _session(row, number)
@@ -154,14 +166,16 @@ def _session(row: dict[str, Any], number: int) -> tuple[Any, int]:
     return (str(uid), number), 0
 
 
-def _data_rows(files: Sequence[Path], key: str, with_prompt: bool = False) -> Iterator[tuple[str, str, str | None]]:
-    """Ground truth, squeezed text of the last message, and group of each row of the data."""
+def _data_rows(
+    files: Sequence[Path], key: str, missing: str | None, with_prompt: bool = False
+) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
+    """Ground truth, squeezed texts of the messages, and group of each row of the data."""
     for path in files:
         try:
             file = pq.ParquetFile(path)
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file") from error
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: not a Parquet file, or a damaged one ({error})") from error
         there = file.schema_arrow.names
         column, *inner = [key] if key in there else key.split(".")
@@ -172,13 +186,23 @@ def _data_rows(files: Sequence[Path], key: str, with_prompt: bool = False) -> It
         for batch in file.iter_batches(columns=columns):
             for row in batch.to_pylist():
                 label = group_label(nested_value(row[column], inner, key))
-                truth = _text((row["reward_model"] or {}).get("ground_truth"))
-                text = _squeezed(str(row["prompt"][-1].get("content", ""))) if with_prompt and row["prompt"] else ""
-                yield truth, text, label if isinstance(label, str) else None
+                try:
+                    truth = _text((row["reward_model"] or {}).get("ground_truth"))
+                    texts = tuple(_squeezed(str(part.get("content", ""))) for part in row.get("prompt") or ())
+                except AttributeError as error:
+                    raise DataError(f"{path}: its prompt or reward_model is not of the kind that verl reads") from error
+                yield truth, texts, label if isinstance(label, str) else missing
 
 
 def _text(truth: Any) -> str:
-    return truth if isinstance(truth, str) else json.dumps(truth, sort_keys=True, default=str)
+    return truth if isinstance(truth, str) else json.dumps(_bare(truth), sort_keys=True, default=str)
+
+
+def _bare(truth: Any) -> Any:
+    """Without the fields that Parquet has filled in, because other rows have them."""
+    if isinstance(truth, dict):
+        return {key: _bare(value) for key, value in truth.items() if value is not None}
+    return [_bare(value) for value in truth] if isinstance(truth, list) else truth
 
 
 def _squeezed(text: str) -> str:

@@ -13,6 +13,7 @@ correction, and the reward itself for a prompt with a single response.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,30 +50,35 @@ class Replay:
     prompts: int = 0
     silent_prompts: int = 0
     unknown: int = 0
+    nonfinite: int = 0
     products: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))  # of the two advantages: gg, pp, gp
 
     def add(self, step: Step, history: GroupHistoryManager) -> None:
         """Fold one step's responses into `history`, as training would have, and into the sums."""
         self.unknown += step.unknown
-        if not step.groups:
+        config, rewards, finite = history.config, step.rewards, np.isfinite(step.rewards)
+        prompts, groups = Factor.of(step.prompts), Factor.of(step.groups)
+        if not finite.all() and config.nonfinite == "skip":  # else the history refuses them
+            self.nonfinite += int((~finite).sum())
+            rewards, prompts, groups = rewards[finite], prompts.take(finite), groups.take(finite)
+        if not len(rewards):
             return
-        config, prompts, groups = history.config, Factor.of(step.prompts), Factor.of(step.groups)
-        result = history.advantages(groups, step.rewards, index=prompts)
+        result = history.advantages(groups, rewards, index=prompts)
         ours = result.advantages
-        theirs = grpo_advantages(step.rewards, prompts, config.epsilon, config.norm_adv_by_std_in_grpo)
+        theirs = grpo_advantages(rewards, prompts, norm=config.norm_adv_by_std_in_grpo)
         # Equal rewards that were computed in different ways differ in their last place.
         theirs = np.where(np.abs(theirs) > 1e-6, theirs, 0.0)
-        silent = theirs == 0
+        taught = np.bincount(prompts.codes, weights=theirs != 0) > 0
+        silent = ~taught[prompts.codes]
         assert result.scale is not None
         assert result.shift is not None
         ones = np.ones(len(ours))
-        values = (ones, step.rewards, silent, theirs**2, ours**2, theirs * ours < 0, result.scale, result.shift)
+        values = (ones, rewards, silent, theirs**2, ours**2, theirs * ours < 0, result.scale, result.shift)
         sums = np.stack([np.bincount(groups.codes, weights=v.astype(float)) for v in (*values, result.cold)], axis=1)
         for name, row in zip(groups.levels, sums, strict=True):
             self.groups[name] = self.groups.get(name, 0.0) + row
         self.steps[step.number] = sums.sum(axis=0)
         self.products += (theirs @ theirs, ours @ ours, theirs @ ours)
-        taught = np.bincount(prompts.codes, weights=~silent) > 0
         self.prompts += len(taught)
         self.silent_prompts += int((~taught).sum())
 
@@ -83,7 +89,8 @@ class Replay:
     @property
     def agreement(self) -> float:
         """Cosine between the two vectors of advantages, 1 where they differ by a factor alone; NaN without signal."""
-        return float(self.products[2] / np.sqrt(self.products[0] * self.products[1]))
+        size = float(np.sqrt(self.products[0] * self.products[1]))
+        return float(self.products[2]) / size if size else math.nan
 
     def by_group(self) -> list[dict[str, Any]]:
         """A line per group, the largest first: its share of the responses, and of each estimator's signal."""
