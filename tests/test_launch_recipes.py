@@ -115,6 +115,42 @@ def test_nodes_and_gpus_are_said_once(launcher: str):
         assert run.stdout.count("--num-gpus=4") == 4
 
 
+@pytest.mark.parametrize("launcher", [RAY, KUBERAY, SKY])
+def test_a_dry_run_asked_for_too_late_starts_nothing(launcher: str):
+    run = call(launcher, MEGATRON, "--dry-run", RAY_ADDRESS="http://127.0.0.1:1")
+    assert run.returncode == 2
+    assert "--dry-run goes before the recipe's name" in run.stderr
+
+
+def test_pods_are_counted_and_not_what_was_meant_for_another_launcher():
+    run = call(KUBERAY, "--dry-run", "--nodes", "4", MEGATRON, NNODES="2")
+    assert "trainer.nnodes=4" in main_ppo_of(run.stdout)
+    assert "NNODES\n" not in run.stdout.replace("#   NNODES", "")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "arguments", "variables", "said"),
+    [
+        (SLURM, ["--nodes", "2"], {}, "--name=value"),
+        (SLURM, ["-N2"], {}, "--name=value"),
+        (SLURM, ["--nodes=2-4"], {}, "one number of nodes"),
+        (SLURM, ["--nodes=2"], {"NGPUS_PER_NODE": "16"}, "a node has 8 GPUs"),
+        (SKY, ["--gpus", "H100:x"], {}, "invalid accelerators value"),
+        (SKY, ["--nodes", "0"], {}, "invalid number value"),
+    ],
+)
+def test_sizes_that_are_none(launcher: str, arguments: list[str], variables: dict[str, str], said: str):
+    run = call(launcher, "--dry-run", *arguments, MEGATRON, **variables)
+    assert run.returncode in (2, cluster.UNAVAILABLE)
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_slurm_gpus_may_be_of_a_kind():
+    run = call(SLURM, "--dry-run", "--nodes=2", "--gpus-per-node=h100:4", MEGATRON)
+    assert {"trainer.nnodes=2", "trainer.n_gpus_per_node=4"} <= set(main_ppo_of(run.stdout))
+
+
 def test_ray_job_travels_with_what_the_recipe_reads():
     run = call(RAY, "--dry-run", MEGATRON, "a='b $c'", NNODES="4", TP="2", UNRELATED="1", DIRECTORY="/mnt/shared")
     assert run.returncode == 0, run.stderr

@@ -66,6 +66,10 @@ if ((${#dry_run[@]})); then
     printf ' %q' "${ray[@]}"
     printf '\n'
     if [[ ${role} == head ]]; then
+        if ((${NGPUS_PER_NODE:-0} > NODE_GPUS)); then
+            echo "launch: NGPUS_PER_NODE=${NGPUS_PER_NODE}, but a node has ${NODE_GPUS} GPUs" >&2
+            exit 69
+        fi
         printf '  RAY_ADDRESS=%q' "${RAY_ADDRESS}"
         printf ' %q' "${run[@]}"
         printf '\nthat is, once all nodes have joined:\n'

@@ -69,11 +69,19 @@ def variables(name: str, environment: Mapping[str, str] = os.environ) -> dict[st
 
 def environment_of(name: str, arguments: Sequence[str]) -> dict[str, str]:
     """What `run_on_cluster.py` must find in its environment on another machine, to run there what it would here."""
+    _refuse_dry_run(arguments)
     return {**variables(name), "RECIPE": name, "ARGUMENTS": json.dumps(list(arguments))}
+
+
+def _refuse_dry_run(arguments: Sequence[str]) -> None:
+    """Behind the recipe's name it would be verl's, and the run would be a real one."""
+    if "--dry-run" in arguments:
+        raise RecipeError("--dry-run goes before the recipe's name; nothing was started")
 
 
 def recorded(name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """The command that a recipe ends in. The recipe runs, with a `python3` and a `mkdir` that do nothing."""
+    _refuse_dry_run(arguments)
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "argv"
         for stub, text in (("python3", f"printf '%s\\0' \"$@\" >> '{record}'"), ("mkdir", ":")):

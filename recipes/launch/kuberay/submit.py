@@ -40,6 +40,7 @@ def manifest(
     if nodes is not None:
         workers.update(replicas=nodes, minReplicas=nodes, maxReplicas=nodes)
     environment = recipes.environment_of(name, arguments)
+    environment.pop("NNODES", None)  # the pods are counted, not what was meant for another launcher
     for template in (cluster["headGroupSpec"]["template"], workers["template"]):
         (container,) = template["spec"]["containers"]
         container["env"] = [{"name": key, "value": value} for key, value in environment.items()]

@@ -53,10 +53,25 @@ def run_block(
     return ["bash", "-c", script], environment
 
 
+def number(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def accelerators(text: str) -> str:
+    """NAME or NAME:COUNT."""
+    _, colon, count = text.partition(":")
+    if colon:
+        number(count)
+    return text
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--nodes", type=int, help="machines; default: as in pgrpo.yaml")
-    parser.add_argument("--gpus", help="of a machine, such as H100:8; default: as in pgrpo.yaml")
+    parser.add_argument("--nodes", type=number, help="machines; default: as in pgrpo.yaml")
+    parser.add_argument("--gpus", type=accelerators, help="of a machine, such as H100:8; default: as in pgrpo.yaml")
     parser.add_argument("--dry-run", action="store_true", help="print what would run")
     parser.add_argument("recipe", help="such as personas/run_qwen3_1_7b_fsdp")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="verl's, key=value")
