@@ -359,6 +359,36 @@ def test_the_page_has_configuration_versions_history_and_samples(runs, tmp_path,
     assert "data.api_key: (not shown)" in html
 
 
+def test_secrets_of_the_configuration_are_not_shown():
+    hidden = {
+        "ray_init": {
+            "runtime_env": {
+                "env_vars": {
+                    "AWS_SECRET_ACCESS_KEY": "hunter2", "GITHUB_TOKEN": "hunter2", "CLEARML_API_SECRET_KEY": "hunter2",
+                    "my_pat": "hunter2", "db_pass": "hunter2",
+                }
+            }
+        },
+        "reward_kwargs": {"judges": [{"api_key": "hunter2"}, [{"headers": {"Authorization": "hunter2"}}]]},
+        "env": {"key": "hunter2", "pw": "hunter2", "WANDB_KEY": "hunter2", "token": "hunter2"},
+        "GITHUB_PAT": "hunter2", "private_key": "hunter2", "api_keys": ["hunter2"], "hf_token": "hunter2",
+        "credentials": {"user": "hunter2"}, "secret": 7, "header": "X: Bearer hunter2",
+        "url": "http://u:hunter2@h/", "clone": ["https://hunter2@github.com/x", "-e API_KEY=hunter2"],
+    }  # fmt: skip
+    rows = flat(hidden)
+    assert "hunter2" not in json.dumps(rows)
+    assert rows["secret"] == rows["ray_init.runtime_env.env_vars.my_pat"] == "(not shown)"
+    assert rows["reward_kwargs.judges"].startswith('[{"api_key": "(not shown)"}')
+    shown = {
+        "pad_token_id": "0", "max_token_len": "8", "eos_token": "<e>", "group_key": "user", "prompt_key": "prompt",
+        "reward_fn_key": "data_source", "ppo_max_token_len_per_gpu": "16384", "image_key": "images", "api_key": "null",
+        "url": "http://h:1/v1", "max_tokens": "5", "tokenizer": "org/token=x",
+    }  # fmt: skip
+    assert flat({**shown, "api_key": None}) == shown
+    variables = {"TOKENIZERS_PARALLELISM": "true", "PATH": "/bin", "NCCL_DEBUG": "WARN"}
+    assert flat({"env_vars": variables}) == {f"env_vars.{name}": value for name, value in variables.items()}
+
+
 def test_what_verl_prints_of_its_configuration_is_read(tmp_path):
     (tmp_path / "rollouts").mkdir()
     (tmp_path / "rollouts/1.jsonl").write_text("")

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verl_pgrpo.data.errors import DataError
+from verl_pgrpo.report.redaction import redacted
 
 Series = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps, ascending, and the value at each
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _PROCESS = re.compile(r"^(\(\w+ pid=\d+(?:, ip=[\w.:]+)?\) )?(.*)$")  # what Ray puts before another process's line
-_SECRET = re.compile(r"(api_?key|secret|password|passwd|credential|(access|auth|hf|bearer)_?token)$", re.IGNORECASE)
 _LOG_BYTES = 32 << 20  # of a console log so much is searched: the configuration is printed at the start
 
 
@@ -141,15 +141,17 @@ def read_metrics(files: list[Path], prefix: str = "") -> dict[str, Series]:
     return series
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested configuration as dotted names and texts; values that look like secrets are blanked."""
+def flat(config: Mapping[str, Any]) -> dict[str, str]:
+    """A nested configuration as dotted names and texts, without its secrets."""
+    return _flat(redacted(config))
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     rows: dict[str, str] = {}
     for name, value in config.items():
         path = f"{prefix}{name}"
         if isinstance(value, Mapping) and value:
-            rows.update(flat(value, f"{path}."))
-        elif _SECRET.search(str(name)) and value:
-            rows[path] = "(not shown)"
+            rows.update(_flat(value, f"{path}."))
         else:
             rows[path] = value if isinstance(value, str) else json.dumps(value, default=str)
     return rows
