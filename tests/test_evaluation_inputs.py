@@ -43,6 +43,10 @@ def test_the_group_is_found_without_its_column_too(tmp_path: Path) -> None:
     prompts = read_prompts(tmp_path / "val.parquet")
     assert [f"personas/{prompt.group}" for prompt in prompts] == list(frame["data_source"])
     assert [prompt.id for prompt in prompts] == [f"row/{i}" for i in range(7)]
+    for source in (None, 3):
+        frame.assign(data_source=source).to_parquet(tmp_path / "val.parquet")
+        with pytest.raises(DataError, match="row 1: no preference group in 'preference_group'"):
+            read_prompts(tmp_path / "val.parquet")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +86,7 @@ def test_samples_come_back_as_they_were(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "s.jsonl"]
     row = {"prompt_id": 3, "preference_group": "g", "prompt": [{"role": "user", "content": "hi"}], "response": "\ud800"}
     (tmp_path / "s.jsonl").write_text(json.dumps(row))
-    assert read_samples(tmp_path / "s.jsonl") == [Sample("3", "g", "hi", "?")]
+    assert read_samples(tmp_path / "s.jsonl") == [Sample("3", "g", "hi", "\\ud800")]
 
 
 # -------------------------------------------------------------------------------------------------------------- rewards
@@ -117,6 +121,12 @@ def nothing(**kwargs):
 
 def infinite(**kwargs):
     return float("nan")
+
+def huge(**kwargs):
+    return 1e200
+
+def endless(**kwargs):
+    return 10**5000
 """
 
 
@@ -136,6 +146,8 @@ def test_rewards_of_ones_own(tmp_path: Path) -> None:
         (":broken", r"fails on prompt val/0, sample 0: KeyError\('gone'\)"),
         (":nothing", "gives no number as score for prompt val/0"),
         (":infinite", "score for prompt val/0 is nan"),
+        (":huge", r"score for prompt val/0 is 1e\+200"),
+        (":endless", "score for prompt val/0 is inf"),
         (":missing", "has no function 'missing'"),
         ("x", "no such file; a module is named pkg://"),
     ]:

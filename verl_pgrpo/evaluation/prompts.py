@@ -99,7 +99,7 @@ def _group(row: dict[str, Any], key: str, where: str) -> str:
     if column in row:
         label = group_label(nested_value(row[column], path, key))
     elif key == GROUP_KEY:
-        label = row["data_source"].partition("/")[2] or None
+        label = str(row["data_source"] or "").partition("/")[2] or None
     else:
         raise DataError(f"{where}: no column {column!r} (--group-key); it has {', '.join(row)}")
     if not isinstance(label, str):

@@ -22,6 +22,7 @@ from typing import Any
 from verl_pgrpo.evaluation.errors import RewardError
 from verl_pgrpo.evaluation.prompts import Prompt
 from verl_pgrpo.evaluation.samples import Sample
+from verl_pgrpo.moments import MAX_MAGNITUDE
 
 RECIPES = ("personas", "movielens", "goodreads")
 AT_A_TIME = 32  # coroutines
@@ -122,9 +123,16 @@ def _failed(sample: Sample, error: Exception) -> RewardError:
 
 def _numbers(result: Any, sample: Sample) -> dict[str, float]:
     values = result if isinstance(result, dict) else {"score": result}
-    numbers = {str(name): float(value) for name, value in values.items() if isinstance(value, Real)}
+    numbers = {str(name): _float(value) for name, value in values.items() if isinstance(value, Real)}
     if "score" not in numbers:
         raise RewardError(f"the reward function gives no number as score for prompt {sample.prompt_id}: {result!r:.80}")
-    if bad := [name for name, value in numbers.items() if not math.isfinite(value)]:
+    if bad := [name for name, value in numbers.items() if not abs(value) <= MAX_MAGNITUDE]:  # squares must fit a float
         raise RewardError(f"the reward function's {bad[0]} for prompt {sample.prompt_id} is {numbers[bad[0]]}")
     return numbers
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_pgrpo.data.errors import DataError
+from verl_pgrpo.moments import MAX_MAGNITUDE
 
 
 @dataclass
@@ -76,7 +76,7 @@ def read_samples(path: Path) -> list[Sample]:
 def _sample(line: str, where: str) -> Sample:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: not a JSON object")
@@ -88,18 +88,19 @@ def _sample(line: str, where: str) -> Sample:
             raise DataError(f"{where}: {name!r} must be text, not {row[name]!r:.60}")
     try:
         number = int(row.get("sample") or 0)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{where}: 'sample' must be a whole number, not {row['sample']!r:.60}") from error
     values = _numbers(row.get("values") or {}, where)
     score = _numbers({"score": row.get("score", values.get("score"))}, where).get("score")
-    prompt, response = (_encodable(text) for text in (_text(row["prompt"]), row["response"]))
-    model = str(row.get("model") or "")
-    return Sample(str(row["prompt_id"]), row["preference_group"], prompt, response, number, model, score, values)
+    texts = (str(row["prompt_id"]), row["preference_group"], _text(row["prompt"]), row["response"])
+    name, group, prompt, response = map(_encodable, texts)
+    return Sample(name, group, prompt, response, number, _encodable(str(row.get("model") or "")), score, values)
 
 
 def _encodable(text: str) -> str:
-    """JSON can name half a character (a lone surrogate), which no request could hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """JSON can name half a character (a lone surrogate), which no request and no file could hold: as its escape, so
+    that two ids stay two."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _numbers(values: Any, where: str) -> dict[str, float]:
@@ -108,8 +109,8 @@ def _numbers(values: Any, where: str) -> dict[str, float]:
     for name, value in values.items():
         if value is None:
             continue
-        if isinstance(value, str) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise DataError(f"{where}: {name!r} must be a finite number, not {value!r:.60}")
+        if not isinstance(value, (int, float)) or not abs(value) <= MAX_MAGNITUDE:  # squares must fit a float
+            raise DataError(f"{where}: {name!r} must be a finite number up to {MAX_MAGNITUDE:g}, not {value!r:.60}")
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
