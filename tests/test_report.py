@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.fixtures_report import write_run
 from verl_pgrpo.cli import main
-from verl_pgrpo.report.comparison import Arm, Comparison, Run, Spread, band, gini
+from verl_pgrpo.report.comparison import Arm, Comparison, Run, Spread, Window, band, gini
 from verl_pgrpo.report.responses import Responses
 from verl_pgrpo.report.run_folder import RunFolder, find_run, flat, read_metrics
 from verl_pgrpo.report.smoothing import Curves
@@ -128,6 +128,22 @@ def test_without_a_utility_groups_are_compared_with_themselves(runs, tmp_path, c
     plain = report(capsys, folder / "grpo", folder / "pgrpo", "-o", tmp_path / "r.html", "--value", "score")
     for group in plain["by_group"]:
         assert group["ends"]["pgrpo"] == pytest.approx(end[group["group"]])
+
+
+def test_the_unit_is_the_spread_of_responses_also_where_only_their_means_are_logged():
+    values = np.random.default_rng(0).normal(3.0, 2.0, 4000)
+    means = values.reshape(-1, 8).mean(axis=1)
+
+    def window(rewards: np.ndarray, weight: float) -> Window:
+        groups, weights = np.zeros(len(rewards), dtype=np.int64), np.full(len(rewards), weight)
+        found = Responses(np.ones_like(groups), groups, rewards, rewards, weights, "metrics")
+        return Window.of(found, np.ones(1, dtype=np.int64), 1, rewards)
+
+    one, eight = window(values, 1.0), window(means, 8.0)
+    assert (eight.count[0], eight.rows[0], eight.mean[0]) == (4000, 500, pytest.approx(one.mean[0]))
+    assert one.std[0] == pytest.approx(values.std(ddof=1))
+    assert eight.std[0] == pytest.approx(2.0, rel=0.1)
+    assert eight.error[0] == pytest.approx(one.error[0], rel=0.1)
 
 
 def test_runs_of_different_length_are_compared_where_both_are(runs, tmp_path, capsys):
@@ -271,6 +287,8 @@ def test_a_validation_per_group_is_enough(tmp_path, capsys):
     found = report(capsys, tmp_path / "grpo", tmp_path / "pgrpo", "-o", tmp_path / "r.html", "--value", "score")
     assert {group["group"] for group in found["by_group"]} == {"jazz", "folk"}
     assert found["by_group"][0]["ends"] == pytest.approx({"grpo": 0.1, "pgrpo": 0.5})
+    found = report(capsys, tmp_path / "grpo", tmp_path / "pgrpo", "-o", tmp_path / "r.html")
+    assert "in units of the standard deviation of those validations' mean rewards" in found["meaning"]
 
 
 def test_groups_from_the_training_data(tmp_path, capsys):
@@ -485,8 +503,8 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
     shutil.copytree(good, tmp_path / "bad")
     (tmp_path / "bad/rollouts/3.jsonl").write_text("nonsense\n{}\n")
     assert "3.jsonl, line 1: not a rollout" in fails(capsys, tmp_path / "bad", "-o", out)
-    (tmp_path / "bad/rollouts/3.jsonl").write_bytes(b"\xff\xfe\x00")
-    assert "3.jsonl: not text" in fails(capsys, tmp_path / "bad", "-o", out)
+    (tmp_path / "bad/rollouts/3.jsonl").write_bytes(b"\xff\xfe\x00\n{}\n")
+    assert "3.jsonl, line 1: not a rollout" in fails(capsys, tmp_path / "bad", "-o", out)
     assert not out.exists()
 
 

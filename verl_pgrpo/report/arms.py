@@ -14,7 +14,7 @@ from verl_pgrpo.data.errors import DataError
 from verl_pgrpo.data.progress import progress
 from verl_pgrpo.metrics import metric_label
 from verl_pgrpo.report.comparison import Arm, Comparison, Run
-from verl_pgrpo.report.dumps import Step, dump_files, read_step
+from verl_pgrpo.report.dumps import dump_files, read_step
 from verl_pgrpo.report.responses import Collector, Groups, Responses, find_groups, has_utility
 from verl_pgrpo.report.run_folder import RunFolder, Series, find_run, read_metrics
 from verl_pgrpo.report.settings import same_setting
@@ -134,14 +134,7 @@ def _read_dumps(collector: Collector, folder: RunFolder, place: Groups) -> Respo
     assert folder.rollouts is not None
     files = dump_files(folder.rollouts)
     with progress(folder.path.name, len(files), unit=" steps") as bar:
-        return collector.dumps(bar.update() or _read_step(path, place) for path in files)
-
-
-def _read_step(path: Path, place: Groups) -> Step:
-    try:
-        return read_step(path, place)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not text ({error})") from error
+        return collector.dumps(bar.update() or read_step(path, place) for path in files)
 
 
 def _run(folder: RunFolder, log: dict[str, Series], responses: Responses, labels: list[str]) -> Run:

@@ -94,8 +94,8 @@ def mean_over_seeds(values: Floats) -> Floats:
 class Window:
     """Of one run's steps in a window, per preference group; (G,) each.
 
-    `count` are responses, `rows` the numbers that `mean` and `std` (with Bessel's correction) are of: fewer than the
-    responses where a row of a log stands for several.
+    `count` are responses, `rows` the numbers they are known from: fewer where a row of a log is the mean of several.
+    `std` (with Bessel's correction) is that of responses all the same, told by how far means of so many lie apart.
     """
 
     count: Floats
@@ -115,7 +115,7 @@ class Window:
         """The mean's standard error. Few rows may lie close by chance: their std is that within groups, at least."""
         std = np.where(self.rows < ENOUGH, np.fmax(self.std, self.within), self.std)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return std / np.sqrt(self.rows)
+            return std / np.sqrt(self.count)
 
     @classmethod
     def of(cls, responses: Responses, steps: Integers, groups: int, values: Floats) -> Window:
@@ -125,8 +125,8 @@ class Window:
         rows = np.bincount(codes, minlength=groups).astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = np.bincount(codes, weight * values, groups) / count
-            squares = np.bincount(codes, weight * (values - mean[codes]) ** 2, groups) / count
-            std = np.sqrt(squares * rows / (rows - 1))
+            squares = np.bincount(codes, weight * (values - mean[codes]) ** 2, groups)
+            std = np.sqrt(squares / (rows - 1))
             return cls(count, rows, mean, np.where(rows > 1, std, np.nan))
 
 

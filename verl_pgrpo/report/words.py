@@ -43,11 +43,15 @@ def value_meaning(compared: Comparison) -> str:
     if compared.value == "score":
         return "The value is the mean reward as the run saw it; groups may use different scales."
     if compared.value == "standardized":
-        steps = f"steps {compared.first[0]:,} to {compared.first[-1]:,}"
+        base = compared.arms[compared.baseline]
+        rewards = "rewards"
+        if any(run.responses.source == "validation" for run in base.runs):
+            rewards = "validations' mean rewards"  # how many responses each is of is not logged
         return (
-            "Users rate on scales of their own, so a group's value is its mean reward minus the mean of its rewards in "
-            f"{steps} of {compared.arms[compared.baseline].title}, in units of those rewards' standard deviation: 0 is "
-            f"where the group began (of fewer than {ENOUGH} rewards there: in units of the mean spread within groups)."
+            f"Users rate on scales of their own, so a group's value is its mean reward minus the mean of its {rewards} "
+            f"in steps {compared.first[0]:,} to {compared.first[-1]:,} of {base.title}, in units of the standard "
+            f"deviation of those {rewards}: 0 is where the group began (of fewer than {ENOUGH} {rewards} there: in "
+            "units of the mean spread within groups)."
         )
     return f"The value is the mean of the field {compared.value!r} of the rollouts."
 
