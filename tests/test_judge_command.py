@@ -158,6 +158,7 @@ def test_what_is_judged_cannot_leave_its_place() -> None:
         ("", None), (None, None), ("A or B", None), ("AB", None), ("a", None), ("C", None), ("The answer is A", None),
         ("A\nB", None), ("<think>A", None), ('{"verdict": "C"}', None), ('{"verdict": "A", "x": 1}', None),
         ("{A", None), ("{}", None), ('{"a":' * 100_000, None),
+        ("T\u0130E", None), ("t\u0131e", None), ('{"verdict": ["A"]}', None),
     ],
 )  # fmt: skip
 def test_verdicts(answer: str | None, verdict: str | None) -> None:
@@ -202,7 +203,10 @@ def test_the_estimate_comes_first_and_dry_run_is_all(tmp_path: Path, capsys: pyt
         assert main(arguments(tmp_path, url, *prices, "--rate", "60", "--dry-run")) == 0
         text = capsys.readouterr().out
         assert seen.bodies == []
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl", "out.json"]
+        estimate = json.loads((tmp_path / "out.json").read_text())["estimate"]
+        assert (estimate["requests"], estimate["output_tokens"]) == (120, 12_000)
+        assert f"cost at most {estimate['cost']:.2f}" in text
         assert main(arguments(tmp_path, url, *prices, "--max-cost", "0.01")) == 2
         assert "more than --max-cost 0.01; nothing was asked" in capsys.readouterr().err
         assert seen.bodies == []
@@ -248,7 +252,15 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--base-url", "localhost:8000"], "must be like http://"),
         (["--base-url", "http://me:pw@127.0.0.1"], "has a user or password in it"),
         (["--concurrency", "0"], "--concurrency must be at least 1"),
+        (["--base-url", "http://[::1"], "must be like http://"),
+        (["--base-url", "http://127.0.0.1:99999/v1"], "must be like http://"),
+        (["--base-url", "http://127.0.0.1\t/v1"], "must be like http://"),
         (["--rate", "0"], "above 0"),
+        (["--rate", "nan"], "above 0"),
+        (["--timeout", "inf"], "above 0"),
+        (["--price-in", "nan", "--price-out", "1", "--max-cost", "0"], "--price-in must be a finite number"),
+        (["--price-in", "1", "--price-out", "-5", "--max-cost", "0"], "--price-out must be a finite number"),
+        (["--price-in", "1", "--price-out", "1", "--max-cost", "nan"], "--max-cost must be a finite number"),
         (["--max-cost", "1"], "needs --price-in"),
         (["--option", "model=x"], "--option model: not to be set here"),
         (["--option", "x"], "takes NAME=VALUE"),

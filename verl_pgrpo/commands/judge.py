@@ -6,11 +6,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verl_pgrpo.commands.arguments import Result, add_command
+
+if TYPE_CHECKING:
+    from verl_pgrpo.evaluation.judging import Estimate
 
 EXAMPLE = (
     "verl-pgrpo judge --a samples/pgrpo.jsonl --b samples/grpo.jsonl --model openai/gpt-oss-120b "
@@ -50,7 +55,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--price-in", type=float, help="per million tokens, for the cost estimate")
     parser.add_argument("--price-out", type=float, help="per million tokens")
     parser.add_argument("--max-cost", type=float, help="ask nothing if it may cost more")
-    parser.add_argument("--dry-run", action="store_true", help="only say what it would cost")
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would cost, also to --json")
     parser.set_defaults(run=judge_command, json=False)
 
 
@@ -69,6 +74,10 @@ def judge_command(args: argparse.Namespace) -> Result:
     from verl_pgrpo.evaluation.verdicts import QUESTION
 
     prices = (args.price_in, args.price_out)
+    for name in ("price_in", "price_out", "max_cost"):
+        number = getattr(args, name)
+        if number is not None and not 0 <= number < math.inf:  # NaN is in no order: it would allow any cost
+            raise DataError(f"--{name.replace('_', '-')} must be a finite number of at least 0, got {number}")
     if args.max_cost is not None and None in prices:
         raise DataError("--max-cost needs --price-in and --price-out, per million tokens")
     server = Server(
@@ -83,7 +92,7 @@ def judge_command(args: argparse.Namespace) -> Result:
     with Cache(args.cache or _beside(args.results or args.a)) as cache:
         estimate = Estimate.of(plan, cache, asking, server, *prices)
         if args.dry_run:
-            return Result(estimate.text(), {})
+            return _dry_run(args, estimate, cache.path)
         if args.max_cost is not None and estimate.cost is not None and estimate.cost > args.max_cost:
             raise JudgeError(
                 f"it may cost {estimate.cost:.2f}, more than --max-cost {args.max_cost:g}; nothing was asked"
@@ -126,6 +135,15 @@ def judge_command(args: argparse.Namespace) -> Result:
     return Result(text, data)
 
 
+def _dry_run(args: argparse.Namespace, estimate: Estimate, cache: Path) -> Result:
+    text, data = estimate.text(), {"estimate": asdict(estimate)}
+    if args.results is not None:
+        _check_results(args.results, args.a, args.b, cache)
+        _write(args.results, data)
+        text += f"\nwrote {args.results}"
+    return Result(text, data)
+
+
 def _beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}.judge-cache.jsonl")
 
@@ -145,7 +163,8 @@ def _check_results(path: Path, *others: Path) -> None:
 def _write(path: Path, data: dict[str, Any]) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(data, ensure_ascii=False, indent=1) + "\n"
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # half a character that a server sent
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -30,6 +30,11 @@ class Answer:
     output_tokens: int | None = None
 
 
+def whole(number: Any) -> int | None:
+    """A count of tokens; None for what cannot be counted, as some servers say."""
+    return number if type(number) is int else None
+
+
 def key_of(request: dict[str, Any]) -> str:
     """The key of a request: its content in one spelling."""
     return sha256(json.dumps(request, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
@@ -52,12 +57,13 @@ class Cache:
         for number, line in enumerate(content.split(b"\n"), 1):
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             try:
                 key = row.pop("key")
                 text = row.pop("answer")
-                self.answers[key] = Answer(text, **row)
+                tokens = whole(row.get("input_tokens")), whole(row.get("output_tokens"))
+                self.answers[key] = Answer(text, row["finished"], *tokens)
             except (AttributeError, KeyError, TypeError) as error:
                 raise DataError(
                     f"--cache {self.path}, line {number}: no answer of a judge; name another file"

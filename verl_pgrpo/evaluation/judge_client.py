@@ -13,6 +13,7 @@ The key is only ever in the client; `scrub` takes it out of everything that a se
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -26,7 +27,7 @@ import openai
 
 from verl_pgrpo.data.errors import DataError
 from verl_pgrpo.evaluation.errors import JudgeError
-from verl_pgrpo.evaluation.judge_cache import Answer
+from verl_pgrpo.evaluation.judge_cache import Answer, whole
 
 REFUSED = (400, 413, 422)  # of one question
 OVERLOADED = (408, 409, 425, 429)  # and 5xx
@@ -59,13 +60,19 @@ class Server:
 
     def check(self) -> None:
         """Raises DataError for what cannot be meant."""
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            url, parts = self.base_url, urlsplit(self.base_url)
+            meant = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isprintable()
+        except ValueError:  # half a bracket, or no possible port
+            meant = False
+        if not meant:
             raise DataError(f"--base-url {scrub(self.base_url, self.key)}: must be like http://127.0.0.1:8000/v1")
         if parts.username or parts.password:
             raise DataError("--base-url has a user or password in it; a key is named by --api-key-env instead")
-        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0 or (self.rate is not None and self.rate <= 0):
-            raise DataError("--concurrency must be at least 1, --retries at least 0, --timeout and --rate above 0")
+        if self.concurrency < 1 or self.retries < 0:
+            raise DataError("--concurrency must be at least 1, and --retries at least 0")
+        if not all(0 < number < math.inf for number in (self.timeout, self.rate) if number is not None):
+            raise DataError("--timeout and --rate must be finite numbers above 0")
         if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
             raise DataError(f"the key in {self.key_name} has characters that no header can hold")
 
@@ -206,10 +213,10 @@ class Judge:
     def _read(self, reply: Any) -> Answer:
         """Raises ValueError for what is no chat completion."""
         choices = getattr(reply, "choices", None)
-        if not isinstance(choices, list):
+        if not isinstance(choices, list) or (choices and not hasattr(choices[0], "message")):
             raise ValueError(f"got {str(reply)[:100]!r}")
         usage = getattr(reply, "usage", None)
-        tokens = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
+        tokens = [whole(getattr(usage, name, None)) for name in ("prompt_tokens", "completion_tokens")]
         message = choices[0].message if choices else None
         text = getattr(message, "content", None)
         finished = bool(choices) and choices[0].finish_reason != "length"

@@ -68,6 +68,7 @@ def parse_verdict(answer: str | None, finished: bool = True) -> str | None:
             found = json.loads(text)
         except (ValueError, RecursionError):
             return None
-        text = str(found.get("verdict")) if len(found) == 1 else ""
-    bare = re.fullmatch(r"[\s\"'`*\[(]*(A|B|(?i:TIE))[\s\"'`*\]).]*", text)
+        verdict = found.get("verdict")
+        text = verdict if len(found) == 1 and isinstance(verdict, str) else ""
+    bare = re.fullmatch(r"[\s\"'`*\[(]*(A|B|(?ai:TIE))[\s\"'`*\]).]*", text)
     return CHOICES[bare[1].upper()] if bare else None
