@@ -276,6 +276,15 @@ def test_metrics_alone_are_enough(runs, tmp_path, capsys):
     assert group0["ends"]["pgrpo"] == pytest.approx(np.average(rewards[-8:], weights=counts))
 
 
+def test_a_log_that_begins_with_a_resumed_run_does_not_count_what_was_before(runs, tmp_path, capsys):
+    lines = (runs / "pgrpo-0/metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "resumed.jsonl").write_text("".join(lines[20:]))
+    found = report(capsys, tmp_path / "resumed.jsonl", "-o", tmp_path / "r.html")
+    true = table(runs / "pgrpo-0").query("step > 20").groupby("group").size()
+    for group in found["by_group"]:
+        assert group["responses"] == pytest.approx(true[group["group"]], rel=0.1)
+
+
 def test_a_validation_per_group_is_enough(tmp_path, capsys):
     for name, slope in (("grpo", 0.0), ("pgrpo", 0.1)):
         (tmp_path / name).mkdir()

@@ -165,10 +165,17 @@ def by_group(series: Mapping[str, Series], what: str) -> dict[str, Series]:
 
 
 def _new_rewards(count: Series | None, at: NDArray[np.int64]) -> NDArray[np.float64]:
-    """How many rewards a group got in each step, from the size of its history."""
+    """How many rewards a group got in each step, from the size of its history.
+
+    Where the log begins later, with a resumed run or a group that was too small to be logged, the first size may be
+    that of a long past: then it counts for as much as a usual step.
+    """
     if count is None or not np.array_equal(np.intersect1d(count[0], at), at):
         return np.ones(len(at))
-    grown = np.diff(count[1], prepend=0.0)[np.isin(count[0], at)]
+    grown = np.diff(count[1], prepend=0.0)
+    if count[0][0] > 1:
+        grown[0] = min(grown[0], np.median(grown[1:]) if len(grown) > 1 else 1.0)
+    grown = grown[np.isin(count[0], at)]
     return np.where(grown > 0, grown, 1.0)
 
 
