@@ -453,6 +453,14 @@ def test_numbers_that_are_none_do_not_stop_it(runs, tmp_path, capsys):
     found = report(capsys, tmp_path / "run", "-o", tmp_path / "r.html")
     assert all(np.isfinite(end) for group in found["by_group"] for end in group["ends"].values())
     assert b"\x00" not in (tmp_path / "r.html").read_bytes()
+    left_out = f"P-GRPO: 1 response (0.04%) of {tmp_path / 'run'} without a finite {{}} is left out."
+    assert left_out.format("utility") in found["cautions"]
+    found = report(capsys, tmp_path / "run", "-o", tmp_path / "r.html", "--value", "standardized")
+    assert left_out.format("reward") in found["cautions"]
+    del rows[1]["utility"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = report(capsys, tmp_path / "run", "-o", tmp_path / "r.html")
+    assert any("2 responses" in line and "without a finite utility are left out" in line for line in found["cautions"])
 
 
 # ------------------------------------------------------------------------------------------------------- the command

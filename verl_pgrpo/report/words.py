@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from verl_pgrpo.report.comparison import ENOUGH, Comparison, Spread
 
 
@@ -153,6 +155,14 @@ def cautions(compared: Comparison) -> list[str]:
                     f"{arm.title}: {found.unknown:,} responses ({share}) of {run.folder.path} are of no known "
                     "preference group and are left out."
                 )
+            missing = int((~np.isfinite(found.value)).sum())
+            if missing:
+                rows = "response" if found.source == "rollouts" else "logged mean"
+                what = "reward" if compared.value in ("score", "standardized") else value_name(compared)
+                lines.append(
+                    f"{arm.title}: {_counted(missing, rows)} ({percent(missing / len(found.value))}) of "
+                    f"{run.folder.path} without a finite {what} {'is' if missing == 1 else 'are'} left out."
+                )
             if run.other_groups:
                 lines.append(
                     f"{arm.title}: the reward history of {run.folder.path} is of other groups than those compared, and "
@@ -166,8 +176,8 @@ def cautions(compared: Comparison) -> list[str]:
     return lines
 
 
-def _counted(count: int) -> str:
-    return f"{count:,} response{'' if count == 1 else 's'}"
+def _counted(count: int, what: str = "response") -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def band_meaning(compared: Comparison) -> str:
