@@ -9,10 +9,13 @@ of the caller's to standard error in one line with exit status 2, progress to a 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import verl_pgrpo
 from verl_pgrpo.commands import data, doctor, evaluate, groups, history, judge, preflight, replay, report
@@ -49,9 +52,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit status."""
     args = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a group's name that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         result = args.run(args)
-        print(json.dumps(result.data, ensure_ascii=False, indent=1) if args.json else result.text, flush=True)
+        print(_json(result.data) if args.json else result.text, flush=True)
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -64,6 +69,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk is not the caller's mistake
         return _fail(str(error), 1)
     return result.status
+
+
+def _json(data: Any) -> str:
+    # What the stream cannot hold is escaped here, as its own escapes are not always JSON's.
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(_finite(data), ensure_ascii=not unicode, allow_nan=False, indent=1)
+
+
+def _finite(data: Any) -> Any:
+    """With null for NaN and infinities, of which JSON has none."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _fail(message: str, status: int) -> int:
