@@ -22,6 +22,7 @@ from tests.fixtures_report import write_run
 from verl_pgrpo.cli import main
 from verl_pgrpo.report.comparison import Arm, Comparison, Run, Spread, Window, band, gini
 from verl_pgrpo.report.responses import Responses
+from verl_pgrpo.report.rollouts import read_run
 from verl_pgrpo.report.run_folder import RunFolder, find_run, flat, read_metrics
 from verl_pgrpo.report.smoothing import Curves
 
@@ -461,6 +462,20 @@ def test_numbers_that_are_none_do_not_stop_it(runs, tmp_path, capsys):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = report(capsys, tmp_path / "run", "-o", tmp_path / "r.html")
     assert any("2 responses" in line and "without a finite utility are left out" in line for line in found["cautions"])
+
+
+def test_ends_of_lines_within_a_response_do_not_cut_the_line(tmp_path):
+    from verl_pgrpo.data.personas import make_split
+
+    truth = make_split("train", 64, seed=0, noise=0.2)["reward_model"][0]["ground_truth"]
+    row = {"uid": "u_0_0", "gts": truth, "output": "a\u2028b\u2029c\x85d", "score": 1.0, "step": 1}
+    text = json.dumps(row, ensure_ascii=False) + "\n"
+    (tmp_path / "1.jsonl").write_text(text + text, encoding="utf-8")
+    assert len(read_run("run", tmp_path).rows) == 2
+    for damaged in ("[" * 100_000, json.dumps({**row, "score": 10**400})):
+        (tmp_path / "2.jsonl").write_text(text + damaged + "\n", encoding="utf-8")
+        with pytest.raises(ValueError, match=r"2\.jsonl, line 2: not a persona rollout"):
+            read_run("run", tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------- the command

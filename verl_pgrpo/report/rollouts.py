@@ -74,24 +74,26 @@ def read_run(name: str, folder: str | Path) -> Run:
         raise ValueError(f"run {name!r}: no <step>.jsonl in {folder}; was trainer.rollout_data_dir set to it?")
     rows, truth = [], {}
     for path in files:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                item = json.loads(line)
-                uid = str(item["uid"])
-                if uid.startswith("pad"):  # verl fills up uneven batches with copies of a real row
-                    continue
-                truth = json.loads(item["gts"])
-                rows.append(
-                    {
-                        "step": int(item["step"]),
-                        "persona": truth["persona"],
-                        "utility": utility(item["output"], item["gts"]),
-                        "score": float(item["score"]),
-                        "prompt": uid.rsplit("_", 2)[0],
-                    }
-                )
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {number}: not a persona rollout ({error!r})") from error
+        # A file ends its lines at "\n" alone; str.splitlines() also at U+2028, which responses may hold.
+        with open(path, encoding="utf-8", newline="\n") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    item = json.loads(line)
+                    uid = str(item["uid"])
+                    if uid.startswith("pad"):  # verl fills up uneven batches with copies of a real row
+                        continue
+                    truth = json.loads(item["gts"])
+                    rows.append(
+                        {
+                            "step": int(item["step"]),
+                            "persona": truth["persona"],
+                            "utility": utility(item["output"], item["gts"]),
+                            "score": float(item["score"]),
+                            "prompt": uid.rsplit("_", 2)[0],
+                        }
+                    )
+                except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+                    raise ValueError(f"{path}, line {number}: not a persona rollout ({error!r})") from error
     if not rows:
         raise ValueError(f"run {name!r}: the files in {folder} are empty")
     return Run(name, pd.DataFrame(rows), truth)
