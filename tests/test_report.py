@@ -445,6 +445,31 @@ def test_a_damaged_history_is_said_and_the_page_made(runs, tmp_path, capsys):
     assert "From the last logged metrics" in (tmp_path / "r.html").read_text()
 
 
+def test_a_damaged_first_line_does_not_hide_the_metrics(runs, tmp_path, capsys):
+    shutil.copytree(runs / "pgrpo-0", tmp_path / "run")
+    file, out = tmp_path / "run/metrics.jsonl", tmp_path / "r.html"
+    good = file.read_text()
+    for damaged in ("nonsense\n", "[" * 100_000 + "\n"):
+        file.write_text(damaged + good)
+        assert "metrics.jsonl, line 1: not a line of verl's" in fails(capsys, tmp_path / "run", "-o", out)
+        file.rename(tmp_path / "run/log.jsonl")
+        assert "log.jsonl, line 1: not a line of verl's" in fails(capsys, tmp_path / "run", "-o", out)
+        (tmp_path / "run/log.jsonl").unlink()
+    file.write_text("nonsense\n")
+    assert "metrics.jsonl, line 1" in fails(capsys, tmp_path / "run", "-o", out)
+    file.rename(tmp_path / "run/log.jsonl")
+    found = report(capsys, tmp_path / "run", "-o", out)
+    assert f"{tmp_path / 'run/log.jsonl'}: its first line is damaged; not read" in found["cautions"]
+    (tmp_path / "run/log.jsonl").rename(tmp_path / "run/train.jsonl").write_text('{"prompt": "of another kind"}\n')
+    file.write_text('{"step": 1, "da')  # killed while it wrote
+    assert not any("damaged" in line for line in report(capsys, tmp_path / "run", "-o", out)["cautions"])
+    for damaged in (good.replace('"step": 3,', '"step": 1e999,'), good.replace('"step": 3,', f'"step": {10**400},')):
+        file.write_text(damaged)
+        assert "metrics.jsonl, line 3" in fails(capsys, tmp_path / "run", "-o", out)
+    file.write_text(line(1, **{"pgrpo/x": 10**400}) + line(2, **{"pgrpo/x": 1}))
+    assert read_metrics([file])["pgrpo/x"][1].tolist() == [np.inf, 1.0]
+
+
 def test_numbers_that_are_none_do_not_stop_it(runs, tmp_path, capsys):
     shutil.copytree(runs / "pgrpo-0", tmp_path / "run")
     file = tmp_path / "run/rollouts/40.jsonl"

@@ -66,7 +66,7 @@ def report_command(args: argparse.Namespace) -> Result:
     runs = named_runs(args.runs, args.metrics)
     compared, groups_of = read_arms(runs, args.data, args.group_field, args.group_key, args.value, args.baseline)
     wanted = _groups(compared, args.samples_of)
-    problems: list[str] = []
+    problems = [problem for arm in compared.arms for run in arm.runs for problem in run.folder.problems]
     pasts = [last_history(arm.runs[0], compared.labels, problems) for arm in compared.arms]
     samples = find_samples(compared, groups_of, chosen_groups(compared, wanted))
     page = Page(compared, samples, pasts, _command(args), problems)

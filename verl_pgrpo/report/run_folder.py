@@ -13,6 +13,7 @@ import re
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class RunFolder:
 
     `metrics` are files of verl's `file` logger in the order in which they were written, `rollouts` is the folder of the
     dumps, `config` verl's configuration as a nested dict (empty if unknown) and `config_file` where it stood. `said`
-    are the plugin's lines in the console log, its start line and its warnings.
+    are the plugin's lines in the console log, its start line and its warnings; `problems` what was not read, and why.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class RunFolder:
     config_file: Path | None = None
     history: Path | None = None
     said: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     def option(self, path: str, default: Any = None) -> Any:
         """A value of verl's configuration, by its dotted path."""
@@ -84,7 +86,13 @@ def find_run(path: Path, log: Path | None = None) -> RunFolder:
     run = RunFolder(path, rollouts=_rollouts(path))
     # `RUN/rollouts` stands for RUN; another folder of dumps stands for itself.
     root = path.parent if run.rollouts == path and path.name == "rollouts" else path
-    run.metrics = sorted(filter(_is_metrics, root.glob("*.jsonl")), key=_written)
+    logs = [file for file in sorted(root.glob("*.jsonl")) if not file.stem.isdecimal()]
+    run.metrics = sorted(filter(_is_metrics, logs), key=_written)
+    run.problems = [
+        f"{file}: its first line is damaged; not read"
+        for file in logs
+        if file not in run.metrics and _first_lines(file)[:1] == [None]
+    ]
     if log is not None:
         if not log.is_file() or not _is_metrics(log):
             raise DataError(f"{log}: no file of verl's `file` logger")
@@ -172,18 +180,32 @@ def _rollouts(folder: Path) -> Path | None:
 
 
 def _is_metrics(file: Path) -> bool:
-    with open(file, "rb") as lines:
-        try:
-            first = json.loads(lines.readline())
-        except ValueError:
-            return False
-    return isinstance(first, dict) and isinstance(first.get("step"), int) and isinstance(first.get("data"), dict)
+    """Damage among the first lines does not make it another file, nor does a name that says what it is."""
+    first = _first_lines(file)
+    return any(map(_is_logged, first)) or (file.name.startswith("metrics") and first[:1] == [None])
 
 
 def _written(file: Path) -> tuple[int, float, str]:
     """A resumed run starts at a later step than what it resumes; times on disk do not survive every copy."""
+    step = next((line["step"] for line in _first_lines(file) if _is_logged(line)), 0)
+    return step, file.stat().st_mtime, file.name
+
+
+def _first_lines(file: Path) -> list[Any]:
+    """Parsed; None for a line that is not JSON."""
     with open(file, "rb") as lines:
-        return json.loads(lines.readline())["step"], file.stat().st_mtime, file.name
+        return [_parsed(line) for line in islice(lines, 10)]
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_logged(line: Any) -> bool:
+    return isinstance(line, dict) and isinstance(line.get("step"), int) and isinstance(line.get("data"), dict)
 
 
 def _lines(files: list[Path]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -191,9 +213,10 @@ def _lines(files: list[Path]) -> Iterator[tuple[int, dict[str, Any]]]:
         with open(file, "rb") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
-                    found = json.loads(line)
+                    found = json.loads(line, parse_int=float)  # an integer of 400 digits is infinite, no error
                     step, data = int(found["step"]), dict(found["data"])
-                except (KeyError, TypeError, ValueError) as error:
+                    array("q", [step])  # its range
+                except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
                     if not line.endswith(b"\n"):
                         break
                     raise DataError(f"{file}, line {number}: not a line of verl's `file` logger ({error!r})") from error
