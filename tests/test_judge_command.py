@@ -206,7 +206,6 @@ def test_the_estimate_comes_first_and_dry_run_is_all(tmp_path: Path, capsys: pyt
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl", "out.json"]
         estimate = json.loads((tmp_path / "out.json").read_text())["estimate"]
         assert (estimate["requests"], estimate["output_tokens"]) == (120, 12_000)
-        assert f"cost at most {estimate['cost']:.2f}" in text
         assert main(arguments(tmp_path, url, *prices, "--max-cost", "0.01")) == 2
         assert "more than --max-cost 0.01; nothing was asked" in capsys.readouterr().err
         assert seen.bodies == []
