@@ -99,7 +99,7 @@ DATA=(
     data.train_batch_size="${TRAIN_BATCH_SIZE}"
     data.max_prompt_length="${MAX_PROMPT_LENGTH}"
     data.max_response_length="${MAX_RESPONSE_LENGTH}"
-    data.filter_overlong_prompts=True # verl says how many; one that came through would stop the run
+    data.filter_overlong_prompts=True # verl says how many; one that came through would lose its beginning
     data.seed=0 # every variant sees the same prompts in the same order
 )
 if [[ ${NAME} == qwen3* ]]; then

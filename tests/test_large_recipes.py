@@ -196,6 +196,20 @@ NONSENSE = [
     ("qwen3_8b", "sync", {"ROLLOUT_UTILIZATION": "0.95"}, [], r"rollout: 80 GiB on a GPU are more than 79"),
     ("qwen3_8b", "sync", {"ROLLOUT_UTILIZATION": "0.2"}, [], r"KV cache: gpu_memory_utilization=0.2 leaves -"),
     ("qwen3_8b", "sync", {"ROLLOUT_TP": "3"}, [], r"attention heads \(32\) is not divisible by rollout TP \(3\)"),
+    (
+        "qwen3_8b",
+        "sync",
+        {},
+        ["trainer.use_v1=False", "actor_rollout_ref.actor.ppo_mini_batch_size=248"],
+        r"verl would stop at the first update",
+    ),
+    (
+        "qwen3_32b",
+        "separate_async",
+        {"ROLLOUT_TP": "4"},
+        ["actor_rollout_ref.rollout.nnodes=2", "actor_rollout_ref.rollout.n_gpus_per_node=6"],
+        r"rollout's GPUs a node \(6\) is not divisible by rollout TP x DP \(4\)",
+    ),
     ("qwen3_8b", "sync", {"ROLLOUT_TP": "16"}, [], r"rollout's GPUs \(8\) is not divisible by rollout TP x DP \(16\)"),
     (
         "qwen3_8b",

@@ -78,6 +78,18 @@ CHECKPOINTS = [
     ),
     (lambda case: case.out.mkdir() or (case.out / "checkpoints").touch(), [], "error", "checkpoints is a file"),
     (
+        lambda case: (checkpoint(case, 50) / "actor" / "model_world_size_1_rank_0.pt").unlink(),
+        [],
+        "error",
+        "lacks the weights of rank 0",
+    ),
+    (
+        lambda case: checkpoint(case, 50),
+        ["trainer.resume_mode=resume_path", "trainer.resume_from_path=${trainer.default_local_dir}/global_step_50/"],
+        "error",
+        "verl reads the step off the path's end",
+    ),
+    (
         lambda case: None,
         ["trainer.resume_mode=resume_path", "trainer.resume_from_path=none/global_step_3"],
         "error",

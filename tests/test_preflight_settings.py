@@ -38,6 +38,7 @@ DATA = [
     ("train", emptied("prompt", [3, 5]), "error", "data", "2 of 512 training rows have no prompt (first rows: [3"),
     ("val", changed("data_source", None), "error", "data", "the validation data has no column 'data_source'"),
     ("train", emptied("data_source", [0]), "error", "data", "1 of 512 training rows have no data_source"),
+    ("train", lambda frame: frame.assign(session_id="s"), "error", "data", "a column 'session_id', which verl's agent"),
     ("val", changed("reward_model", None), "error", "data", "has no column 'reward_model'"),
     ("train", changed("reward_model", {"style": "rule"}), "error", "data", "without ground_truth"),
     ("train", emptied("reward_model", [7]), "error", "data", "1 of 512 training rows have no reward_model"),
@@ -77,6 +78,9 @@ SETTINGS = [
     ("algorithm.filter_groups.enable=True", "config", "filter_groups.enable=True contradicts"),
     ("trainer.v1.trainer_mode=async", "config", "no trainer mode is called 'async'"),
     ("trainer.resume_mode=always", "config", "no resume mode is called 'always'"),
+    ("trainer.total_training_steps=0", "config", "total_training_steps=0 is no whole number of at least 1"),
+    ("actor_rollout_ref.rollout.data_parallel_size=x", "config", "data_parallel_size=x is no whole number"),
+    ("actor_rollout_ref.rollout.gpu_memory_utilization=abc", "config", "gpu_memory_utilization=abc is no number"),
     ("trainer.logger=[console,nonsense]", "config", "no logger is called 'nonsense'"),
     ("trainer.logger=[clearml]", "config", "clearml cannot be imported"),
     ("custom_reward_function.path=mine.py", "config", "custom_reward_function.path has no effect"),
@@ -110,3 +114,17 @@ def test_a_wrong_setting_is_named(case: Case, override: str, check: str, said: s
     assert said in serious(report)[0][2]
     assert not report.ok
     assert all(one.where and one.fix for one in report.findings)
+
+
+@pytest.mark.parametrize("lacking", [["preference_group"], ["data_source", "reward_model"]])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_column_that_one_of_several_files_lacks(case: Case, lacking: list[str], first: bool):
+    """verl puts the files together, with nulls where a file has none."""
+    files = [case.folder / "train.parquet", case.out / "part.parquet"]
+    case.out.mkdir(exist_ok=True)
+    case.data().head(200).drop(columns=lacking).to_parquet(files[1])
+    named = ",".join(map(str, reversed(files) if first else files))
+    found = serious(case.check(f"data.train_files=[{named}]"))
+    assert all(severity == "error" and "could not be checked" not in said for severity, _, said in found)
+    for column in lacking:
+        assert any("200 of 712" in said and column in said for _, _, said in found)

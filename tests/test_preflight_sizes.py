@@ -75,3 +75,5 @@ def test_prompts_that_are_too_long(case: Case):
     [(severity, check, said)] = serious(case.check("data.max_prompt_length=8"))
     assert (severity, check) == ("warning", "model")
     assert "256 of the first 256 prompts lose their beginning" in said
+    [(severity, _, said)] = serious(case.check("data.max_prompt_length=8", "data.filter_overlong_prompts=True"))
+    assert (severity, "prompts are dropped" in said) == ("error", True), "nothing would be left"

@@ -42,10 +42,14 @@ def _mini_batches(launch: Launch) -> Iterator[Problem]:
     if not launch.separate and (launch.mini_batch > launch.train_batch or launch.train_batch % launch.mini_batch):
         yield Problem(
             f"train_batch_size ({launch.train_batch}) is not a multiple of ppo_mini_batch_size ({launch.mini_batch}): "
-            "verl would fill each step up with padding rows",
+            + (
+                "verl would fill each step up with padding rows"
+                if launch.pads
+                else "verl would stop at the first update"
+            ),
             f"data.train_batch_size, {MINI}",
             "make the first a multiple of the second",
-            fatal=False,
+            fatal=not launch.pads,
         )
 
 

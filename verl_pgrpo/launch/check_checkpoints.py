@@ -121,6 +121,12 @@ def _check_resume(run: Run, folder: Path, found: Found) -> int:
         if trainer.resume_mode == "resume_path":
             found.error("resume_mode=resume_path without a path", "trainer.resume_from_path", "name a global_step_<N>")
         return 0
+    if trainer.resume_mode == "resume_path" and not re.search(r"global_step_\d+$", str(trainer.resume_from_path)):
+        found.error(
+            f"verl reads the step off the path's end: {trainer.resume_from_path}",
+            "trainer.resume_from_path",
+            "end it in global_step_<N>, without a slash",
+        )
     if not Path(checkpoint).is_dir():
         found.error(f"there is no checkpoint {checkpoint}", "trainer.resume_from_path", "mend the path")
         return 0
@@ -161,6 +167,14 @@ def _check_shards(run: Run, actor: Path, found: Found) -> None:
     if sizes and run.launch.train_gpus not in sizes:
         said = f"the checkpoint was saved by {min(sizes)} GPUs with FSDP, and this run has {run.launch.train_gpus}"
         found.error(said, str(actor), f"use {min(sizes)} GPUs, or start from its merged weights")
+        return
+    gpus = run.launch.train_gpus
+    missing = [rank for rank in range(gpus) if not (actor / f"model_world_size_{gpus}_rank_{rank}.pt").exists()]
+    if missing:
+        said = f"the checkpoint lacks the weights of rank {missing[0]}" + f" and {len(missing) - 1} more" * (
+            len(missing) > 1
+        )
+        found.error(said, str(actor), "put the parts of all nodes into one folder, on a disk that all of them share")
 
 
 def _existing(path: Path) -> Path:

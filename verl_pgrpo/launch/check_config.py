@@ -56,16 +56,47 @@ NUMBERS = {
     "trainer.save_freq": -1,
     "trainer.test_freq": -1,
 }
+# The same for keys that not every engine has, or that may be null.
+OPTIONAL = {
+    **{
+        f"actor_rollout_ref.actor.megatron.{kind}_parallel_size": 1
+        for kind in (
+            "tensor_model",
+            "pipeline_model",
+            "virtual_pipeline_model",
+            "context",
+            "expert_model",
+            "expert_tensor",
+        )
+    },
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 1,
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 1,
+    "actor_rollout_ref.actor.ulysses_sequence_parallel_size": 1,
+    "actor_rollout_ref.rollout.data_parallel_size": 1,
+    "actor_rollout_ref.rollout.expert_parallel_size": 1,
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 1,
+    "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu": 1,
+    "trainer.total_training_steps": 1,
+}
 TEXTS = ("actor_rollout_ref.model.path", "actor_rollout_ref.rollout.name", "trainer.default_local_dir")
 EXTERNAL = ("data.custom_cls", "trainer.v1.sampler.custom_sampler", "reward.reward_manager.module")
 
 
 def check_values(run: Run, found: Found) -> None:
     """What every other check takes for granted."""
-    for key, least in NUMBERS.items():
+    for key, least in (NUMBERS | OPTIONAL).items():
         value = OmegaConf.select(run.config, key)
+        if value is None and key in OPTIONAL:
+            continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             found.error(f"{key}={value} is no whole number of at least {least}", key, "set one")
+    utilization = "actor_rollout_ref.rollout.gpu_memory_utilization"
+    if not isinstance(value := OmegaConf.select(run.config, utilization), int | float):
+        found.error(f"{utilization}={value} is no number", utilization, "a share, 0.6 for example")
+    if OmegaConf.select(run.config, "trainer.v1.trainer_mode") == "separate_async":
+        for key in ("actor_rollout_ref.rollout.nnodes", "actor_rollout_ref.rollout.n_gpus_per_node"):
+            if not isinstance(value := OmegaConf.select(run.config, key), int) or value < 1:
+                found.error(f"{key}={value} is no whole number of at least 1", key, "set one: separate_async needs it")
     for key in TEXTS:
         if not isinstance(OmegaConf.select(run.config, key), str):
             found.error(f"{key} is not set", key, f"{key}=<...>")
@@ -153,7 +184,11 @@ def _check_verls_own(config: Any, found: Found) -> None:
     try:
         stock(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     except Exception as error:
-        found.raised(error, "verl.utils.config.validate_config", "set the keys that the message names")
+        if "SGLang also not Found" in str(error):  # of this machine's packages, not of the launch
+            said = "LoRA was not checked: verl asks the vLLM of this machine how large it may be"
+            found.note(said, "actor_rollout_ref.model.lora_rank", "preflight where vLLM is installed")
+        else:
+            found.raised(error, "verl.utils.config.validate_config", "set the keys that the message names")
     try:
         omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
     except Exception as error:

@@ -16,6 +16,9 @@ from .run import Run, Split
 PROMPT_REMEDY = "a list of messages: [{'role': 'user', 'content': ...}]"
 MOST_TRIED = 64  # data_sources of which a row is remembered, for the trial of the reward function
 
+# verl hands a row's columns on as arguments, beside these (trainer/ppo/v1/agent_loop_tq.py).
+TAKEN = ("session_id", "trajectory", "trace", "sampling_params")
+
 
 def check_data(run: Run, found: Found) -> None:
     """Opens both splits, which later checks look into."""
@@ -45,6 +48,11 @@ def check_data(run: Run, found: Found) -> None:
         _check_sources(split, found)
         _check_truths(split, found)
         _check_extra_info(split, found)
+        if taken := [column for column in TAKEN if split.files.type_of(column) is not None]:
+            said = (
+                f"the {name} data has a column {taken[0]!r}, which verl's agent loop takes for an argument of its own"
+            )
+            found.error(f"{said}: every rollout would fail", split.where, "give it another name")
 
 
 def _missing(split: Split, column: str, why: str, remedy: str, found: Found) -> bool:

@@ -146,4 +146,7 @@ def _check_prompts(run: Run, found: Found) -> None:
         consequence = "are dropped" if data.filter_overlong_prompts else "lose their beginning"
         said = f"{len(long)} of the first {len(lengths)} prompts {consequence}: they have up to {max(long)} tokens"
         fix = f"data.max_prompt_length={max(long)} (now {data.max_prompt_length})"
-        found.warning(said, where, fix)
+        if data.filter_overlong_prompts and len(long) == len(lengths):
+            found.error(said, where, fix)  # nothing would be left to train on
+        else:
+            found.warning(said, where, fix)

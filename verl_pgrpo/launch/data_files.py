@@ -29,7 +29,7 @@ class DataFiles:
 
     Attributes:
         paths: the files; names with `*` are resolved as verl's dataset does.
-        schema: of the first one.
+        schema: the columns of all of them; those that several have, as the first of these has them.
         rows: of all together.
     """
 
@@ -45,6 +45,10 @@ class DataFiles:
             raise BadFile("no file is named")
         schemas = [file.schema_arrow if isinstance(file, pq.ParquetFile) else file.schema for file in self._open]
         self.schema: pa.Schema = schemas[0]
+        for schema in schemas[1:]:  # verl's library fills the rows of the others with nulls
+            for field in schema:
+                if field.name not in self.schema.names:
+                    self.schema = self.schema.append(field)
         self.rows = sum(
             file.metadata.num_rows if isinstance(file, pq.ParquetFile) else file.num_rows for file in self._open
         )
@@ -77,7 +81,15 @@ class DataFiles:
         """All rows, with these columns only; of a nested one, `column.field` is read alone."""
         for file in self._open:
             if isinstance(file, pq.ParquetFile):
-                yield from file.iter_batches(batch_size=size, columns=list(columns))
+                there = [column for column in columns if _leads(file.schema_arrow, column)]
+                lacking = {column.partition(".")[0] for column in columns} - {c.partition(".")[0] for c in there}
+                for batch in file.iter_batches(batch_size=size, columns=there):
+                    for name in sorted(lacking):
+                        kind = self.type_of(name)
+                        batch = batch.append_column(
+                            name, pa.nulls(batch.num_rows, kind if kind is not None else pa.null())
+                        )
+                    yield batch
             else:
                 yield from file.select([name.partition(".")[0] for name in columns]).to_batches(max_chunksize=size)
 
@@ -120,6 +132,17 @@ class DataFiles:
         """What `integration.checks.dataset_groups` reads of verl's dataset, with this column only."""
         whole = not path or not self.has(column, path)
         return _Dataset(_Frame(self, column if whole else ".".join([column, *path])))
+
+
+def _leads(schema: pa.Schema, column: str) -> bool:
+    """Whether a file has this column; of a nested one, this field."""
+    name, *path = column.split(".")
+    kind = schema.field(name).type if name in schema.names else None
+    for field in path:
+        if kind is None or not pa.types.is_struct(kind):
+            break  # a list's field, by Parquet's own name for it
+        kind = kind.field(field).type if kind.get_field_index(field) >= 0 else None
+    return kind is not None
 
 
 class _Dataset:

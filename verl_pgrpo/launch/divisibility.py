@@ -132,6 +132,8 @@ def _rollout(launch: Launch) -> Iterator[Problem]:
         yield Problem(said, f"{ROLLOUT}.expert_parallel_size", f"1 or {replica}")
     if replica > node:
         yield from indivisible("rollout TP x DP", replica, "the rollout's GPUs a node", node, where)
+    else:  # one that straddles nodes is never placed
+        yield from indivisible("the rollout's GPUs a node", node, "rollout TP x DP", replica, where)
     yield from _across_nodes("rollout TP", tp, node, f"{ROLLOUT}.tensor_model_parallel_size")
     if launch.rollout_dtype != launch.dtype:
         yield Problem(

@@ -74,6 +74,8 @@ def _call(function: Any, row: dict[str, Any], response: str) -> dict[str, Any]:
 
 def _judged(result: Any) -> dict[str, Any]:
     """What is wrong with a result, and the names of what comes beside the score."""
+    import torch  # verl's, which has been imported by then: not a second of the trial's own before it
+
     names = sorted(map(str, result)) if isinstance(result, dict) else []
     if isinstance(result, dict):
         if "score" not in result:
@@ -84,6 +86,10 @@ def _judged(result: Any) -> dict[str, Any]:
         return {"error": "returned a coroutine: write it as `async def`, which verl recognises, or without"}
     if isinstance(result, str) or not hasattr(result, "__float__"):
         return {"error": f"returned {str(result)[:60]!r} of type {type(result).__name__} as the score, not a number"}
+    try:
+        torch.zeros(1)[0] = result  # as verl stores it
+    except (TypeError, ValueError, RuntimeError) as error:
+        return {"error": f"returned a score of type {type(result).__name__}, which verl cannot store ({error})"}
     if not math.isfinite(float(result)):
         return {"error": f"returned {float(result)} as the score", "nonfinite": True}
     return {"score": float(result), "names": names}

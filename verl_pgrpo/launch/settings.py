@@ -65,6 +65,7 @@ class Launch:
     model_path: str
     strategy: str  # fsdp, fsdp2 or megatron
     mode: str  # trainer.v1.trainer_mode
+    pads: bool  # verl fills a step up with padding rows; its older trainers do not
     train_gpus: int
     gpus_per_node: int
     rollout_gpus: int
@@ -143,6 +144,7 @@ class Launch:
         bypass: Any = OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode")
         return cls(
             estimator=str(config.algorithm.adv_estimator),
+            pads=bool(config.trainer.use_v1),
             model_path=str(models.model.path),
             strategy=strategy,
             mode=mode,
