@@ -346,6 +346,19 @@ def test_personas_have_a_utility(tmp_path, capsys):
     assert ends["slang_metal"] == 0.5
 
 
+def test_the_first_response_does_not_decide_what_is_compared(runs, tmp_path, capsys):
+    shutil.copytree(runs / "pgrpo-0", tmp_path / "run")
+    file = tmp_path / "run/rollouts/1.jsonl"
+    rows = [json.loads(line) for line in file.open()]
+    del rows[0]["utility"]
+    rows[1]["utility"] = 10**400
+    for text in ("".join(json.dumps(row) + "\n" for row in rows), ""):
+        file.write_text(text)
+        found = report(capsys, tmp_path / "run", "-o", tmp_path / "r.html")
+        assert found["value"] == "utility"
+        assert any("2 responses" in line for line in found["cautions"]) == bool(text)
+
+
 def test_controls_with_other_groups_are_compared_by_the_usual_ones(runs, tmp_path, capsys):
     shutil.copytree(runs / "pgrpo-1", tmp_path / "control")
     config = tmp_path / "control/hydra/.hydra/config.yaml"
@@ -556,6 +569,7 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
     assert "the arms are grpo" in fails(capsys, good, "-o", out, "--baseline", "nonsense")
     assert "none of the 7 groups" in fails(capsys, good, "-o", out, "--samples-of", "nonsense")
     assert "NAME=FILE" in fails(capsys, good, "-o", out, "--metrics", "nonsense")
+    assert "empty" in fails(capsys, good, "-o", out, "--data", tmp_path / "empty")
     assert "is of a known preference group" in fails(capsys, good, "-o", out, "--group-field", "nonsense")
     shutil.copytree(good, tmp_path / "bad")
     (tmp_path / "bad/rollouts/3.jsonl").write_text("nonsense\n{}\n")

@@ -79,8 +79,9 @@ def has_utility(run: RunFolder) -> bool:
     """Can the users' utility be told from a run's dumps?"""
     if run.rollouts is None:
         return False
-    rows = _first_rows(dump_files(run.rollouts)[0], 1)
-    return bool(rows) and not math.isnan(value_of(rows[0], "utility"))
+    # A first dump may be empty, and a response or another without one: of those the page says that they are left out.
+    rows = next(filter(None, (_first_rows(file, 20) for file in dump_files(run.rollouts))), [])
+    return any(not math.isnan(value_of(row, "utility")) for row in rows)
 
 
 def value_of(row: Mapping[str, Any], name: str) -> float:
@@ -90,13 +91,16 @@ def value_of(row: Mapping[str, Any], name: str) -> float:
     """
     found = row.get(name)
     if isinstance(found, int | float):
-        return float(found)
+        try:
+            return float(found)
+        except OverflowError:  # an integer of hundreds of digits
+            return math.nan
     if name == "utility" and '"persona"' in str(row.get("gts")):
         from verl_pgrpo.rewards.personas import utility
 
         try:
             return utility(str(row["output"]), str(row["gts"]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             return math.nan
     return math.nan
 
@@ -195,7 +199,7 @@ def _first_rows(file: Path, count: int) -> list[dict[str, Any]]:
         for _, line in zip(range(count), lines, strict=False):
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 break
             if isinstance(row, dict):
                 rows.append(row)

@@ -242,7 +242,7 @@ def _read_config(run: RunFolder, root: Path) -> None:
     for file in sorted(copies, key=lambda file: (file.stat().st_mtime, str(file))):
         try:
             copy = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        except (OmegaConfBaseException, YAMLError, OSError, ValueError):
+        except (OmegaConfBaseException, YAMLError, OSError, ValueError, RecursionError):
             continue  # a damaged copy is as good as none
         if isinstance(copy, dict) and not run.config:
             run.config, run.config_file = {str(key): value for key, value in copy.items()}, file
@@ -261,7 +261,7 @@ def _printed_config(text: str) -> dict[str, Any]:
             if line.endswith("}}"):
                 try:
                     found = ast.literal_eval("\n".join(lines))
-                except (SyntaxError, ValueError):
+                except (SyntaxError, ValueError, RecursionError, MemoryError):
                     continue
                 return found if isinstance(found, dict) else {}
     return {}
