@@ -111,10 +111,17 @@ def test_exit_status_json_and_usage(case: Case, tmp_path: Path):
     }
     run = called(*skipped, "--strict", "--", *case.arguments, "data.max_prompt_length=8", cwd=tmp_path)
     assert run.returncode == 1
-    assert "warning  256 of the first 256 prompts" in run.stdout
+    assert "warning  256 of the first 256 training prompts" in run.stdout
     assert "         where: data.train_files:" in run.stdout
     assert "         fix:   data.max_prompt_length=" in run.stdout
-    for usage in (["--gpu", "abacus", "--"], ["--skip", "everything", "--"], ["--", "--multirun"], ["--nonsense"]):
+    for usage in (
+        ["--reward-timeout", "-1", "--"],
+        ["--reward-timeout", "nan", "--"],
+        ["--gpu", "abacus", "--"],
+        ["--skip", "everything", "--"],
+        ["--", "--multirun"],
+        ["--nonsense"],
+    ):
         run = called(*usage, cwd=tmp_path)
         assert (run.returncode, run.stdout) == (2, ""), usage
         assert "error:" in run.stderr

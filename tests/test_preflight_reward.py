@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import psutil
 import pytest
 
 from tests.preflight_case import Case, changed, serious
+from verl_pgrpo.launch.check_reward_model import check_reward_model
+from verl_pgrpo.launch.command_line import compose, parse
+from verl_pgrpo.launch.finding import Found
+from verl_pgrpo.launch.run import Run, Settings
 
 pytestmark = pytest.mark.launch
 
@@ -86,7 +91,7 @@ def test_good_reward_functions_pass_and_leave_nothing_behind(case: Case, monkeyp
 
 
 @pytest.mark.slow
-def test_verls_own_scores_and_a_reward_that_asks_a_model(case: Case):
+def test_verls_own_scores(case: Case):
     [(severity, check, said)] = serious(case.check("reward.custom_reward_function.path=null", reward=True))
     assert (severity, check) == ("error", "reward")
     assert "NotImplementedError" in said
@@ -94,11 +99,107 @@ def test_verls_own_scores_and_a_reward_that_asks_a_model(case: Case):
     known = case.written(changed("data_source", "openai/gsm8k")(case.data()))
     other = case.written(changed("data_source", "openai/gsm8k")(case.data("val")), "val")
     assert serious(case.check(known, other, "reward.custom_reward_function.path=null", reward=True)) == []
-    judge = [
-        "reward.reward_model.enable=True",
-        "reward.reward_model.model_path=x",
-        "reward.reward_model.rollout.name=vllm",
-    ]
-    report = case.check(*judge, reward=True)
+
+
+JUDGE = ["reward.reward_model.enable=True", "reward.reward_model.model_path=x", "reward.reward_model.rollout.name=vllm"]
+ALONE = "reward.reward_model.rollout.tensor_model_parallel_size=1"
+MODEL = "reward.reward_model"
+POOL = f"{MODEL}.enable_resource_pool=True"
+
+
+@pytest.mark.slow
+def test_a_reward_that_asks_a_model_is_imported_and_not_run(case: Case):
+    report = case.check(*JUDGE, ALONE, reward=True)
     assert serious(report) == []
-    assert any(one.severity == "note" and "not run: it asks a reward model" in one.what for one in report.findings)
+    notes = [one.what for one in report.findings if one.severity == "note"]
+    assert "the reward function was imported, but not run: it asks a reward model, which is not there yet" in notes
+    assert any("the reward model x is not on this machine" in note for note in notes)
+    for path, said in (("none.py", "Custom module file not found"), ("unimportable", "No module named 'nothing_of")):
+        if path in REWARDS:
+            case.out.mkdir(exist_ok=True)
+            (case.out / f"{path}.py").write_text(REWARDS[path])
+            path = f"{case.out}/{path}.py"
+        [(severity, check, told)] = serious(
+            case.check(*JUDGE, ALONE, f"reward.custom_reward_function.path={path}", reward=True)
+        )
+        assert (severity, check) == ("error", "reward")
+        assert said in told
+
+
+WRONG_MODELS = [
+    ([f"{MODEL}.model_path=null"], "no reward model is named"),
+    ([f"{MODEL}.model_path=/models/none"], "there is no folder /models/none"),
+    ([f"{MODEL}.rollout.name=vlm"], "no rollout is called 'vlm'"),
+    ([f"{MODEL}.rollout.tensor_model_parallel_size=2"], "the reward model's GPUs (1) is not divisible by"),
+    ([POOL, f"{MODEL}.nnodes=0", f"{MODEL}.n_gpus_per_node=8"], "reward_model.nnodes=0 is no whole number"),
+    ([POOL, f"{MODEL}.nnodes=1", f"{MODEL}.n_gpus_per_node=0"], "reward_model.n_gpus_per_node=0 is no whole number"),
+    ([POOL, f"{MODEL}.nnodes=1", f"{MODEL}.n_gpus_per_node=3", f"{MODEL}.rollout.tensor_model_parallel_size=2"],
+     "the reward model's GPUs (3) is not divisible by its TP x DP (2)"),
+    ([f"{MODEL}.rollout.skip_tokenizer_init=True"], "a reward model needs its tokenizer"),
+    ([f"{MODEL}.rollout.pipeline_model_parallel_size=2"], "pipeline_model_parallel_size > 1"),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("overrides", "said"), WRONG_MODELS, ids=lambda value: str(value)[:60])
+def test_what_is_wrong_with_a_reward_model_is_named(case: Case, overrides: list[str], said: str):
+    case.out.mkdir(exist_ok=True)
+    (case.out / "good.py").write_text(REWARDS["good"])
+    own = f"reward.custom_reward_function.path={case.out}/good.py"
+    [(severity, check, told)] = serious(case.check(*JUDGE, ALONE, own, *overrides, reward=True))
+    assert (severity, check) == ("error", "reward")
+    assert said in told
+
+
+def test_a_reward_models_folder(case: Case):
+    model = shutil.copytree(case.folder / "model", case.out / "judge")
+    here = [*JUDGE, ALONE, f"{MODEL}.model_path={model}"]
+    for damage, said in (
+        (lambda: None, None),
+        ("model.safetensors", "weights of the reward model"),
+        ("config.json", "no config.json"),
+    ):
+        if isinstance(damage, str):
+            (model / damage).unlink()
+        found = Found("reward")
+        check_reward_model(Run(compose(parse([*case.arguments, *here])), Settings()), found)
+        serious_ones = [one.what for one in found.findings if one.severity != "note"]
+        assert [said in one for one in serious_ones] == [True] * (said is not None), serious_ones
+
+
+SOURCES = """
+def compute_score(data_source, **given):
+    if data_source == "task/{bad}": raise KeyError(data_source)
+    import time; time.sleep({seconds})
+    return 1.0
+"""
+
+
+@pytest.mark.slow
+def test_all_sources_are_tried_while_there_is_time(case: Case):
+    case.out.mkdir(exist_ok=True)
+    validation = case.data("val").assign(data_source=[f"task/{row % 30:02}" for row in range(70)])
+    other = case.written(validation, "val")
+    path = case.out / "reward.py"
+    path.write_text(SOURCES.format(bad="29", seconds=0))
+    own = f"reward.custom_reward_function.path={path}"
+    found = serious(case.check(other, own, reward=True, reward_timeout=60.0))
+    assert [said for _, check, said in found if check == "reward"] == [
+        "the reward function raised KeyError: 'task/29' (2 of 76 calls, validation row 29 for one)"
+    ]
+    # Of a slow one the first rows must do: that there was no time for others is no error.
+    path.write_text(SOURCES.format(bad="none", seconds=0.2))
+    report = case.check(other, own, reward=True, reward_timeout=9.0)
+    assert [one for one in serious(report) if one[1] == "reward"] == []
+    assert any("the reward function ran on" in fact and "38 rows" not in fact for fact in report.facts), report.facts
+
+
+def test_an_error_that_cannot_be_printed(case: Case):
+    case.out.mkdir(exist_ok=True)
+    (case.out / "odd.py").write_text("def compute_score(**given): raise ValueError('half a sign: \\ud83d')")
+    [(severity, _, said)] = serious(
+        case.check(f"reward.custom_reward_function.path={case.out}/odd.py", reward=True, reward_timeout=60.0)
+    )
+    assert severity == "error"
+    assert "half a sign: \\ud83d" in said
+    said.encode("utf-8")

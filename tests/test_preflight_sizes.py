@@ -54,9 +54,9 @@ def test_the_models_files(case: Case, tmp_path: Path):
     model = shutil.copytree(case.folder / "model", tmp_path / "model")
     here = f"actor_rollout_ref.model.path={model}"
     (model / "chat_template.jinja").write_text("{{ raise_exception('no system messages') }}")
-    [(severity, check, said)] = serious(case.check(here))
+    (severity, check, said), _ = serious(case.check(here))  # and of the validation data
     assert (severity, check) == ("error", "model")
-    assert "refuses 256 of the first 256 prompts (row 0: " in said
+    assert "refuses 256 of the first 256 training prompts (row 0: " in said
     assert "no system messages" in said
     shutil.copy(case.folder / "model" / "chat_template.jinja", model)
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
@@ -72,8 +72,9 @@ def test_the_models_files(case: Case, tmp_path: Path):
 
 
 def test_prompts_that_are_too_long(case: Case):
-    [(severity, check, said)] = serious(case.check("data.max_prompt_length=8"))
-    assert (severity, check) == ("warning", "model")
-    assert "256 of the first 256 prompts lose their beginning" in said
-    [(severity, _, said)] = serious(case.check("data.max_prompt_length=8", "data.filter_overlong_prompts=True"))
-    assert (severity, "prompts are dropped" in said) == ("error", True), "nothing would be left"
+    cut, also_cut = serious(case.check("data.max_prompt_length=8"))
+    assert cut[:2] == also_cut[:2] == ("warning", "model")
+    assert "256 of the first 256 training prompts lose their beginning" in cut[2]
+    assert "70 of the first 70 validation prompts lose their beginning" in also_cut[2]
+    for severity, _, said in serious(case.check("data.max_prompt_length=8", "data.filter_overlong_prompts=True")):
+        assert (severity, "prompts are dropped" in said) == ("error", True), "nothing would be left"

@@ -46,6 +46,8 @@ def preflight_command(args: argparse.Namespace) -> Result:
     from verl_pgrpo.launch.preflight import CHECKS, preflight
     from verl_pgrpo.launch.run import Settings
 
+    if not args.reward_timeout > 0:  # nor is NaN
+        raise ConfigError(f"--reward-timeout {args.reward_timeout:g}: must be more than 0 seconds")
     gpu = None if args.gpu is None else gpu_gib(args.gpu)
     names = list(dict(CHECKS))
     if unknown := [name for name in args.skip if name not in names]:

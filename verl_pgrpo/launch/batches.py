@@ -16,7 +16,7 @@ MINI = f"{ACTOR}.ppo_mini_batch_size"
 def batch_problems(launch: Launch) -> list[Problem]:
     """Everything that does not divide; without the model."""
     found = list(_mini_batches(launch))
-    found += _micro_batches_by_tokens(launch) if launch.dynamic_batches else _micro_batches_by_count(launch)
+    found += _micro_batches(launch)
     if launch.log_prob_dynamic != launch.dynamic_batches:
         said = f"log_prob_use_dynamic_bsz ({launch.log_prob_dynamic}) is not use_dynamic_bsz ({launch.dynamic_batches})"
         where = f"{ROLLOUT}.log_prob_use_dynamic_bsz, {ACTOR}.use_dynamic_bsz"
@@ -28,6 +28,7 @@ def batch_problems(launch: Launch) -> list[Problem]:
                 "actor_rollout_ref.model.use_remove_padding",
                 "set it to True",
                 fatal=False,
+                of_gpus=True,
             )
         )
     return found
@@ -53,34 +54,46 @@ def _mini_batches(launch: Launch) -> Iterator[Problem]:
         )
 
 
-def _micro_batches_by_tokens(launch: Launch) -> Iterator[Problem]:
+def _micro_batches(launch: Launch) -> Iterator[Problem]:
+    """By tokens or by responses; verl's reference has settings of its own, which follow the actor's by default."""
+    mini = launch.mini_batch * launch.n
+    step = mini if launch.separate else launch.train_batch * launch.n
+    step = -(-step // math.lcm(launch.dp, mini)) * math.lcm(launch.dp, mini)  # verl fills it up
+    of_mini, of_step = ("of a mini-batch", mini), ("of a step", step)
+    if launch.dynamic_batches:
+        yield from _by_tokens(launch, f"{ACTOR}.ppo_max_token_len_per_gpu", launch.max_tokens)
+        yield from _by_tokens(launch, f"{ROLLOUT}.log_prob_max_token_len_per_gpu", launch.log_prob_max_tokens)
+    else:
+        yield from _by_count(launch, f"{ACTOR}.ppo_micro_batch_size_per_gpu", launch.micro_batch, *of_mini)
+        log_prob = launch.log_prob_micro_batch
+        yield from _by_count(launch, f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu", log_prob, *of_step)
+    if launch.ref is None:
+        return
+    if launch.ref_dynamic:
+        yield from _by_tokens(launch, f"{REF}.log_prob_max_token_len_per_gpu", launch.ref_max_tokens)
+    else:
+        yield from _by_count(launch, f"{REF}.log_prob_micro_batch_size_per_gpu", launch.ref_micro_batch, *of_step)
+
+
+def _by_tokens(launch: Launch, key: str, tokens: int) -> Iterator[Problem]:
     """verl's rearrange_micro_batches."""
     longest, cp = launch.max_prompt + launch.max_response, launch.parallel.cp
-    for key, tokens in (
-        (f"{ACTOR}.ppo_max_token_len_per_gpu", launch.max_tokens),
-        (f"{ROLLOUT}.log_prob_max_token_len_per_gpu", launch.log_prob_max_tokens),
-    ):
-        if tokens * cp < longest:
-            name = key.rpartition(".")[2]
-            said = f"{name} ({tokens}) x CP ({cp}) is less than one prompt and response ({longest} tokens)"
-            yield Problem(said, key, f"at least {-(-longest // cp)}, or shorter prompts and responses")
+    if tokens * cp < longest:
+        said = f"{_short(key)} ({tokens}) x CP ({cp}) is less than one prompt and response ({longest} tokens)"
+        yield Problem(said, key, f"at least {-(-longest // cp)}, or shorter prompts and responses")
 
 
-def _micro_batches_by_count(launch: Launch) -> Iterator[Problem]:
-    """verl's ActorRolloutRefWorker.init_model wants both keys, its prepare_micro_batches no rest."""
-    mini = launch.mini_batch * launch.n
-    step = launch.mini_batch * launch.n if launch.separate else launch.train_batch * launch.n
-    step = -(-step // math.lcm(launch.dp, mini)) * math.lcm(launch.dp, mini)  # verl fills it up
-    parts = [
-        (f"{ACTOR}.ppo_micro_batch_size_per_gpu", launch.micro_batch, "of a mini-batch", mini),
-        (f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu", launch.log_prob_micro_batch, "of a step", step),
-    ]
-    if launch.ref is not None:
-        parts.append((f"{REF}.log_prob_micro_batch_size_per_gpu", launch.ref_micro_batch, "of a step", step))
-    for key, micro, of, responses in parts:
-        name = key.removeprefix("actor_rollout_ref.")
-        if micro is None:
-            said = f"{name} is not set, though use_dynamic_bsz=False; verl's worker wants it when it starts"
-            yield Problem(said, key, "set it, or actor_rollout_ref.actor.use_dynamic_bsz=True")
-        elif responses % launch.dp == 0:
-            yield from indivisible(f"a GPU's responses {of}", responses // launch.dp, name, micro, key)
+def _by_count(launch: Launch, key: str, micro: int | None, of: str, responses: int) -> Iterator[Problem]:
+    """verl's ActorRolloutRefWorker.init_model wants the key, its prepare_micro_batches no rest."""
+    if micro is None:
+        dynamic = key.rpartition(".")[0] + (
+            ".use_dynamic_bsz" if key.startswith(ACTOR) else ".log_prob_use_dynamic_bsz"
+        )
+        said = f"{_short(key)} is not set, though {_short(dynamic)}=False; verl's worker wants it when it starts"
+        yield Problem(said, key, "set it, or actor_rollout_ref.actor.use_dynamic_bsz=True")
+    elif responses % launch.dp == 0:
+        yield from indivisible(f"a GPU's responses {of}", responses // launch.dp, _short(key), micro, key)
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("actor_rollout_ref.")

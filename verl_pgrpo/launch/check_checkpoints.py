@@ -9,6 +9,8 @@ import re
 import shutil
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from verl_pgrpo.errors import PGRPOError
 from verl_pgrpo.integration.checks import HISTORY_FILE, is_personalized, restored_history, resumed_checkpoint
 
@@ -26,12 +28,15 @@ def check_checkpoints(run: Run, found: Found) -> None:
     folder = Path(os.path.abspath(run.config.trainer.default_local_dir))
     if str(run.config.trainer.default_local_dir).startswith("~"):
         found.warning(f"verl does not expand ~: checkpoints would go to {folder}", FOLDER, "write $HOME")
+    for key in ("trainer.rollout_data_dir", "trainer.validation_data_dir"):
+        if dumps := OmegaConf.select(run.config, key):
+            _check_writable(Path(os.path.abspath(dumps)), key, found)
     resumed = _check_resume(run, folder, found)
     if run.config.trainer.save_freq <= 0:
         found.note("no checkpoint is saved", "trainer.save_freq", "to be able to resume, save every so many steps")
         return
     _check_async(run, found)
-    if _check_writable(folder, found):
+    if _check_writable(folder, FOLDER, found):
         _check_space(run, folder, resumed, found)
 
 
@@ -50,12 +55,12 @@ def _check_async(run: Run, found: Found) -> None:
         found.warning(said, where, "set it to False, or resume with trainer.resume_mode=resume_path")
 
 
-def _check_writable(folder: Path, found: Found) -> bool:
+def _check_writable(folder: Path, key: str, found: Found) -> bool:
     parent = _existing(folder)
     if not parent.is_dir():
-        found.error(f"{folder} cannot be made: {parent} is a file", FOLDER, "name another folder")
+        found.error(f"{folder} cannot be made: {parent} is a file", key, "name another folder")
     elif not os.access(parent, os.W_OK | os.X_OK):
-        found.error(f"{folder} cannot be written: no permission in {parent}", FOLDER, "name another folder")
+        found.error(f"{folder} cannot be written: no permission in {parent}", key, "name another folder")
     else:
         return True
     return False

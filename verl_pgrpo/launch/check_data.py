@@ -16,8 +16,13 @@ from .run import Run, Split
 PROMPT_REMEDY = "a list of messages: [{'role': 'user', 'content': ...}]"
 MOST_TRIED = 64  # data_sources of which a row is remembered, for the trial of the reward function
 
-# verl hands a row's columns on as arguments, beside these (trainer/ppo/v1/agent_loop_tq.py).
+# verl hands a row's columns on as arguments, beside these (trainer/ppo/v1/agent_loop_tq.py), and then writes them over
+# what a rollout has brought (AgentLoopOutput.as_dict).
 TAKEN = ("session_id", "trajectory", "trace", "sampling_params")
+OUTPUTS = (
+    *("prompts", "responses", "response_mask", "rm_scores", "rollout_log_probs", "routed_experts"),
+    *("extra_fields", "num_turns", "metrics", "teacher_ids", "teacher_logprobs"),
+)
 
 
 def check_data(run: Run, found: Found) -> None:
@@ -43,16 +48,23 @@ def check_data(run: Run, found: Found) -> None:
             found.error(f"the {name} data has no rows", f"data.{key}: {files}", "verl would stop at it: fill the file")
             continue
         split = Split(name, f"data.{key}", files)
+        try:
+            _check_prompts(split, str(data.prompt_key), found)
+            _check_sources(split, found)
+            _check_truths(split, found)
+        except BadFile as error:  # its footer is whole, and the rest is not
+            found.raised(error, f"data.{key}", "write it again")
+            continue
         run.splits[name] = split
-        _check_prompts(split, str(data.prompt_key), found)
-        _check_sources(split, found)
-        _check_truths(split, found)
         _check_extra_info(split, found)
         if taken := [column for column in TAKEN if split.files.type_of(column) is not None]:
             said = (
                 f"the {name} data has a column {taken[0]!r}, which verl's agent loop takes for an argument of its own"
             )
             found.error(f"{said}: every rollout would fail", split.where, "give it another name")
+        if written := [column for column in OUTPUTS if split.files.type_of(column) is not None]:
+            said = f"the {name} data has a column {written[0]!r}, which verl would write over the rollout's own"
+            found.error(said, split.where, "give it another name")
 
 
 def _missing(split: Split, column: str, why: str, remedy: str, found: Found) -> bool:
@@ -86,7 +98,6 @@ def _check_sources(split: Split, found: Found) -> None:
     if _missing(split, "data_source", why, "add it: text, '<task>/<preference group>' for example", found):
         return
     kind: Any = split.files.type_of("data_source")
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         found.error(f"data_source of the {split.name} data is {kind}, not text", split.where, "cast the column to text")
         return

@@ -14,10 +14,12 @@ from verl_pgrpo.errors import ConfigError, PGRPOError
 from verl_pgrpo.integration.checks import dataset_groups, group_column, is_personalized
 from verl_pgrpo.watch import DOMINANT_SHARE
 
+from .data_files import BadFile
 from .finding import Found
 from .run import Run, Split
 
 FEW = 8  # rewards an epoch: a standard deviation of fewer is a guess
+MISSING = ("nan", "none", "null", "<na>", "n/a")
 KEY = "+algorithm.pgrpo.group_key"
 
 
@@ -29,6 +31,8 @@ def check_groups(run: Run, found: Found) -> None:
     if training is not None:
         try:
             training.groups = _count(training, options)
+        except BadFile:
+            raise
         except PGRPOError as error:
             found.raised(error, f"{training.where}, {options.group_key}", "give every row its user's preference group")
         else:
@@ -39,6 +43,7 @@ def check_groups(run: Run, found: Found) -> None:
             if run.sound:
                 _check_sizes(training, run.config.actor_rollout_ref.rollout.n, found)
             _check_spelling(training, found)
+            _check_missing(training, found)
     if validation is not None and training is not None and training.groups:
         _compare(training, validation, options, found)
 
@@ -87,6 +92,14 @@ def _check_spelling(split: Split, found: Found) -> None:
     if doubles := [" / ".join(map(repr, names)) for names in alike.values() if len(names) > 1]:
         said = f"preference groups that only blanks or case tell apart: {_named(doubles)}"
         found.warning(said, split.where, "spell each in one way, or they have a history each")
+
+
+def _check_missing(split: Split, found: Found) -> None:
+    """Labels that a missing value becomes when it is made text."""
+    if odd := sorted(name for name in split.groups or {} if name.strip().casefold() in MISSING):
+        rows = sum((split.groups or {})[name] for name in odd)
+        said = f"{rows:,} training rows have the preference group {_named(map(repr, odd))}: a missing label as text"
+        found.warning(said, split.where, "fill them, or drop the rows; they would be a group of their own")
 
 
 def _compare(training: Split, validation: Split, options: PGRPOConfig, found: Found) -> None:

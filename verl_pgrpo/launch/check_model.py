@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from verl_pgrpo.errors import ConfigError
 
 from .finding import Found
-from .model_files import missing_weights, model_of_config
+from .model_files import cached_config, local_folder, means_folder, missing_weights, model_of_config
 from .models import model_of
-from .run import Run
+from .run import Run, Split
 
 KEY = "actor_rollout_ref.model.path"
 SAMPLE = 256  # prompts that go through the chat template
@@ -29,8 +29,8 @@ def check_model(run: Run, found: Found) -> None:
     if named.startswith("hdfs://"):
         found.warning(f"not looked into: {named} is not on this machine", KEY, "check a local copy")
         return
-    folder = _folder(named)
-    if folder is None and _is_path(named):
+    folder = local_folder(named)
+    if folder is None and means_folder(named):
         hint = "verl does not expand ~: write $HOME" if named.startswith("~") else "mend the path"
         found.error(f"there is no folder {named}, seen from {Path.cwd()}", KEY, hint)
     elif folder is None:
@@ -44,34 +44,10 @@ def check_model(run: Run, found: Found) -> None:
         _check_prompts(run, found)
 
 
-def _folder(named: str) -> Path | None:
-    """The model on this machine: a folder, or what the Hugging Face hub's cache has, if that is the whole model."""
-    if Path(named).is_dir():
-        return Path(named)
-    cached = _cached_config(named)
-    return cached.parent if cached is not None and missing_weights(cached.parent) is None else None
-
-
-def _cached_config(named: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        cached = try_to_load_from_cache(named, "config.json")
-    except HFValidationError:
-        return None
-    return Path(cached) if isinstance(cached, str) else None
-
-
-def _is_path(named: str) -> bool:
-    """Whether this means a folder: a name on the hub has one slash at most, and is not below a folder here."""
-    return named[:1] in "/.~" or named.count("/") > 1 or (named.count("/") == 1 and Path(named).parent.is_dir())
-
-
 def _look_up(run: Run, named: str, found: Found) -> None:
     if run.model is None:
         try:
-            cached = _cached_config(named)
+            cached = cached_config(named)
             run.model = model_of_config(cached) if cached is not None else model_of(named)
         except ConfigError:
             found.warning(
@@ -118,17 +94,21 @@ def _plain_positions(config: Any) -> bool:
 
 
 def _check_prompts(run: Run, found: Found) -> None:
-    """The first prompts through the chat template. verl cuts the beginning of what is too long."""
-    split = run.splits.get("training")
-    if run.tokenizer is None or split is None or split.prompts is None:
-        return
+    """The first prompts through the chat template."""
+    for split in run.splits.values():
+        if run.tokenizer is not None and split.prompts is not None:
+            _check_first_prompts(run, split, split.prompts, found)
+
+
+def _check_first_prompts(run: Run, split: Split, column: str, found: Found) -> None:
+    """Their format and their length: verl cuts the beginning of what is too long, or drops it."""
     from verl.utils.tokenizer import normalize_token_ids
 
-    table = split.files.take(range(min(SAMPLE, split.files.rows)), [split.prompts])
+    table = split.files.take(range(min(SAMPLE, split.files.rows)), [column])
     data = run.config.data
     options: Any = OmegaConf.to_container(data.apply_chat_template_kwargs, resolve=True)
     lengths, refused, reason = [], [], None
-    for row, messages in enumerate(table[split.prompts].to_pylist()):
+    for row, messages in enumerate(table[column].to_pylist()):
         if not messages:
             continue  # said with the data
         try:
@@ -137,16 +117,16 @@ def _check_prompts(run: Run, found: Found) -> None:
         except Exception as error:
             refused.append(row)
             reason = reason or error
-    where = f"{split.where}, column {split.prompts}"
+    where, first = f"{split.where}, column {column}", f"of the first {len(table)} {split.name} prompts"
     if refused:
-        said = f"the model's chat template refuses {len(refused)} of the first {len(table)} prompts (row {refused[0]}: "
+        said = f"the model's chat template refuses {len(refused)} {first} (row {refused[0]}: "
         found.error(f"{said}{type(reason).__name__}: {reason})", where, "write the messages as this model wants them")
     long = [length for length in lengths if length > data.max_prompt_length]
     if long:
         consequence = "are dropped" if data.filter_overlong_prompts else "lose their beginning"
-        said = f"{len(long)} of the first {len(lengths)} prompts {consequence}: they have up to {max(long)} tokens"
+        said = f"{len(long)} {first} {consequence}: they have up to {max(long)} tokens"
         fix = f"data.max_prompt_length={max(long)} (now {data.max_prompt_length})"
         if data.filter_overlong_prompts and len(long) == len(lengths):
-            found.error(said, where, fix)  # nothing would be left to train on
+            found.error(said, where, fix)  # nothing would be left
         else:
             found.warning(said, where, fix)

@@ -15,12 +15,10 @@ from omegaconf import OmegaConf
 
 from .child import Child
 from .finding import Found
-from .reward_trial import RESULTS
+from .reward_trial import RESULTS, ROWS
 from .run import Run, Split
 
 KEY = "reward.custom_reward_function"
-ROWS = 8
-OWN_ROWS = 64  # of verl's own scores, which know some data_sources and refuse the rest
 COLUMNS = ("data_source", "reward_model", "extra_info")
 VERL_IMPORT = 60.0  # seconds at most until verl is imported, before the function's own time begins
 
@@ -36,25 +34,35 @@ class Trial:
 def start_trial(run: Run, found: Found) -> None:
     """Or say why there is nothing to try."""
     reward: Any = OmegaConf.to_container(run.config.reward, resolve=True)
-    for needed, name in (
-        (reward["reward_model"]["enable"], "a reward model"),
-        ((reward.get("sandbox_fusion") or {}).get("url"), "a sandbox"),
-    ):
-        if needed:
-            found.note(f"the reward function was not run: it asks {name}, which is not there yet", KEY)
-            return
+    asks = [
+        name
+        for needed, name in (
+            (reward["reward_model"]["enable"], "a reward model"),
+            ((reward.get("sandbox_fusion") or {}).get("url"), "a sandbox"),
+        )
+        if needed
+    ]
+    own = reward["custom_reward_function"].get("path") is not None
+    if asks:
+        done = "was imported, but not run" if own else "was not run"
+        found.note(f"the reward function {done}: it asks {asks[0]}, which is not there yet", KEY)
+        if own:
+            run.trial = Trial(Child(), {})
+            _start(run.trial, reward)
+        return
     splits = [split for split in run.splits.values() if split.scorable and split.first_rows]
     if not splits:
         found.note("the reward function was not run: no data could be read for it", KEY)
         return
-    most = ROWS if reward["custom_reward_function"].get("path") else OWN_ROWS
-    trial = Trial(Child(), {split.name: _rows(split, most) for split in splits})
-    run.trial = trial
-    folder = trial.child.folder
-    (folder / "reward.json").write_text(json.dumps(reward), encoding="utf-8")
+    run.trial = trial = Trial(Child(), {split.name: _rows(split) for split in splits})
     for split in splits:
         columns = [name for name in COLUMNS if name in split.files.schema.names]
-        pq.write_table(split.files.take(trial.rows[split.name], columns), folder / f"{split.name}.parquet")
+        pq.write_table(split.files.take(trial.rows[split.name], columns), trial.child.folder / f"{split.name}.parquet")
+    _start(trial, reward)
+
+
+def _start(trial: Trial, reward: Any) -> None:
+    (trial.child.folder / "reward.json").write_text(json.dumps(reward), encoding="utf-8")
     trial.child.start("reward_trial")
 
 
@@ -71,7 +79,7 @@ def finish_trial(run: Run, found: Found) -> None:
     if last["stage"] == "failed":
         found.error(f"the reward function cannot be loaded: it {last['error']}", where, "mend the path, the name or it")
         return
-    if last["stage"] != "done":
+    if last["stage"] != "done" and not (late and any(fact["stage"] == "enough" for fact in facts)):
         doing = f"on {_row(trial, last)}" if "row" in last else f"at its {last['stage']}"
         if late:
             said = f"the reward function did not finish in {run.settings.reward_timeout:g} s, {doing}"
@@ -82,9 +90,9 @@ def finish_trial(run: Run, found: Found) -> None:
     _report(trial, [fact for fact in facts if fact["stage"] == "result"], where, run, found)
 
 
-def _rows(split: Split, most: int) -> list[int]:
-    """The first row of each data_source, as many as may be, and of the training data the first rows besides."""
-    rows = sorted(split.first_rows.values())[:most]
+def _rows(split: Split) -> list[int]:
+    """The first row of each data_source, as many as are known, and of the training data the first rows besides."""
+    rows = sorted(split.first_rows.values())
     more = (row for row in range(ROWS) if row < split.files.rows and row not in rows)
     return sorted([*rows, *list(more)[: max(0, ROWS - len(rows))]]) if split.name == "training" else rows
 
@@ -134,4 +142,5 @@ def _report(trial: Trial, results: list[dict[str, Any]], where: str, run: Run, f
         )
         found.warning(said, where, "return the same keys for every row")
     if results:
-        run.facts.append(f"the reward function ran on {sum(map(len, trial.rows.values()))} rows, {len(results)} calls")
+        rows = len({(fact["file"], fact["row"]) for fact in results})
+        run.facts.append(f"the reward function ran on {rows} rows, {len(results)} calls")

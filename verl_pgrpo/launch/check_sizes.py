@@ -86,5 +86,5 @@ def check_memory(run: Run, found: Found) -> None:
 def _report(problem: Problem, run: Run, found: Found) -> None:
     if problem.fatal:
         found.error(str(problem), problem.where, problem.fix)
-    elif not run.on_cpu:  # the others are about the speed of GPUs
+    elif not (problem.of_gpus and run.on_cpu):
         found.warning(str(problem), problem.where, problem.fix)

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import glob
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from verl_pgrpo.errors import PGRPOError
@@ -43,7 +43,9 @@ class DataFiles:
         self._open = [_opened(path) for path in self.paths]
         if not self._open:
             raise BadFile("no file is named")
-        schemas = [file.schema_arrow if isinstance(file, pq.ParquetFile) else file.schema for file in self._open]
+        schemas = [
+            _plain(file.schema_arrow if isinstance(file, pq.ParquetFile) else file.schema) for file in self._open
+        ]
         self.schema: pa.Schema = schemas[0]
         for schema in schemas[1:]:  # verl's library fills the rows of the others with nulls
             for field in schema:
@@ -79,11 +81,15 @@ class DataFiles:
 
     def batches(self, columns: Sequence[str], size: int = BATCH) -> Iterator[pa.RecordBatch]:
         """All rows, with these columns only; of a nested one, `column.field` is read alone."""
-        for file in self._open:
+        for path, file in zip(self.paths, self._open, strict=True):
             if isinstance(file, pq.ParquetFile):
                 there = [column for column in columns if _leads(file.schema_arrow, column)]
                 lacking = {column.partition(".")[0] for column in columns} - {c.partition(".")[0] for c in there}
-                for batch in file.iter_batches(batch_size=size, columns=there):
+                for batch in _read(path, file.iter_batches(batch_size=size, columns=there)):
+                    for number, column in enumerate(batch.columns):
+                        if pa.types.is_dictionary(column.type):
+                            name = batch.schema.names[number]
+                            batch = batch.set_column(number, name, column.dictionary_decode())
                     for name in sorted(lacking):
                         kind = self.type_of(name)
                         batch = batch.append_column(
@@ -197,6 +203,45 @@ def _opened(path: Path) -> Any:
     if path.suffix not in (".parquet", ".json", ".jsonl"):
         raise BadFile(f"{path}: verl reads .parquet, .json and .jsonl. Convert it, and name it so")
     try:
-        return pq.ParquetFile(path) if path.suffix == ".parquet" else pj.read_json(path)
+        return pq.ParquetFile(path) if path.suffix == ".parquet" else _json(path)
     except (pa.ArrowException, OSError) as error:
-        raise BadFile(f"{path} is damaged, or no {path.suffix} file: {error}. Write it again") from error
+        raise _damaged(path, error) from error
+
+
+def _json(path: Path) -> pa.Table:
+    """As verl reads it: lines of records, or one list of them."""
+    import datasets
+    from datasets.exceptions import DatasetGenerationError
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            loaded = datasets.load_dataset(
+                "json", data_files=str(path), split="train", cache_dir=folder, keep_in_memory=True
+            )
+        except (DatasetGenerationError, ValueError, TypeError) as error:
+            raise _damaged(path, error.__cause__ or error) from error
+        table = loaded.data.table
+        if any(isinstance(field.type, pa.BaseExtensionType) for field in table.schema):  # rows of different fields
+            table = pa.Table.from_pylist(loaded.to_list())
+        return table.combine_chunks()
+
+
+def _read(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """A file's footer may be whole, and what it describes not."""
+    try:
+        yield from batches
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: BaseException) -> BadFile:
+    words = " ".join(str(error).split()).rstrip(".")[:300]
+    return BadFile(f"{path} is damaged, or no {path.suffix} file ({words}). Write it again")
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """Of columns that are stored as a dictionary (pandas' categories), as verl's library reads them: their values."""
+    for number, field in enumerate(schema):
+        if pa.types.is_dictionary(field.type):
+            schema = schema.set(number, field.with_type(field.type.value_type))
+    return schema

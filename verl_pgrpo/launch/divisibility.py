@@ -40,7 +40,7 @@ def problems(model: Model | None, launch: Launch) -> list[Problem]:
 def _across_nodes(what: str, tp: int, gpus: int, where: str) -> Iterator[Problem]:
     if tp > gpus:
         said = f"{what} ({tp}) spans nodes of {gpus} GPUs: each layer would wait for the network"
-        yield Problem(said, where, f"at most {gpus}; share layers out over nodes with PP", fatal=False)
+        yield Problem(said, where, f"at most {gpus}; share layers out over nodes with PP", False, of_gpus=True)
 
 
 def _layout(launch: Launch) -> Iterator[Problem]:
@@ -86,7 +86,11 @@ def _fsdp_model(model: Model, launch: Launch) -> Iterator[Problem]:
     """verl's FSDPEngine: Ulysses cuts a sequence by heads."""
     where = f"{ACTOR}.ulysses_sequence_parallel_size"
     ulysses = "Ulysses' sequence parallel size"
-    yield from indivisible("the model's attention heads", model.heads, ulysses, launch.parallel.cp, where)
+    cp = launch.parallel.cp
+    yield from indivisible("the model's attention heads", model.heads, ulysses, cp, where)
+    if model.kv_heads % cp and cp % model.kv_heads:
+        said = f"the model's KV heads ({model.kv_heads}) and {ulysses} ({cp}): neither divides the other"
+        yield Problem(said, where, f"a divisor or a multiple of {model.kv_heads}")
 
 
 def _layers(model: Model, p: Parallel) -> Iterator[Problem]:
@@ -145,6 +149,10 @@ def _rollout(launch: Launch) -> Iterator[Problem]:
     if launch.max_model_len < launch.max_prompt + launch.max_response:
         said = f"rollout.max_model_len ({launch.max_model_len}) is less than a prompt and a response"
         yield Problem(said, f"{ROLLOUT}.max_model_len", f"at least {launch.max_prompt + launch.max_response}")
+    if launch.max_num_batched_tokens < launch.max_num_seqs:  # vLLM's SchedulerConfig
+        said = f"rollout.max_num_batched_tokens ({launch.max_num_batched_tokens}) is less than max_num_seqs"
+        where = f"{ROLLOUT}.max_num_batched_tokens, {ROLLOUT}.max_num_seqs"
+        yield Problem(f"{said} ({launch.max_num_seqs})", where, "at least as many tokens as sequences")
     if not 0 < launch.utilization < 1:
         said = f"rollout.gpu_memory_utilization ({launch.utilization}) is not between 0 and 1"
         yield Problem(said, f"{ROLLOUT}.gpu_memory_utilization", "a share, 0.6 for example")

@@ -61,7 +61,8 @@ class Found:
         )
 
     def _add(self, severity: str, what: str, where: str, fix: str) -> None:
-        self.findings.append(Finding(severity, self.check, what, where, fix))
+        texts = (text.encode("utf-8", "backslashreplace").decode() for text in (what, where, fix))  # lone surrogates
+        self.findings.append(Finding(severity, self.check, *texts))
 
 
 def _one_line(error: BaseException) -> str:

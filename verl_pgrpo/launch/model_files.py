@@ -11,7 +11,7 @@ from verl_pgrpo.errors import ConfigError
 
 from .models import Model
 
-__all__ = ["missing_weights", "model_of_config"]
+__all__ = ["cached_config", "local_folder", "means_folder", "missing_weights", "model_of_config"]
 
 # Parts of other architectures that the formulas here do not know: of layers that differ, of compressed attention.
 UNKNOWN_PARTS = ("kv_lora_rank", "first_k_dense_replace", "n_shared_experts", "mamba_d_ssm", "encoder_layers")
@@ -74,3 +74,27 @@ def missing_weights(folder: Path) -> str | None:
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         return "all of them: there is no *.safetensors and no *.bin"
     return None
+
+
+def local_folder(named: str) -> Path | None:
+    """The model on this machine: a folder, or what the Hugging Face hub's cache has, if that is the whole model."""
+    if Path(named).is_dir():
+        return Path(named)
+    cached = cached_config(named)
+    return cached.parent if cached is not None and missing_weights(cached.parent) is None else None
+
+
+def cached_config(named: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(named, "config.json")
+    except HFValidationError:
+        return None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def means_folder(named: str) -> bool:
+    """Whether this means a folder: a name on the hub has one slash at most, and is not below a folder here."""
+    return named[:1] in "/.~" or named.count("/") > 1 or (named.count("/") == 1 and Path(named).parent.is_dir())

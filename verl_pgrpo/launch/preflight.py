@@ -31,9 +31,12 @@ from .check_config import check_config, check_values
 from .check_data import check_data
 from .check_groups import check_groups
 from .check_model import check_model
+from .check_names import check_names
 from .check_reward import finish_trial, start_trial
+from .check_reward_model import check_reward_model
 from .check_sizes import check_memory, check_parallel, check_steps
 from .command_line import CommandLine, compose, parse
+from .data_files import BadFile
 from .finding import ERROR, NOTE, WARNING, Finding, Found
 from .phases import Estimate
 from .run import Run, Settings
@@ -47,6 +50,8 @@ CHECKS: tuple[tuple[str, Callable[[Run, Found], None]], ...] = (
     ("reward", start_trial),  # goes on beside those that follow
     ("groups", check_groups),
     ("config", check_config),
+    ("config", check_names),
+    ("reward", check_reward_model),
     ("steps", check_steps),
     ("model", check_model),
     ("parallel", check_parallel),
@@ -109,10 +114,12 @@ def _check(run: Run, report: Report) -> None:
             found = Found(name)
             try:
                 check(run, found)
+            except BadFile as error:
+                found.raised(error, "the data files", "write the file again")
             except Exception as error:
                 if run.sound:  # else it is said already why
                     found.unchecked(error)
-            report.findings += found.findings
+            report.findings += [one for one in found.findings if one not in report.findings]
     finally:
         if run.trial is not None:
             run.trial.child.end()
@@ -172,7 +179,7 @@ def _remedy(override: str, error: Exception, config: DictConfig | None) -> str:
     parent, _, name = key.rpartition(".")
     node: Any = config if config is None or not parent else OmegaConf.select(config, parent)
     near = difflib.get_close_matches(name, [str(known) for known in node], n=1) if OmegaConf.is_dict(node) else []
-    if near:
+    if near and near[0] != name:
         return f"did you mean {parent + '.' if parent else ''}{near[0]}?"
     if "Could not override" in str(error):
         return f"to add a key of your own: +{override}"

@@ -12,15 +12,20 @@ ROLLOUT = "actor_rollout_ref.rollout"
 
 
 class Problem(str):
-    """A sentence about a launch. `where`: the keys to look at. `fatal`: it stops the run; else it costs."""
+    """A sentence about a launch. `where`: the keys to look at. `fatal`: it stops the run; else it costs.
+
+    `of_gpus`: it is about the speed of GPUs, and nothing on a CPU.
+    """
 
     where: str
     fix: str
     fatal: bool
+    of_gpus: bool
 
-    def __new__(cls, what: str, where: str, fix: str, fatal: bool = True) -> Problem:
+    def __new__(cls, what: str, where: str, fix: str, fatal: bool = True, of_gpus: bool = False) -> Problem:
         problem = super().__new__(cls, what)
         problem.where, problem.fix, problem.fatal = where, fix, fatal
+        problem.of_gpus = of_gpus
         return problem
 
 

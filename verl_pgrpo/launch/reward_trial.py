@@ -5,8 +5,8 @@
     python -m verl_pgrpo.launch.reward_trial FOLDER
 
 It is the user's code: it may hang, end the process or print. So what comes of it goes line by line into a file, and
-`check_reward.py` sees how far it came. FOLDER has `reward.json` (the configuration's node `reward`) and `rows.parquet`
-or several; `results.jsonl` is written there.
+`check_reward.py` sees how far it came. FOLDER has `reward.json` (the configuration's node `reward`) and
+`<split>.parquet` of two, one or no splits; `results.jsonl` is written there.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 RESULTS = "results.jsonl"
+ROWS = 8  # of each file, for which there must be time; the others are tried while there is
 WORDS = "these are a few words that answer nothing"
 
 
@@ -43,13 +44,20 @@ def main(folder: Path) -> None:
         except Exception as error:
             say(stage="failed", error=_told(error))
             return
-        for file in sorted(folder.glob("*.parquet")):
-            for number, row in enumerate(pq.read_table(file).to_pylist()):
+        rows = [(f.stem, n, row) for f in sorted(folder.glob("*.parquet")) for n, row in enumerate(_read(f))]
+        for part in ([row for row in rows if row[1] < ROWS], [row for row in rows if row[1] >= ROWS]):
+            for file, number, row in part:
                 truth = (row.get("reward_model") or {}).get("ground_truth")
                 for response in [WORDS, *([truth] if isinstance(truth, str) and truth else [])]:
-                    say(stage="call", file=file.stem, row=number)
-                    say(stage="result", file=file.stem, row=number, **_call(function, row, response))
+                    say(stage="call", file=file, row=number)
+                    say(stage="result", file=file, row=number, **_call(function, row, response))
+            say(stage="enough")
         say(stage="done")
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+    return rows
 
 
 def _call(function: Any, row: dict[str, Any], response: str) -> dict[str, Any]:

@@ -89,11 +89,13 @@ class Launch:
     max_response: int
     dynamic_batches: bool
     log_prob_dynamic: bool
+    ref_dynamic: bool
     micro_batch: int | None  # responses on one GPU, where batches are not by tokens
     log_prob_micro_batch: int | None
     ref_micro_batch: int | None
     max_tokens: int  # of a micro-batch, on one GPU
     log_prob_max_tokens: int
+    ref_max_tokens: int
     sync_every: int  # policy updates between two weight syncs; separate_async
     hybrid: bool  # whether training GPUs also generate
     checkpoint_engine: str
@@ -171,11 +173,13 @@ class Launch:
             max_response=config.data.max_response_length,
             dynamic_batches=bool(actor.use_dynamic_bsz),
             log_prob_dynamic=bool(rollout.log_prob_use_dynamic_bsz),
+            ref_dynamic=bool(ref.log_prob_use_dynamic_bsz),
             micro_batch=actor.ppo_micro_batch_size_per_gpu,
             log_prob_micro_batch=rollout.log_prob_micro_batch_size_per_gpu,
             ref_micro_batch=ref.log_prob_micro_batch_size_per_gpu,
             max_tokens=actor.ppo_max_token_len_per_gpu,
             log_prob_max_tokens=rollout.log_prob_max_token_len_per_gpu,
+            ref_max_tokens=ref.log_prob_max_token_len_per_gpu,
             sync_every=v1.separate_async.parameter_sync_step,
             hybrid=not separate or bool(models.hybrid_engine),
             checkpoint_engine=str(rollout.checkpoint_engine.backend),
@@ -186,7 +190,10 @@ class Launch:
             utilization=rollout.gpu_memory_utilization,
             max_model_len=rollout.max_model_len or longest,
             max_num_seqs=rollout.max_num_seqs,
-            max_num_batched_tokens=rollout.max_num_batched_tokens,
+            # verl raises it to the longest sequence where prefill is not chunked (its vLLMHttpServer).
+            max_num_batched_tokens=max(
+                rollout.max_num_batched_tokens, 0 if rollout.enable_chunked_prefill else longest
+            ),
             free_cache=bool(rollout.free_cache_engine),
             bypass_old_log_probs=bool(bypass),
         )

@@ -1,0 +1,109 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Names and values that verl looks up only when its workers need them: `preflight` says which are not known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.preflight_case import Case, serious
+
+pytestmark = [pytest.mark.launch, pytest.mark.slow]
+
+pytest.importorskip("verl")
+
+ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+REF = f"{ACTOR}.use_kl_loss=True"
+IN_REWARD = "algorithm.use_kl_in_reward=True"
+
+# What is set, and what is said of it.
+WRONG = [
+    ([f"{ROLLOUT}.name=vlm"], "no rollout is called 'vlm'"),
+    ([f"{ROLLOUT}.dtype=bf16"], "no dtype of vLLM is called 'bf16'"),
+    ([f"{ROLLOUT}.checkpoint_engine.backend=ncl"], "no checkpoint engine is called 'ncl'"),
+    ([f"{ROLLOUT}.agent.default_agent_loop=my_agent"], "no agent loop is called 'my_agent'"),
+    ([f"{ROLLOUT}.temperature=0"], "temperature=0 is not above 0"),
+    ([f"{ROLLOUT}.temperature=warm"], "temperature=warm is no number"),
+    ([f"{ROLLOUT}.top_p=1.5"], "top_p=1.5 is not above 0 and at most 1"),
+    ([f"{ROLLOUT}.val_kwargs.n=0"], "val_kwargs.n=0 is no whole number of at least 1"),
+    ([f"{ROLLOUT}.max_num_batched_tokens=64", f"{ROLLOUT}.max_num_seqs=128"], "max_num_batched_tokens (64) is less"),
+    ([f"{ACTOR}.strategy=fdsp"], "no training strategy is called 'fdsp'"),
+    ([f"{ACTOR}.policy_loss.loss_mode=vanila"], "no policy loss is called 'vanila'"),
+    ([f"{ACTOR}.kl_loss_type=k4", REF], "kl_loss_type=k4: verl does not know it (NotImplementedError)"),
+    ([f"{ACTOR}.kl_loss_type=full", REF], "kl_loss_type=full"),
+    (["algorithm.kl_penalty=kl2", IN_REWARD], "algorithm.kl_penalty=kl2"),
+    (["algorithm.kl_ctrl.type=moving", IN_REWARD], "algorithm.kl_ctrl.type=moving"),
+    (["algorithm.kl_ctrl.type=adaptive", "algorithm.kl_ctrl.horizon=0", IN_REWARD], "horizon must be larger than 0"),
+    ([f"{ACTOR}.optim.lr=fast"], "lr=fast is no number"),
+    ([f"{ACTOR}.optim.lr=-1e-6"], "lr=-1e-06 is no number of at least 0"),
+    ([f"{ACTOR}.optim.optimizer=AdamX"], "optimizer=AdamX of torch.optim: Optimizer 'AdamX' not found"),
+    ([f"{ACTOR}.optim.optimizer_impl=torchx"], "optimizer=AdamW of torchx: Failed to import module 'torchx'"),
+    ([f"{ACTOR}.optim.betas=[0.9,2.0]"], "Invalid beta parameter"),
+    ([f"{ACTOR}.fsdp_config.mixed_precision.param_dtype=fp33"], "param_dtype=fp33: unexpected precision: fp33"),
+    ([f"{ACTOR}.checkpoint.save_contents=[model,optimiser]"], "no part of a checkpoint is called 'optimiser'"),
+    (["reward.reward_manager.name=naiv"], "no reward manager is called 'naiv'"),
+    (["reward.reward_manager.source=importlib"], "source=importlib without a module"),
+    ([REF, "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=70"], "ref.log_prob_max_token_len_per_gpu (70) x CP"),
+    ([REF, "actor_rollout_ref.ref.log_prob_use_dynamic_bsz=False"], "ref.log_prob_micro_batch_size_per_gpu is not set"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "said"), WRONG, ids=lambda value: str(value)[:60])
+def test_a_name_that_verl_does_not_know(case: Case, overrides: list[str], said: str):
+    found = serious(case.check(*overrides))
+    [told] = [what for severity, _, what in found if severity == "error"]
+    assert said in told
+    assert len(found) == 1 + ("rollout.dtype" in overrides[0]), found  # which is not the actor's, either
+
+
+GOOD = [
+    [REF, f"{ACTOR}.kl_loss_type=k3+"],
+    [IN_REWARD, "algorithm.kl_penalty=abs"],
+    [f"{ACTOR}.policy_loss.loss_mode=gspo", f"{ACTOR}.loss_agg_mode=seq-mean-token-mean"],
+    [f"{ACTOR}.optim.optimizer=SGD", f"{ACTOR}.optim.lr=0"],
+    [f"{ROLLOUT}.load_format=safetensors", f"{ROLLOUT}.agent.default_agent_loop=tool_agent"],
+    [f"{ACTOR}.checkpoint.save_contents=[model,optimizer,extra,hf_model]", "reward.reward_manager.name=dapo"],
+    [REF, "actor_rollout_ref.ref.log_prob_use_dynamic_bsz=False",
+     "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=8"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", GOOD, ids=lambda value: value[0])
+def test_names_that_verl_knows(case: Case, overrides: list[str]):
+    assert serious(case.check(*overrides)) == []
+
+
+def test_agent_loops_of_the_data_and_of_a_file(case: Case):
+    data = case.written(case.data().assign(agent_name="mine"))
+    [(severity, check, said)] = serious(case.check(data))
+    assert (severity, check) == ("error", "config")
+    assert "no agent loop is called 'mine'" in said
+    loops = case.out / "loops.yaml"
+    loops.write_text("- name: mine\n  _target_: package.MyLoop\n")
+    config = f"{ROLLOUT}.agent.agent_loop_config_path={loops}"
+    assert serious(case.check(data, config)) == []
+    # Rows of the validation data name none: the default is theirs.
+    [(_, _, said)] = serious(case.check(data, config, f"{ROLLOUT}.agent.default_agent_loop=yours"))
+    assert "no agent loop is called 'yours'" in said
+
+
+def test_a_format_that_a_plugin_of_vllm_may_bring(case: Case):
+    [(severity, check, said)] = serious(case.check(f"{ROLLOUT}.load_format=mine"))
+    assert (severity, check) == ("warning", "config")
+    assert "'mine'" in said
+
+
+def test_steps_that_would_be_padded_are_said_on_a_cpu_too(case: Case):
+    [(severity, check, said)] = serious(case.check(f"{ACTOR}.ppo_mini_batch_size=24"))
+    assert (severity, check) == ("warning", "parallel")
+    assert "padding rows" in said
+
+
+def test_folders_for_what_is_dumped(case: Case, tmp_path: Path):
+    (tmp_path / "file").touch()
+    for key in ("trainer.rollout_data_dir", "trainer.validation_data_dir"):
+        [(severity, check, said)] = serious(case.check(f"{key}={tmp_path}/file/dumps"))
+        assert (severity, check) == ("error", "checkpoints")
+        assert "is a file" in said
