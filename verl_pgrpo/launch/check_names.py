@@ -176,8 +176,6 @@ def _check_fsdp(actor: Any, found: Found) -> None:
         if value is not None:
             said, fix = f"{key.rpartition('.')[2]}={value}", "fp32, bf16 or fp16"
             _refused(lambda value=value: PrecisionType.to_dtype(value), key, said, fix, found)
-    if found.findings:
-        return
     said = f"optimizer={actor.optim.optimizer} of {actor.optim.optimizer_impl}"
     weight = [torch.nn.Parameter(torch.zeros(1))]
     where, fix = f"{ACTOR}.optim", "AdamW of torch.optim, for example; its settings as numbers"
@@ -204,13 +202,12 @@ def _check_agents(run: Run, found: Found) -> None:
 
 def _own_agents(path: str | None, found: Found) -> set[str]:
     """The names in `agent_loop_config_path`, a list of them, and those that were registered by what is imported."""
-    from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
-    from verl.utils.import_utils import resolve_config_path
+    from verl.experimental.agent_loop import agent_loop
 
-    names = set(_agent_loop_registry)
+    names = set(agent_loop._agent_loop_registry)
     if path:
         try:
-            loops: Any = OmegaConf.load(resolve_config_path(path))
+            loops: Any = OmegaConf.load(agent_loop.resolve_config_path(path))
             names |= {str(loop.name) for loop in loops}
         except Exception as error:
             found.raised(error, f"{ROLLOUT}.agent.agent_loop_config_path={path}", "a YAML list with name and _target_")

@@ -134,7 +134,7 @@ class Launch:
                 cp=max(actor.ulysses_sequence_parallel_size, engine.ulysses_sequence_parallel_size)
             )
             recompute = bool(models.model.enable_gradient_checkpointing)
-            deferred = bool(engine.use_no_sync_for_gradient_accumulation)
+            deferred = bool(engine.get("use_no_sync_for_gradient_accumulation"))  # since verl 0.9.1
             shards = engine.fsdp_size
         else:
             raise ConfigError(f"actor.strategy={strategy}: known are fsdp, fsdp2 and megatron")

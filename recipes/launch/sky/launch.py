@@ -90,7 +90,9 @@ def main() -> int:
     addresses = [f"machine{rank}" for rank in range(count)]
     for rank in reversed(range(count)):  # the head last, with the recipe's command
         block, environment = run_block(options.recipe, options.arguments, addresses, gpus, rank, DRY_RUN="1")
-        subprocess.run(block, env=environment, cwd=recipes.RECIPES.parent, check=True)
+        status = subprocess.run(block, env=environment, cwd=recipes.RECIPES.parent, check=False).returncode
+        if status:
+            return status
     return 0
 
 
