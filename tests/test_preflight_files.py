@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.preflight_case import Case, serious
@@ -64,8 +66,6 @@ def test_a_damaged_column_of_groups_is_said_once(case: Case):
     """Its pages lie behind those that the data's own check reads."""
     path = case.out / "train.parquet"
     case.written(case.data()[["prompt", "data_source", "reward_model", "extra_info", "preference_group"]])
-    import pyarrow.parquet as pq
-
     group = pq.ParquetFile(path).metadata.row_group(0)
     [column] = [c for i in range(group.num_columns) if (c := group.column(i)).path_in_schema == "preference_group"]
     start = column.dictionary_page_offset or column.data_page_offset
@@ -93,6 +93,56 @@ def test_labels_that_were_missing_values(case: Case):
     found = serious(case.check(case.written(bad)))
     assert any("preference group 'nan': a missing label as text" in one[2] for one in found)
     assert {one[0] for one in found} == {"warning"}
+
+
+@pytest.mark.parametrize("field", ["ground_truth", "content", "unread"])
+def test_json_with_fields_of_several_types_is_not_looked_into(case: Case, field: str):
+    """verl reads them, each value with its type; a table has one type for all."""
+    rows = rows_of(case.data())
+    for number, row in enumerate(rows):
+        if field == "ground_truth":
+            row["reward_model"] = {"style": "rule", "ground_truth": "x" if number % 2 else 1}
+        elif field == "content" and number % 2:
+            row["prompt"] = [{"role": "user", "content": [{"type": "text", "text": "few words"}]}]
+        elif field == "unread":
+            row["misc"] = {"a": 1} if number % 2 else [1]
+    case.out.mkdir(exist_ok=True)
+    path = case.out / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    [(severity, check, said)] = serious(case.check(f"data.train_files={path}"))
+    assert (severity, check) == ("warning", "data")
+    assert "not looked into" in said
+    assert "have several types" in said
+
+
+def test_files_that_verl_can_put_together(case: Case):
+    """Whatever the order of a message's fields."""
+    table = pq.read_table(case.folder / "train.parquet")
+    kind = pa.list_(pa.struct([("content", pa.string()), ("role", pa.string())]))
+    turned = [
+        [{name: message[name] for name in ("content", "role")} for message in one]
+        for one in table["prompt"].to_pylist()
+    ]
+    case.out.mkdir(exist_ok=True)
+    number = table.schema.get_field_index("prompt")
+    pq.write_table(table.set_column(number, "prompt", pa.array(turned, kind)), case.out / "turned.parquet")
+    pq.write_table(table.set_column(number, "prompt", pa.array(["text"] * len(table))), case.out / "text.parquet")
+    files = f"{case.folder}/train.parquet,{case.out}"
+    report = case.check(f"data.train_files=[{files}/turned.parquet]")
+    assert serious(report) == []
+    assert any(fact.startswith("1,024 training rows") for fact in report.facts)
+    [(severity, _, said)] = serious(case.check(f"data.train_files=[{files}/text.parquet]"))
+    assert severity == "error"
+    assert "column prompt is string, but list" in said
+
+
+@pytest.mark.slow
+def test_pictures_for_a_model_of_text(case: Case):
+    pictures = case.written(case.data().assign(images=[["a.png"]] * 512))
+    [(severity, check, said)] = serious(case.check(pictures))
+    assert (severity, check) == ("error", "model")
+    assert "has images in column 'images', and the model takes text alone" in said
+    assert serious(case.check(case.written(case.data().assign(images=[[]] * 512)))) == []
 
 
 @pytest.mark.slow

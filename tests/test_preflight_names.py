@@ -24,7 +24,7 @@ WRONG = [
     ([f"{ROLLOUT}.dtype=bf16"], "no dtype of vLLM is called 'bf16'"),
     ([f"{ROLLOUT}.checkpoint_engine.backend=ncl"], "no checkpoint engine is called 'ncl'"),
     ([f"{ROLLOUT}.agent.default_agent_loop=my_agent"], "no agent loop is called 'my_agent'"),
-    ([f"{ROLLOUT}.temperature=0"], "temperature=0 is not above 0"),
+    ([f"{ROLLOUT}.temperature=-1"], "temperature=-1 is not at least 0"),
     ([f"{ROLLOUT}.temperature=warm"], "temperature=warm is no number"),
     ([f"{ROLLOUT}.top_p=1.5"], "top_p=1.5 is not above 0 and at most 1"),
     ([f"{ROLLOUT}.val_kwargs.n=0"], "val_kwargs.n=0 is no whole number of at least 1"),
@@ -37,13 +37,15 @@ WRONG = [
     (["algorithm.kl_ctrl.type=moving", IN_REWARD], "algorithm.kl_ctrl.type=moving"),
     (["algorithm.kl_ctrl.type=adaptive", "algorithm.kl_ctrl.horizon=0", IN_REWARD], "horizon must be larger than 0"),
     ([f"{ACTOR}.optim.lr=fast"], "lr=fast is no number"),
+    ([f"{ACTOR}.optim.lr='1e-6'"], "lr=1e-6 is no number"),
     ([f"{ACTOR}.optim.lr=-1e-6"], "lr=-1e-06 is no number of at least 0"),
     ([f"{ACTOR}.optim.optimizer=AdamX"], "optimizer=AdamX of torch.optim: Optimizer 'AdamX' not found"),
-    ([f"{ACTOR}.optim.optimizer_impl=torchx"], "optimizer=AdamW of torchx: Failed to import module 'torchx'"),
+    ([f"{ACTOR}.optim.optimizer_impl=torch.optimum"], "optimizer=AdamW of torch.optimum: Failed to import"),
     ([f"{ACTOR}.optim.betas=[0.9,2.0]"], "Invalid beta parameter"),
     ([f"{ACTOR}.fsdp_config.mixed_precision.param_dtype=fp33"], "param_dtype=fp33: unexpected precision: fp33"),
-    ([f"{ACTOR}.checkpoint.save_contents=[model,optimiser]"], "no part of a checkpoint is called 'optimiser'"),
-    (["reward.reward_manager.name=naiv"], "no reward manager is called 'naiv'"),
+    ([f"{ACTOR}.fsdp_config.mixed_precision.param_dtype=null"], "param_dtype=None: unexpected precision"),
+    ([f"{ACTOR}.checkpoint.save_contents=model"], "save_contents=model is no list"),
+    (["reward.reward_manager.name=naiv", "reward.custom_reward_function.path=null"], "no reward manager is called"),
     (["reward.reward_manager.source=importlib"], "source=importlib without a module"),
     ([REF, "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=70"], "ref.log_prob_max_token_len_per_gpu (70) x CP"),
     ([REF, "actor_rollout_ref.ref.log_prob_use_dynamic_bsz=False"], "ref.log_prob_micro_batch_size_per_gpu is not set"),
@@ -65,6 +67,13 @@ GOOD = [
     [f"{ACTOR}.optim.optimizer=SGD", f"{ACTOR}.optim.lr=0"],
     [f"{ROLLOUT}.load_format=safetensors", f"{ROLLOUT}.agent.default_agent_loop=tool_agent"],
     [f"{ACTOR}.checkpoint.save_contents=[model,optimizer,extra,hf_model]", "reward.reward_manager.name=dapo"],
+    # Nothing computes log-probabilities with these sizes.
+    [REF, "actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.model.target_modules=all-linear",
+     "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=70"],
+    ["algorithm.rollout_correction.bypass_mode=True", f"{ROLLOUT}.calculate_log_probs=True",
+     f"{ROLLOUT}.log_prob_max_token_len_per_gpu=70"],
+    [f"{ACTOR}.strategy=fsdp_turbo"],
+    [f"{ROLLOUT}.name=sglang", f"{ROLLOUT}.max_num_batched_tokens=64", f"{ROLLOUT}.max_num_seqs=128"],
     [REF, "actor_rollout_ref.ref.log_prob_use_dynamic_bsz=False",
      "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=8"],
 ]  # fmt: skip
@@ -89,10 +98,36 @@ def test_agent_loops_of_the_data_and_of_a_file(case: Case):
     assert "no agent loop is called 'yours'" in said
 
 
-def test_a_format_that_a_plugin_of_vllm_may_bring(case: Case):
-    [(severity, check, said)] = serious(case.check(f"{ROLLOUT}.load_format=mine"))
+WARNED = [
+    ([f"{ROLLOUT}.load_format=mine"], "vLLM itself knows no load_format 'mine'"),
+    ([f"{ROLLOUT}.temperature=0"], "there is nothing to learn from"),
+    ([f"{ACTOR}.optim.optimizer_impl=somebodys.optim"], "was not tried: Failed to import module 'somebodys.optim'"),
+    ([f"{ACTOR}.checkpoint.save_contents=[model,optimiser]"], "verl knows no part 'optimiser' of a checkpoint"),
+    ([f"{ACTOR}.checkpoint.save_contents=[optimizer]"], "checkpoints would have no weights"),
+    (["reward.reward_manager.name=naiv"], "unless the reward function's file registers it"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "said"), WARNED, ids=lambda value: str(value)[:60])
+def test_what_may_be_meant_is_a_warning(case: Case, overrides: list[str], said: str):
+    [(severity, check, told)] = serious(case.check(*overrides))
     assert (severity, check) == ("warning", "config")
-    assert "'mine'" in said
+    assert said in told
+
+
+def test_names_that_the_users_module_registers(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As verl's workers, which import it before they look names up."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "users_own.py").write_text(
+        "from verl.trainer.ppo.core_algos import register_policy_loss\n"
+        "from verl.experimental.agent_loop.agent_loop import AgentLoopBase, register\n"
+        "register_policy_loss('users_loss')(lambda **given: None)\n"
+        "@register('users_agent')\nclass Agent(AgentLoopBase): pass\n"
+    )
+    names = [f"{ACTOR}.policy_loss.loss_mode=users_loss", f"{ROLLOUT}.agent.default_agent_loop=users_agent"]
+    assert serious(case.check(*names, "actor_rollout_ref.model.external_lib=users_own")) == []
+    found = serious(case.check("actor_rollout_ref.model.external_lib=nobodys_own"))
+    assert any(check == "config" and "nobodys_own cannot be imported" in said for _, check, said in found)
 
 
 def test_steps_that_would_be_padded_are_said_on_a_cpu_too(case: Case):

@@ -62,11 +62,13 @@ def _micro_batches(launch: Launch) -> Iterator[Problem]:
     of_mini, of_step = ("of a mini-batch", mini), ("of a step", step)
     if launch.dynamic_batches:
         yield from _by_tokens(launch, f"{ACTOR}.ppo_max_token_len_per_gpu", launch.max_tokens)
-        yield from _by_tokens(launch, f"{ROLLOUT}.log_prob_max_token_len_per_gpu", launch.log_prob_max_tokens)
+        if launch.computes_log_probs:
+            yield from _by_tokens(launch, f"{ROLLOUT}.log_prob_max_token_len_per_gpu", launch.log_prob_max_tokens)
     else:
         yield from _by_count(launch, f"{ACTOR}.ppo_micro_batch_size_per_gpu", launch.micro_batch, *of_mini)
         log_prob = launch.log_prob_micro_batch
-        yield from _by_count(launch, f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu", log_prob, *of_step)
+        if log_prob is None or launch.computes_log_probs:
+            yield from _by_count(launch, f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu", log_prob, *of_step)
     if launch.ref is None:
         return
     if launch.ref_dynamic:
@@ -86,9 +88,7 @@ def _by_tokens(launch: Launch, key: str, tokens: int) -> Iterator[Problem]:
 def _by_count(launch: Launch, key: str, micro: int | None, of: str, responses: int) -> Iterator[Problem]:
     """verl's ActorRolloutRefWorker.init_model wants the key, its prepare_micro_batches no rest."""
     if micro is None:
-        dynamic = key.rpartition(".")[0] + (
-            ".use_dynamic_bsz" if key.startswith(ACTOR) else ".log_prob_use_dynamic_bsz"
-        )
+        dynamic = f"{REF}.log_prob_use_dynamic_bsz" if key.startswith(REF) else f"{ACTOR}.use_dynamic_bsz"
         said = f"{_short(key)} is not set, though {_short(dynamic)}=False; verl's worker wants it when it starts"
         yield Problem(said, key, "set it, or actor_rollout_ref.actor.use_dynamic_bsz=True")
     elif responses % launch.dp == 0:

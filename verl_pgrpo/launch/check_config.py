@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -16,6 +17,7 @@ from verl_pgrpo.errors import PGRPOError
 from verl_pgrpo.integration.checks import check_filter_groups, is_personalized
 
 from .finding import Found
+from .model_files import local_folder, means_folder
 from .run import Run
 
 # verl's trainers read their settings from these keys; main_ppo moves nothing there from the old ones.
@@ -65,11 +67,11 @@ OPTIONAL = {
     "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu": 1,
     "trainer.total_training_steps": 1,
 }
-# Numbers: above the first, up to the second.
-RANGES = {
-    "actor_rollout_ref.rollout.temperature": (0.0, math.inf),  # verl divides by it
-    "actor_rollout_ref.rollout.top_p": (0.0, 1.0),
-    "actor_rollout_ref.rollout.gpu_memory_utilization": (0.0, math.inf),  # below 1, which another check says
+# Numbers that need not be whole: what they have to be.
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "actor_rollout_ref.rollout.temperature": (lambda value: 0 <= value < math.inf, "at least 0"),
+    "actor_rollout_ref.rollout.top_p": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "actor_rollout_ref.rollout.gpu_memory_utilization": (lambda value: 0 < value < math.inf, "above 0"),
 }
 TEXTS = ("actor_rollout_ref.model.path", "actor_rollout_ref.rollout.name", "trainer.default_local_dir")
 
@@ -82,16 +84,12 @@ def check_values(run: Run, found: Found) -> None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             found.error(f"{key}={value} is no whole number of at least {least}", key, "set one")
-    for key, (above, most) in RANGES.items():
+    for key, (fits, words) in RANGES.items():
         value = OmegaConf.select(run.config, key)
         if not isinstance(value, int | float) or isinstance(value, bool):
             found.error(f"{key}={value} is no number", key, "set one")
-        elif not above < value <= most:
-            found.error(
-                f"{key}={value} is not above {above:g}" + f" and at most {most:g}" * (most < math.inf),
-                key,
-                "set such a one",
-            )
+        elif not fits(value):
+            found.error(f"{key}={value} is not {words}", key, "set such a one")
     if OmegaConf.select(run.config, "trainer.v1.trainer_mode") == "separate_async":
         for key in ("actor_rollout_ref.rollout.nnodes", "actor_rollout_ref.rollout.n_gpus_per_node"):
             if not isinstance(value := OmegaConf.select(run.config, key), int) or value < 1:
@@ -109,6 +107,9 @@ def check_config(run: Run, found: Found) -> None:
     _check_dapo(config, found)
     if run.sound:
         _check_verls_own(config, found)
+    if config.actor_rollout_ref.rollout.temperature == 0:
+        said = "temperature=0: all responses to a prompt are the same, and there is nothing to learn from"
+        found.warning(said, "actor_rollout_ref.rollout.temperature", "1.0")
     for old, new in OLD_KEYS.items():
         if OmegaConf.select(config, old) not in (None, False):
             said = f"{old} has no effect: verl's main_ppo reads {new}"
@@ -149,9 +150,15 @@ def _check_verls_own(config: Any, found: Found) -> None:
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import omega_conf_to_dataclass, validate_config
 
+    critic, named = need_critic(config), str(OmegaConf.select(config, "critic.model.path"))
+    if critic and local_folder(named) is None and not means_folder(named):
+        found.note(
+            f"the critic {named} is not on this machine, and its settings were not looked at", "critic.model.path"
+        )
+        critic = False
     stock = inspect.unwrap(validate_config)  # without the plugin's part, which has been asked already
     try:
-        stock(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+        stock(config=config, use_reference_policy=need_reference_policy(config), use_critic=critic)
     except Exception as error:
         if "SGLang also not Found" in str(error):  # of this machine's packages, not of the launch
             said = "LoRA was not checked: verl asks the vLLM of this machine how large it may be"

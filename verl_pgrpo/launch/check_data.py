@@ -9,20 +9,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .data_files import BadFile, DataFiles
+from .data_files import BadFile, DataFiles, Unreadable
 from .finding import Found
 from .run import Run, Split
 
 PROMPT_REMEDY = "a list of messages: [{'role': 'user', 'content': ...}]"
 MOST_TRIED = 64  # data_sources of which a row is remembered, for the trial of the reward function
 
-# verl hands a row's columns on as arguments, beside these (trainer/ppo/v1/agent_loop_tq.py), and then writes them over
-# what a rollout has brought (AgentLoopOutput.as_dict).
-TAKEN = ("session_id", "trajectory", "trace", "sampling_params")
-OUTPUTS = (
-    *("prompts", "responses", "response_mask", "rm_scores", "rollout_log_probs", "routed_experts"),
-    *("extra_fields", "num_turns", "metrics", "teacher_ids", "teacher_logprobs"),
-)
+# verl hands a row's columns on as arguments, beside these (AgentLoopWorker._run_agent_loop).
+TAKEN = ("trajectory", "trace", "sampling_params")
+# Its V1 trainers have more of them (trainer/ppo/v1/agent_loop_tq.py), and then write the columns over what a rollout
+# has brought (AgentLoopOutput.as_dict).
+TAKEN_BY_V1 = ("session_id", "validate")
+OUTPUTS = ("prompts", "responses", "response_mask", "rm_scores", "rollout_log_probs", "routed_experts", "extra_fields")
 
 
 def check_data(run: Run, found: Found) -> None:
@@ -41,6 +40,9 @@ def check_data(run: Run, found: Found) -> None:
             continue
         try:
             files = DataFiles(names)
+        except Unreadable as error:
+            found.warning(f"not looked into: {error}", f"data.{key}", "give the values of a field one type")
+            continue
         except BadFile as error:
             found.raised(error, f"data.{key}", "name existing files")
             continue
@@ -57,14 +59,20 @@ def check_data(run: Run, found: Found) -> None:
             continue
         run.splits[name] = split
         _check_extra_info(split, found)
-        if taken := [column for column in TAKEN if split.files.type_of(column) is not None]:
-            said = (
-                f"the {name} data has a column {taken[0]!r}, which verl's agent loop takes for an argument of its own"
-            )
-            found.error(f"{said}: every rollout would fail", split.where, "give it another name")
-        if written := [column for column in OUTPUTS if split.files.type_of(column) is not None]:
-            said = f"the {name} data has a column {written[0]!r}, which verl would write over the rollout's own"
-            found.error(said, split.where, "give it another name")
+        _check_taken(split, run.config.trainer.use_v1, found)
+
+
+def _check_taken(split: Split, v1: bool, found: Found) -> None:
+    """Columns under names that verl has uses for."""
+    there = split.files.schema.names
+    if taken := [column for column in (*TAKEN, *(TAKEN_BY_V1 if v1 else ())) if column in there]:
+        said = (
+            f"the {split.name} data has a column {taken[0]!r}, which verl's agent loop takes for an argument of its own"
+        )
+        found.error(f"{said}: every rollout would fail", split.where, "give it another name")
+    if v1 and (written := [column for column in OUTPUTS if column in there]):
+        said = f"the {split.name} data has a column {written[0]!r}, which verl would write over the rollout's own"
+        found.error(said, split.where, "give it another name")
 
 
 def _missing(split: Split, column: str, why: str, remedy: str, found: Found) -> bool:

@@ -98,6 +98,19 @@ def _check_prompts(run: Run, found: Found) -> None:
     for split in run.splits.values():
         if run.tokenizer is not None and split.prompts is not None:
             _check_first_prompts(run, split, split.prompts, found)
+            _check_media(run, split, found)
+
+
+def _check_media(run: Run, split: Split, found: Found) -> None:
+    """Pictures and the like for a model of text: verl's dataset asserts that it has a processor for them."""
+    for kind in ("image", "video", "audio"):
+        column = str(run.config.data.get(f"{kind}_key", f"{kind}s"))
+        if split.files.type_of(column) is None:
+            continue
+        rows = split.files.take(range(min(SAMPLE, split.files.rows)), [column])[column].to_pylist()
+        if any(rows):
+            said = f"the {split.name} data has {kind}s in column {column!r}, and the model takes text alone"
+            found.error(said, split.where, "a model that takes them, or drop the column")
 
 
 def _check_first_prompts(run: Run, split: Split, column: str, found: Found) -> None:

@@ -19,15 +19,19 @@ KEY = "reward.reward_model"
 
 def check_reward_model(run: Run, found: Found) -> None:
     judge = run.config.reward.reward_model
+    if run.sound and (judge.enable or judge.enable_resource_pool):  # verl makes the pool in any case
+        _check_gpus(run.config, judge, found)
     if not judge.enable:
         return
     _check_files(judge.model_path, found)
     if run.config.trainer.v1.trainer_mode == "separate_async" and not judge.enable_resource_pool:
         said = "separate_async: the reward model has no GPUs of its own, and the rollout's are never free"
         found.error(said, f"{KEY}.enable_resource_pool", "set it to True, with nnodes and n_gpus_per_node")
-    if run.sound:
-        _check_gpus(run.config, judge, found)
     _check_rollout(judge.rollout, found)
+    name = OmegaConf.select(judge, "rollout.name")
+    if name == "trtllm" and run.config.reward.custom_reward_function.path is None:
+        said = "verl does not score with a reward model in TensorRT-LLM"  # RewardLoopWorker.compute_score_disrm
+        found.error(said, f"{KEY}.rollout.name", "vllm, or a reward function that asks it")
 
 
 def _check_files(named: str | None, found: Found) -> None:
@@ -56,7 +60,7 @@ def _check_gpus(config: Any, judge: Any, found: Found) -> None:
     wrong = {k: n for k, n in sizes.items() if not isinstance(n, int) or isinstance(n, bool) or n < 1}
     for key, size in wrong.items():
         found.error(f"{key}={size} is no whole number of at least 1", key, "set one")
-    if wrong:
+    if wrong or not judge.enable:
         return
     replica = judge.rollout.tensor_model_parallel_size * judge.rollout.data_parallel_size
     where = f"{KEY}.rollout.tensor_model_parallel_size, {KEY}.rollout.data_parallel_size"

@@ -15,13 +15,17 @@ import pyarrow.parquet as pq
 
 from verl_pgrpo.errors import PGRPOError
 
-__all__ = ["BadFile", "DataFiles"]
+__all__ = ["BadFile", "DataFiles", "Unreadable"]
 
 BATCH = 1 << 16  # rows
 
 
 class BadFile(PGRPOError):
     """A data file that verl could not read."""
+
+
+class Unreadable(PGRPOError):
+    """A data file that verl reads, and that cannot be a table here."""
 
 
 class DataFiles:
@@ -38,6 +42,7 @@ class DataFiles:
 
         Raises:
             BadFile: one is missing, is of a kind that verl does not read, is damaged, or differs from the first.
+            Unreadable: one has values of several types in one field.
         """
         self.paths = [path for name in names for path in _resolved(name)]
         self._open = [_opened(path) for path in self.paths]
@@ -132,6 +137,8 @@ class DataFiles:
             start += batch.num_rows
             if not wanted or start > wanted[-1]:
                 break
+        if len({part.schema for part in parts}) > 1:  # a file's records have their fields in an order of their own
+            return pa.Table.from_pylist([row for part in parts for row in part.to_pylist()])
         return pa.concat_tables(parts)
 
     def as_dataset(self, column: str, path: Sequence[str]) -> Any:
@@ -177,14 +184,18 @@ class _Frame:
 
 
 def _fit_together(one: pa.DataType, other: pa.DataType) -> bool:
-    """As `datasets.concatenate_datasets` has it: of nested records each may lack fields, all else is the same."""
-    if pa.types.is_struct(one) and pa.types.is_struct(other):
-        return all(
-            _fit_together(field.type, other.field(field.name).type)
-            for field in one
-            if other.get_field_index(field.name) >= 0
+    """Whether verl's library can put one column under the other; it is asked with one null each."""
+    if one == other:
+        return True
+    import datasets
+
+    try:
+        datasets.concatenate_datasets(
+            [datasets.Dataset(pa.table({"column": pa.nulls(1, kind)})) for kind in (one, other)]
         )
-    return one == other or pa.types.is_null(one) or pa.types.is_null(other)
+    except (ValueError, TypeError, pa.ArrowException):
+        return False
+    return True
 
 
 def _resolved(name: str) -> list[Path]:
@@ -220,10 +231,26 @@ def _json(path: Path) -> pa.Table:
             )
         except (DatasetGenerationError, ValueError, TypeError) as error:
             raise _damaged(path, error.__cause__ or error) from error
-        table = loaded.data.table
-        if any(isinstance(field.type, pa.BaseExtensionType) for field in table.schema):  # rows of different fields
-            table = pa.Table.from_pylist(loaded.to_list())
-        return table.combine_chunks()
+        return _typed(path, loaded).combine_chunks()
+
+
+def _typed(path: Path, loaded: Any) -> pa.Table:
+    """Columns whose records differ come as JSON text; where their values have one type, that is undone."""
+    table: pa.Table = loaded.data.table
+    for number, field in enumerate(table.schema):
+        if not _has_json(field.type):
+            continue
+        try:
+            table = table.set_column(number, field.name, pa.array(loaded[field.name][:]))
+        except pa.ArrowException as error:
+            raise Unreadable(f"{path}: the values of {field.name} have several types ({error})") from error
+    return table
+
+
+def _has_json(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return True
+    return any(_has_json(kind.field(number).type) for number in range(kind.num_fields))
 
 
 def _read(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -131,7 +131,7 @@ def _rollout(launch: Launch) -> Iterator[Problem]:
     tp, ep, replica, node = launch.rollout_tp, launch.rollout_ep, launch.replica_gpus, launch.rollout_gpus_per_node
     where = f"{ROLLOUT}.tensor_model_parallel_size, {ROLLOUT}.data_parallel_size"
     yield from indivisible("the rollout's GPUs", launch.rollout_gpus, "rollout TP x DP", replica, where)
-    if ep > 1 and ep != replica:
+    if ep > 1 and ep != replica and launch.rollout_name != "trtllm":
         said = f"rollout.expert_parallel_size ({ep}) must be 1 or rollout TP x DP ({replica})"
         yield Problem(said, f"{ROLLOUT}.expert_parallel_size", f"1 or {replica}")
     if replica > node:
@@ -149,7 +149,7 @@ def _rollout(launch: Launch) -> Iterator[Problem]:
     if launch.max_model_len < launch.max_prompt + launch.max_response:
         said = f"rollout.max_model_len ({launch.max_model_len}) is less than a prompt and a response"
         yield Problem(said, f"{ROLLOUT}.max_model_len", f"at least {launch.max_prompt + launch.max_response}")
-    if launch.max_num_batched_tokens < launch.max_num_seqs:  # vLLM's SchedulerConfig
+    if launch.rollout_name == "vllm" and launch.max_num_batched_tokens < launch.max_num_seqs:  # SchedulerConfig
         said = f"rollout.max_num_batched_tokens ({launch.max_num_batched_tokens}) is less than max_num_seqs"
         where = f"{ROLLOUT}.max_num_batched_tokens, {ROLLOUT}.max_num_seqs"
         yield Problem(f"{said} ({launch.max_num_seqs})", where, "at least as many tokens as sequences")

@@ -51,7 +51,7 @@ CHECKS: tuple[tuple[str, Callable[[Run, Found], None]], ...] = (
     ("groups", check_groups),
     ("config", check_config),
     ("config", check_names),
-    ("reward", check_reward_model),
+    ("config", check_reward_model),  # which `--skip reward` does not mean
     ("steps", check_steps),
     ("model", check_model),
     ("parallel", check_parallel),

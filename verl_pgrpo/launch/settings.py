@@ -64,6 +64,7 @@ class Launch:
     estimator: str
     model_path: str
     strategy: str  # fsdp, fsdp2 or megatron
+    rollout_name: str  # vllm, sglang or trtllm
     mode: str  # trainer.v1.trainer_mode
     pads: bool  # verl fills a step up with padding rows; its older trainers do not
     train_gpus: int
@@ -109,6 +110,7 @@ class Launch:
     max_num_batched_tokens: int
     free_cache: bool
     bypass_old_log_probs: bool
+    computes_log_probs: bool  # with the sizes of the rollout's log-probabilities
 
     @classmethod
     def of(cls, config: DictConfig) -> Launch:
@@ -141,7 +143,10 @@ class Launch:
         mode = str(v1.trainer_mode)
         separate = mode == "separate_async"
         train_gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
-        needs_ref = bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward)
+        # Of LoRA the actor without its adapter is the reference, in one worker (verl's PPOTrainer).
+        lora = bool(OmegaConf.select(models, "model.lora.rank") or models.model.get("lora_rank"))
+        lora = lora or bool(models.model.get("lora_adapter_path"))
+        kl = bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward)
         longest = config.data.max_prompt_length + config.data.max_response_length
         bypass: Any = OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode")
         return cls(
@@ -149,13 +154,14 @@ class Launch:
             pads=bool(config.trainer.use_v1),
             model_path=str(models.model.path),
             strategy=strategy,
+            rollout_name=str(rollout.name),
             mode=mode,
             train_gpus=train_gpus,
             gpus_per_node=config.trainer.n_gpus_per_node,
             rollout_gpus=rollout.nnodes * rollout.n_gpus_per_node if separate else train_gpus,
             rollout_gpus_per_node=rollout.n_gpus_per_node,
             parallel=parallel,
-            ref=ref_parallel if needs_ref else None,
+            ref=ref_parallel if kl and not lora else None,
             ref_strategy=str(ref.strategy),
             dtype=str(engine.dtype),
             rollout_dtype=str(rollout.dtype),
@@ -185,8 +191,8 @@ class Launch:
             checkpoint_engine=str(rollout.checkpoint_engine.backend),
             bucket_bytes=rollout.checkpoint_engine.update_weights_bucket_megabytes << 20,
             rollout_tp=rollout.tensor_model_parallel_size,
-            rollout_dp=rollout.data_parallel_size,
-            rollout_ep=rollout.expert_parallel_size,
+            rollout_dp=rollout.data_parallel_size or 1,
+            rollout_ep=rollout.expert_parallel_size or 1,
             utilization=rollout.gpu_memory_utilization,
             max_model_len=rollout.max_model_len or longest,
             max_num_seqs=rollout.max_num_seqs,
@@ -196,6 +202,7 @@ class Launch:
             ),
             free_cache=bool(rollout.free_cache_engine),
             bypass_old_log_probs=bool(bypass),
+            computes_log_probs=not bypass or (kl and lora),
         )
 
     @property
