@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The personas through real verl and vLLM on the CPU: `grpo`, P-GRPO, P-GRPO over random groups and with decay.
 
-    python benchmarks/personas_verl.py [--seeds 5] [--jobs 1] [--arms grpo pgrpo] [--json FILE]
+    python benchmarks/personas_verl.py [--seeds 5] [--jobs 1] [--arms grpo pgrpo] [--against grpo] [--json FILE]
 
 The quickstart's setting (n = 2, noise 0.2, 100 steps), each seed with data, model and noise of its own, the same for
 all arms. A run takes about four minutes on two cores; finished ones are kept in `--out` and reused, so that the study
 can be interrupted and extended. Utility is that of the last fifth of the run: `mean` weighs personas equally, `worst`
 is the persona with least. `area` is the mean over personas and all steps. Intervals are Student-t, 95 %, over seeds;
-differences to grpo are paired by seed. Rollouts are asynchronous, so that a second run of one seed differs.
+differences are paired by seed. Rollouts are asynchronous, so that a second run of one seed differs.
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ def measures(arm: str, folder: Path) -> tuple[float, float, float]:
     return end.mean(), end.min(), found.rows.groupby("persona")["utility"].mean().mean()
 
 
-def interval(values: np.ndarray) -> str:
+def interval(values: np.ndarray, sign: str = "") -> str:
     """Mean and, from two seeds on, half the width of its 95 % interval."""
     if len(values) == 1:
-        return f"{values[0]:.2f}"
+        return f"{values[0]:{sign}.2f}"
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{values.mean():.2f} ± {half:.2f}"
+    return f"{values.mean():{sign}.2f} ± {half:.2f}"
 
 
 def main() -> None:
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--against", default="grpo", choices=ARMS, help="the arm that the others are compared with")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "benchmarks" / "personas")
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
     args = parser.parse_args()
@@ -110,15 +111,15 @@ def main() -> None:
             )
 
     print(f"\nseeds 0 to {args.seeds - 1}, n={N}, noise {NOISE}, {STEPS} steps of {RESPONSES} responses; {machine()}\n")
-    print("| arm | mean | worst persona | area | mean against grpo | worst against grpo |\n|---|---|---|---|---|---|")
+    print(f"| arm | mean | worst persona | area | minus {args.against}: mean | worst | area |\n{'|---' * 7}|")
     for arm in args.arms:
         values = np.array([found[arm, seed] for seed in range(args.seeds)])
         cells = [interval(column) for column in values.T]
-        if arm != "grpo" and "grpo" in args.arms:
-            paired = values - np.array([found["grpo", seed] for seed in range(args.seeds)])
-            cells += [f"{interval(column)} (better in {(column > 0).sum()})" for column in paired.T[:2]]
+        if arm != args.against and args.against in args.arms:
+            paired = values - np.array([found[args.against, seed] for seed in range(args.seeds)])
+            cells += [f"{interval(column, '+')} (better in {(column > 0).sum()})" for column in paired.T]
         else:
-            cells += ["", ""]
+            cells += ["", "", ""]
         print(f"| {arm} | {' | '.join(cells)} |")
     if args.json:
         table = [
