@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import pytest
 from tests.preflight_case import Case, large, serious
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 from verl_pgrpo.integration.checks import HISTORY_FILE
+from verl_pgrpo.launch.check_checkpoints import check_writable
+from verl_pgrpo.launch.finding import Found
 from verl_pgrpo.launch.preflight import preflight
 from verl_pgrpo.launch.run import Settings
 
@@ -117,9 +120,34 @@ def test_space_for_all_checkpoints(case: Case):
     assert said[0].startswith("100000 checkpoints of about")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(case: Case, tmp_path: Path):
-    (tmp_path / "closed").mkdir(mode=0o555)
-    [(severity, _, said)] = serious(case.check(f"trainer.default_local_dir={tmp_path / 'closed' / 'run'}"))
-    assert severity == "error"
-    assert "no permission" in said
+def test_a_folder_that_cannot_be_written():
+    """Root may write everywhere: as root the check is made as nobody."""
+    with tempfile.TemporaryDirectory() as base:  # pytest's own folder is closed to nobody
+        os.chmod(base, 0o755)
+        closed = Path(base, "closed")
+        (closed / "inner").mkdir(parents=True)
+        for mode in (0o555, 0o000):
+            closed.chmod(mode)
+            assert f"no permission in {closed}" in said_as_nobody(closed / "run")
+        assert f"no permission in {closed}" in said_as_nobody(closed / "inner" / "run"), "nor can it be seen"
+        closed.chmod(0o755)
+
+
+def said_as_nobody(path: Path) -> str:
+    """In a forked process, as nobody could import nothing."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            found = Found("checkpoints")
+            check_writable(path, "trainer.default_local_dir", found)
+            os.write(writing, "\n".join(one.what for one in found.findings).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said

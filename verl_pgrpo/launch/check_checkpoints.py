@@ -30,13 +30,13 @@ def check_checkpoints(run: Run, found: Found) -> None:
         found.warning(f"verl does not expand ~: checkpoints would go to {folder}", FOLDER, "write $HOME")
     for key in ("trainer.rollout_data_dir", "trainer.validation_data_dir"):
         if dumps := OmegaConf.select(run.config, key):
-            _check_writable(Path(os.path.abspath(dumps)), key, found)
+            check_writable(Path(os.path.abspath(dumps)), key, found)
     resumed = _check_resume(run, folder, found)
     if run.config.trainer.save_freq <= 0:
         found.note("no checkpoint is saved", "trainer.save_freq", "to be able to resume, save every so many steps")
         return
     _check_async(run, found)
-    if _check_writable(folder, FOLDER, found):
+    if check_writable(folder, FOLDER, found):
         _check_space(run, folder, resumed, found)
 
 
@@ -55,7 +55,7 @@ def _check_async(run: Run, found: Found) -> None:
         found.warning(said, where, "set it to False, or resume with trainer.resume_mode=resume_path")
 
 
-def _check_writable(folder: Path, key: str, found: Found) -> bool:
+def check_writable(folder: Path, key: str, found: Found) -> bool:
     parent = _existing(folder)
     if not parent.is_dir():
         found.error(f"{folder} cannot be made: {parent} is a file", key, "name another folder")
@@ -183,8 +183,8 @@ def _check_shards(run: Run, actor: Path, found: Found) -> None:
 
 
 def _existing(path: Path) -> Path:
-    """The path, or the nearest above it that exists."""
-    while not path.exists():
+    """The path, or the nearest above it that exists and can be seen."""
+    while not os.path.exists(path):
         path = path.parent
     return path
 

@@ -27,5 +27,5 @@ def taken(ask: Callable[[], object], where: str, what: str, fix: str, found: Fou
     try:
         ask()
     except Exception as error:
-        words = " ".join(str(error).split())
+        words = " ".join(str(error).split()).partition(". ")[0]
         found.error(f"{what}: {words[:200] or 'verl does not know it'} ({type(error).__name__})", where, fix)
