@@ -90,6 +90,8 @@ def _megatron() -> Vital:
 
 def _together() -> Vital:
     tested = TESTED_SET | (TESTED_MEGATRON if installed("megatron-core") else {})
+    if (verl := installed("verl")) in TESTED_VERSIONS:
+        tested["verl"] = verl  # `make matrix` runs each of them with the others
     other = [
         f"{name} {now} (tested: {then})"
         for name, then in tested.items()
