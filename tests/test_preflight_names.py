@@ -142,3 +142,40 @@ def test_folders_for_what_is_dumped(case: Case, tmp_path: Path):
         [(severity, check, said)] = serious(case.check(f"{key}={tmp_path}/file/dumps"))
         assert (severity, check) == ("error", "checkpoints")
         assert "is a file" in said
+
+
+def test_a_critic_that_is_on_the_hub(case: Case):
+    """Its settings would be asked of the network."""
+    report = case.check("algorithm.adv_estimator=gae", "critic.model.path=somebody/critic", "critic.strategy=fsdp2")
+    assert [one for one in serious(report) if one[0] == "error"] == []
+    assert any("the critic somebody/critic is not on this machine" in one.what for one in report.findings)
+
+
+def test_heads_that_ulysses_cannot_share_out(case: Case):
+    """The model has 4 heads, and keys and values for 2 or 4 of them."""
+    found = serious(case.check(f"{ACTOR}.ulysses_sequence_parallel_size=3", "trainer.n_gpus_per_node=3"))
+    assert any("attention heads (4) is not divisible by Ulysses" in said for _, _, said in found)
+    assert any("KV heads" in said and "Ulysses" in said and "neither divides" in said for _, _, said in found)
+
+
+def test_what_was_typed_is_no_remedy(case: Case):
+    report = case.check("data.train_files=~/train.parquet")
+    [fix] = [one.fix for one in report.findings if one.check == "arguments"]
+    assert "did you mean" not in fix
+    assert "quotes" in fix
+
+
+def test_experts_in_tensorrt_llm_need_not_be_everywhere(case: Case):
+    """verl's RolloutConfig exempts it: TensorRT-LLM cuts what is left within an expert."""
+    sizes = [
+        f"{ROLLOUT}.tensor_model_parallel_size=4",
+        f"{ROLLOUT}.expert_parallel_size=2",
+        "trainer.n_gpus_per_node=4",
+    ]
+
+    def of_experts(name: str) -> list[str]:
+        found = serious(case.check(*sizes, f"{ROLLOUT}.name={name}"))
+        return [said for _, _, said in found if "must be 1 or rollout TP x DP" in said]
+
+    assert of_experts("trtllm") == []
+    assert of_experts("vllm") != []
