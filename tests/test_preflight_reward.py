@@ -112,7 +112,7 @@ def test_a_reward_that_asks_a_model_is_imported_and_not_run(case: Case):
     report = case.check(*JUDGE, ALONE, reward=True)
     assert serious(report) == []
     notes = [one.what for one in report.findings if one.severity == "note"]
-    assert "the reward function was imported, but not run: it asks a reward model, which is not there yet" in notes
+    assert "the reward function is only imported: it asks a reward model, which is not there yet" in notes
     assert any("the reward model x is not on this machine" in note for note in notes)
     for path, said in (("none.py", "Custom module file not found"), ("unimportable", "No module named 'nothing_of")):
         if path in REWARDS:

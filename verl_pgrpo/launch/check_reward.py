@@ -44,7 +44,7 @@ def start_trial(run: Run, found: Found) -> None:
     ]
     own = reward["custom_reward_function"].get("path") is not None
     if asks:
-        done = "was imported, but not run" if own else "was not run"
+        done = "is only imported" if own else "was not run"
         found.note(f"the reward function {done}: it asks {asks[0]}, which is not there yet", KEY)
         if own:
             run.trial = Trial(Child(), {})
