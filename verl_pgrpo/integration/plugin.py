@@ -11,7 +11,6 @@ verl swallows whatever a plugin raises while it loads. A failure here is therefo
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -104,10 +103,6 @@ def check_run(config: Any, trainer: str | None = None) -> None:
 def _install() -> None:
     import wrapt
 
-    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
-        from verl_pgrpo.platforms import cpu
-
-        cpu.activate()
     wrapt.when_imported("verl.trainer.ppo.core_algos")(_guarded(_register_estimator))
     wrapt.when_imported("verl.trainer.ppo.v1")(_guarded(_personalize_trainers))
     # Each module that makes one of the older trainers, or defines one that is made elsewhere.
