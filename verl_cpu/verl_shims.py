@@ -1,9 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What verl's interface for platforms does not reach on a CPU: shims, which `cpu_platform.py` hooks to their modules' import.
-
-`integration/README.md` lists all of them with their tests.
-"""
+"""Shims for what verl's platform interface does not reach on a CPU. `cpu_platform.py` hooks them to module imports."""
 
 import os
 import secrets
