@@ -1,9 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What verl's interface for platforms does not reach on a CPU: shims, which `cpu.py` hooks to their modules' import.
-
-`integration/README.md` lists all of them with their tests.
-"""
+"""Shims for what verl's platform interface does not reach on a CPU. `cpu_platform.py` hooks them to module imports."""
 
 import os
 import secrets
@@ -14,7 +11,7 @@ from typing import Any
 
 import wrapt
 
-from verl_pgrpo.platforms import LEDGER, RUN_ID
+from verl_cpu import LEDGER, RUN_ID
 
 
 def name_gloo_once(module: types.ModuleType) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from verl_pgrpo.platforms.megatron_layers import LAYERS, only_on_gpus
+from verl_cpu.megatron_layers import LAYERS, only_on_gpus
 
 VERSION = "1.12.0"
 """What Megatron takes it for: has all that is here, and none of the later kernels."""
@@ -113,7 +113,7 @@ def install() -> None:
     }
     for path, names in contents.items():
         full = f"transformer_engine.{path}".rstrip(".")
-        module = types.ModuleType(full, "A stand-in in plain torch, see verl_pgrpo.platforms.megatron_te.")
+        module = types.ModuleType(full, "A stand-in in plain torch, see verl_cpu.transformer_engine.")
         module.__spec__ = importlib.machinery.ModuleSpec(full, None, is_package=True)
         module.__path__ = []
         module.__dict__.update(names)

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""transformer-engine's layers in plain torch, for Megatron on a CPU; see `megatron_te.py`.
+"""transformer-engine's layers in plain torch, for Megatron on a CPU; see `transformer_engine.py`.
 
 Names, arguments, parameters and the parallel communication are transformer-engine's. Dropout, windows, LayerNorm and
 context parallelism are not here, and say so.
@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn import functional as F
 
-from verl_pgrpo.errors import ConfigError
 
-
-def only_on_gpus(asked: str, instead: str) -> ConfigError:
+def only_on_gpus(asked: str, instead: str) -> NotImplementedError:
     """The error for what plain torch does not stand in for."""
-    return ConfigError(f"{asked}: needs the real transformer-engine, on a GPU. For Megatron on a CPU take {instead}.")
+    return NotImplementedError(
+        f"{asked}: needs the real transformer-engine, on a GPU. For Megatron on a CPU take {instead}."
+    )
 
 
 class _Module(torch.nn.Module):

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 
-from verl_pgrpo.platforms.gloo_checkpoint_engine import GlooCheckpointEngine
+from verl_cpu.gloo_checkpoint_engine import GlooCheckpointEngine
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ BUCKET = 1 << 16
 RECEIVER = """
 import asyncio, hashlib, json, sys
 import torch
-from verl_pgrpo.platforms.gloo_checkpoint_engine import GlooCheckpointEngine
+from verl_cpu.gloo_checkpoint_engine import GlooCheckpointEngine
 
 def digest(tensor):
     return hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()

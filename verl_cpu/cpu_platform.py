@@ -4,7 +4,7 @@
 
 For the quickstart and for tests, not for speed. verl has an interface for new chips (`verl.plugin.platform`); most of
 what follows is an ordinary implementation of it. What the interface does not reach is a short list of shims, each
-named after its reason, in `verl_cpu.py`; vLLM's side is in `vllm_cpu.py`.
+named after its reason, in `verl_shims.py`; vLLM's side is in `vllm_shims.py`.
 
 Active only with `VERL_PLATFORM=cpu`, and then only where no accelerator exists: half of verl asks torch and not the
 platform, so on a GPU machine a run would silently use both. Asking for it there is an error, raised when verl asks for
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import wrapt
 
-from verl_pgrpo.platforms import RUN_ID, megatron_cpu, verl_cpu, vllm_cpu
+from verl_cpu import RUN_ID, megatron, verl_shims, vllm_shims
 
 ENVIRONMENT = {
     # verl registers its engines for cuda and npu only; this is its own override for such platforms.
@@ -44,7 +44,7 @@ ENVIRONMENT = {
 """Set where the user has not set them. Early enough, as Ray's processes inherit the driver's environment.
 
 One is not here, because the driver has imported Ray before it imports us: `RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0`, with
-which Ray stays on 127.0.0.1 instead of the machine's outer address. `run_cpu.py` sets it.
+which Ray stays on 127.0.0.1 instead of the machine's outer address. `run.py` sets it.
 """
 
 
@@ -61,15 +61,15 @@ def activate() -> None:
         os.environ.setdefault(name, value)
     if "RAY_RAYLET_PID" not in os.environ:  # a Ray worker has its run's id, or a cluster without one
         os.environ.setdefault(RUN_ID, uuid.uuid4().hex[:12])
-    vllm_cpu.answer_for_vllm()
-    wrapt.when_imported("verl.utils.distributed")(verl_cpu.name_gloo_once)
-    wrapt.when_imported("verl.single_controller.ray.base")(verl_cpu.take_ports_of_no_connection)
-    wrapt.when_imported("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer")(verl_cpu.name_sockets_by_run)
-    wrapt.when_imported("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer")(verl_cpu.note_segments)
-    wrapt.when_imported("verl.utils.fsdp_utils")(verl_cpu.copy_what_is_set_aside)
-    wrapt.when_imported("torch.distributed.fsdp")(verl_cpu.do_not_pin_memory)
-    megatron_cpu.keep_megatron_out()
-    wrapt.when_imported("verl.workers.engine_workers")(megatron_cpu.prepare_training_workers)
+    vllm_shims.answer_for_vllm()
+    wrapt.when_imported("verl.utils.distributed")(verl_shims.name_gloo_once)
+    wrapt.when_imported("verl.single_controller.ray.base")(verl_shims.take_ports_of_no_connection)
+    wrapt.when_imported("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer")(verl_shims.name_sockets_by_run)
+    wrapt.when_imported("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer")(verl_shims.note_segments)
+    wrapt.when_imported("verl.utils.fsdp_utils")(verl_shims.copy_what_is_set_aside)
+    wrapt.when_imported("torch.distributed.fsdp")(verl_shims.do_not_pin_memory)
+    megatron.keep_megatron_out()
+    wrapt.when_imported("verl.workers.engine_workers")(megatron.prepare_training_workers)
 
 
 def why_not() -> str | None:
@@ -113,7 +113,7 @@ def _device_module() -> types.ModuleType:
     def nothing(*args: Any, **kwargs: Any) -> None:
         return None
 
-    module = types.ModuleType("verl_pgrpo.platforms.cpu.device", "torch.cpu, with torch.cuda's memory functions.")
+    module = types.ModuleType("verl_cpu.cpu_platform.device", "torch.cpu, with torch.cuda's memory functions.")
     module.__dict__.update({name: getattr(torch.cpu, name) for name in torch.cpu.__all__})
     module.__dict__.update(
         mem_get_info=mem_get_info,

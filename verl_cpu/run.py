@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run verl's `main_ppo` on the CPU so that nothing of it is left when it ends, whatever ends it.
 
-    python -m verl_pgrpo.platforms.run_cpu --log run.log --timeout 1200 -- --config-dir recipes/_presets \\
+    python -m verl_cpu.run --log run.log --timeout 1200 -- --config-dir verl_cpu/presets \\
         --config-name cpu algorithm.adv_estimator=grpo data.train_files=... actor_rollout_ref.model.path=...
 
 What follows `--` goes to `python -m verl.trainer.main_ppo`, or to another launcher of verl's (`--module`). Ctrl-C and
@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from verl_pgrpo.platforms import RUN_ID, cleanup
+from verl_cpu import RUN_ID, cleanup
 
 TIMED_OUT = 124
 PATIENCE = 10.0
@@ -52,7 +52,7 @@ def run_main_ppo(
     Returns:
         main_ppo's exit status; 124 after the timeout; 128 + n if it was ended by signal n.
     """
-    command = [sys.executable, "-m", "verl_pgrpo.platforms.run_cpu", "--parent", str(os.getpid())]
+    command = [sys.executable, "-m", "verl_cpu.run", "--parent", str(os.getpid())]
     if log_path is not None:
         command += ["--log", str(log_path)]
     if timeout is not None:
@@ -88,7 +88,7 @@ def supervise(
     base = tempfile.gettempdir()
     base = base if len(base) <= _LONGEST_TMPDIR else "/tmp"
     for left in cleanup.remove_dead_runs(Path(base).glob(f"{_PREFIX}*")):
-        print(f"run_cpu: removed {left} and the shared memory of its run, whose launcher was killed", file=sys.stderr)
+        print(f"verl_cpu: removed {left} and the shared memory of its run, whose launcher was killed", file=sys.stderr)
     tmp = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     run_id = uuid.uuid4().hex[:12]
     cleanup.begin_run(tmp, run_id)
@@ -127,7 +127,7 @@ def supervise(
         cleanup.note_segments(tmp, cleanup.end_descendants(patience=0.0 if hurry else PATIENCE))
         cleanup.end_run(tmp, run_id, keep=keep_tmp)
         if keep_tmp:
-            print(f"run_cpu: Ray's logs are in {tmp}/ray", file=sys.stderr)
+            print(f"verl_cpu: Ray's logs are in {tmp}/ray", file=sys.stderr)
         if output is not None:
             output.close()
     return status
@@ -143,7 +143,7 @@ def _watch(child: subprocess.Popen, signals: _Signals, deadline: float | None, p
         except subprocess.TimeoutExpired:
             pass
         if deadline is not None and time.monotonic() > deadline:
-            print("run_cpu: timeout", file=sys.stderr)
+            print("verl_cpu: timeout", file=sys.stderr)
             return TIMED_OUT
         if parent is not None and os.getppid() != parent:
             return 128 + signal.SIGTERM

@@ -5,8 +5,8 @@
 For tests and demos of the parallel logic - tensor, sequence and pipeline parallelism, the distributed optimizer,
 checkpoints, the weight sync. Nothing here says anything about GPU kernels, NCCL or the overlap of the two.
 
-Part of the platform `cpu` (see `cpu.py`), and active only in a process that trains with Megatron: what it does to torch
-(`megatron_torch.py`) would be a fake GPU to vLLM, which lives in the same run.
+Part of the platform `cpu` (see `cpu_platform.py`), and active only in a process that trains with Megatron: what it does
+to torch (`fake_cuda.py`) would be a fake GPU to vLLM, which lives in the same run.
 """
 
 import functools
@@ -17,7 +17,7 @@ import sys
 import types
 from typing import Any
 
-from verl_pgrpo.platforms import megatron_te, megatron_torch
+from verl_cpu import fake_cuda, transformer_engine
 
 ENGINE = "verl.workers.engine.megatron"
 
@@ -51,8 +51,8 @@ def prepare_training_workers(module: types.ModuleType) -> None:
 
 def prepare() -> None:
     """Make this process able to run Megatron on the CPU, for good. Before Megatron is imported; twice is once."""
-    megatron_torch.pretend_cuda()
-    megatron_te.install()
+    fake_cuda.pretend_cuda()
+    transformer_engine.install()
     if ENGINE in sys.modules and sys.modules[ENGINE] is None:
         del sys.modules[ENGINE]
     # Megatron warns without it, of GPUs that are older than ours is said to be.

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """verl's Megatron engine on the CPU says what HF says, in every layout, and resumes exactly.
 
-Each shim of `verl_pgrpo/platforms/megatron_*.py` whose absence would be silent has a test here: wrong weights, wrong
+Each shim of `verl_cpu` whose absence would be silent has a test here: wrong weights, wrong
 buffers and a forgotten step count all train without an error. All in processes of their own.
 """
 
@@ -71,13 +71,13 @@ def in_processes(size: int, *arguments: str, seconds: float = 240) -> None:
 
 
 def probe(folder: Path, run: str, size: int, **task: object) -> dict:
-    """One task of `tests/megatron_probe.py` over `size` processes; what the first rank found.
+    """One task of `tests/cpu/megatron_probe.py` over `size` processes; what the first rank found.
 
     Only the last pipeline stage has log-probabilities: `log_probs` is the one that is not None.
     """
     name = run + "".join(f"-{key}{value}" for key, value in task.items())
     in_processes(
-        size, "-m", "tests.megatron_probe", json.dumps({"folder": str(folder), "run": run, "name": name, **task})
+        size, "-m", "tests.cpu.megatron_probe", json.dumps({"folder": str(folder), "run": run, "name": name, **task})
     )
     results = [torch.load(folder / f"{name}-{rank}.pt") for rank in range(size)]
     return next((result for result in results if result.get("log_probs") is not None), results[0])
@@ -149,7 +149,7 @@ def test_the_preset_repeats_the_preset_cpu(compose):
     from verl.utils.config import omega_conf_to_dataclass
 
     cpu, megatron = (
-        leaves(OmegaConf.to_container(OmegaConf.load(ROOT / "recipes" / "_presets" / f"{name}.yaml")))
+        leaves(OmegaConf.to_container(OmegaConf.load(ROOT / "verl_cpu" / "presets" / f"{name}.yaml")))
         for name in ("cpu", "cpu_megatron")
     )
     different = {key for key in cpu | megatron if cpu.get(key) != megatron.get(key) and "fsdp_config" not in key}
@@ -175,7 +175,7 @@ SCATTER = """
 import os
 import torch
 import torch.distributed as dist
-from verl_pgrpo.platforms.megatron_torch import pretend_cuda
+from verl_cpu.fake_cuda import pretend_cuda
 
 if os.environ["SHIM"] == "on":
     pretend_cuda()
@@ -203,7 +203,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 if sys.argv[2] == "on":
-    from verl_pgrpo.platforms.megatron_torch import pretend_cuda
+    from verl_cpu.fake_cuda import pretend_cuda
     pretend_cuda()
     with torch.device("meta"):
         assert torch.empty(2).is_meta
@@ -231,7 +231,7 @@ warnings.simplefilter("ignore")
 import torch
 import verl.workers.engine
 import verl.workers.engine_workers
-assert not hasattr(torch.cuda, "_verl_pgrpo")
+assert not hasattr(torch.cuda, "_verl_cpu")
 assert verl.workers.engine.MegatronEngine is None
 assert "transformer_engine" not in sys.modules
 assert "megatron.core" not in sys.modules

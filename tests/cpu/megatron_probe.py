@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """verl's Megatron engine under test, on the CPU: a process of `tests/test_megatron_cpu.py` and `tests/e2e`.
 
-    python -m tests.megatron_probe '{"folder": ..., "run": "update", "tp": 2, "pp": 1, "ep": 1, ...}'
+    python -m tests.cpu.megatron_probe '{"folder": ..., "run": "update", "tp": 2, "pp": 1, "ep": 1, ...}'
 
 Started once per rank (RANK, WORLD_SIZE, ... in the environment), or, with `"ray": true`, once, and verl's worker group
 starts the ranks. Leaves `<name>.pt` in the folder. The platform changes torch for good, so that all this happens in
@@ -187,6 +187,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     # Ray pickles by the name of the module.
-    from tests.megatron_probe import main as run
+    from tests.cpu.megatron_probe import main as run
 
     run()

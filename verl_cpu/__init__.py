@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """verl on machines that it was not made for. Nothing is imported here: every process that imports verl comes by."""
 
-RUN_ID = "VERL_PGRPO_RUN_ID"
+RUN_ID = "VERL_CPU_RUN_ID"
 """Environment variable that every process of one run inherits and no process of another run has."""
 
 LEDGER = "segments"

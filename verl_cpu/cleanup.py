@@ -4,7 +4,7 @@
 
 What belongs to a run is known from the run, never from comparing folders before and after:
 
-- processes: a run's supervisor (`run_cpu.py`) makes itself the reaper of its descendants. Whatever they detach from -
+- processes: a run's supervisor (`run.py`) makes itself the reaper of its descendants. Whatever they detach from -
   Ray's and vLLM's processes have sessions of their own, and parents that end before them - the kernel then makes them
   children of the supervisor and not of init, so its descendants are the run, all of it;
 - temporary files (Ray's session, vLLM's sockets, verl's locks): the run has a TMPDIR of its own;
@@ -28,7 +28,7 @@ from pathlib import Path
 
 import psutil
 
-from verl_pgrpo.platforms import LEDGER, RUN_ID
+from verl_cpu import LEDGER, RUN_ID
 
 SHARED_MEMORY = Path("/dev/shm")
 RUN_FILE = "run.json"

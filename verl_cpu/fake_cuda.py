@@ -20,9 +20,9 @@ CPU = torch.device("cpu")
 
 def pretend_cuda() -> None:
     """Let this process use the CPU under the name of cuda, for good. A second call does nothing."""
-    if getattr(torch.cuda, "_verl_pgrpo", False):
+    if getattr(torch.cuda, "_verl_cpu", False):
         return
-    torch.cuda._verl_pgrpo = True  # type: ignore[attr-defined]
+    torch.cuda._verl_cpu = True  # type: ignore[attr-defined]
     place_cuda_tensors_on_the_cpu()
     answer_for_the_device()
     share_the_default_generator()
