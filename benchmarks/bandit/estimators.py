@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verl_pgrpo import PGRPOConfig, personalized_advantage
+from verl_pgrpo import PGRPOConfig
 
 __all__ = [
     "PGRPO",
@@ -27,6 +27,7 @@ __all__ = [
     "grpo",
     "oracle",
     "others",
+    "personalized",
     "prompt_batch",
     "prompt_share",
     "rloo",
@@ -72,9 +73,17 @@ def prompt_batch(batch: Batch) -> Tensor:
     return _whiten(dr_grpo(batch))
 
 
+def personalized(
+    rewards: Tensor, mean: Tensor, std: Tensor, epsilon: float = 1e-6, norm_by_std: bool = True
+) -> Tensor:
+    """`verl_pgrpo.personalized_advantage` in torch."""
+    centred = rewards - mean
+    return centred / torch.where(std > 0, std + epsilon, 1.0) if norm_by_std else centred
+
+
 def oracle(batch: Batch) -> Tensor:
     """The true mean and std of the preference group under the policy of this very step, which nobody knows."""
-    return personalized_advantage(batch.rewards, batch.mean.unsqueeze(-1), batch.std.unsqueeze(-1))
+    return personalized(batch.rewards, batch.mean.unsqueeze(-1), batch.std.unsqueeze(-1))
 
 
 def _whiten(values: Tensor) -> Tensor:
@@ -117,7 +126,7 @@ class Moments:
         dof = self.degrees_of_freedom(self.count)
         return torch.where(dof > 0, self.m2 / dof, 0.0).sqrt()
 
-    def fold(self, values: Tensor, labels: Tensor) -> None:
+    def update(self, values: Tensor, labels: Tensor) -> None:
         """Add values (runs, rows) of groups `labels` (runs, rows)."""
         zeros = torch.zeros_like(self.mean)
         count = zeros.scatter_add(1, labels, torch.ones_like(values))
@@ -134,9 +143,25 @@ class Moments:
         self.m2 = torch.where(old > 0, grown, m2)
         self.count = total
 
+    def pooled(self) -> tuple[Tensor, Tensor]:
+        """Mean and std of all groups' rewards together, each (runs, 1)."""
+        weight = self.weight(self.count)
+        total = weight.sum(1, keepdim=True)
+        mean = (weight * self.mean).sum(1, keepdim=True) / total
+        m2 = (self.m2 + weight * (self.mean - mean).square()).sum(1, keepdim=True)
+        squares = ((weight - self.degrees_of_freedom(self.count)) * weight).sum(1, keepdim=True)
+        dof = total - squares / total
+        return mean, torch.where(self.count.sum(1, keepdim=True) > 1, m2 / dof, 0.0).sqrt()
+
     def copy(self) -> Moments:
+        return self.where(torch.ones_like(self.count, dtype=torch.bool), self)
+
+    def where(self, condition: Tensor, other: Moments) -> Moments:
+        """A copy that has `other`'s groups wherever `condition` (runs, groups) is False."""
         made = Moments(0, 0, None)
-        made.log_decay, made.count, made.mean, made.m2 = self.log_decay, self.count, self.mean, self.m2
+        made.log_decay = self.log_decay
+        for name in ("count", "mean", "m2"):
+            setattr(made, name, torch.where(condition, getattr(self, name), getattr(other, name)))
         return made
 
 
@@ -145,40 +170,39 @@ class PGRPO:
 
     def __init__(self, config: PGRPOConfig, runs: int, groups: int) -> None:
         self.config = config
-        self.own, self.pool = Moments(runs, groups, config.half_life), Moments(runs, 1, config.half_life)
+        self.own = Moments(runs, groups, config.half_life)
 
     def __call__(self, batch: Batch) -> Tensor:
         rows = batch.rewards.flatten(1)
         labels = batch.labels.repeat_interleave(batch.rewards.shape[-1], 1)
-        past, past_pool = self.own.copy(), self.pool.copy()
-        self.own.fold(rows, labels)
-        self.pool.fold(rows, torch.zeros_like(labels))
-        own, pool = self.own, self.pool
-        if self.config.update == "after_normalize":
-            known = past.count > 0
-            for name in ("count", "mean", "m2"):
-                setattr(past, name, torch.where(known, getattr(past, name), getattr(own, name)))
-            own, pool = past, past_pool if past_pool.count.any() else pool
-        mean, std = (values.gather(1, labels) for values in self._normaliser(own, pool))
+        past = self.own.copy()
+        self.own.update(rows, labels)
+        own, pool = self.own, self.own
+        if self.config.update_order == "after_normalize":
+            pool = past if past.count.any() else pool
+            own = past.where(past.count > 0, own)
+        mean, std = (values.gather(1, labels) for values in self._normalizer(own, pool))
         norm = self.config.norm_adv_by_std_in_grpo
-        advantages = personalized_advantage(rows, mean, std, self.config.epsilon, norm).view_as(batch.rewards)
+        advantages = personalized(rows, mean, std, self.config.epsilon, norm).view_as(batch.rewards)
         if self.config.baseline == "blended":
-            standardised = personalized_advantage(rows, mean, std, self.config.epsilon).view_as(batch.rewards)
-            return advantages - prompt_share(standardised) * others(advantages)
+            standardized = personalized(rows, mean, std, self.config.epsilon).view_as(batch.rewards)
+            return advantages - prompt_share(standardized) * others(advantages)
         return advantages
 
-    def _normaliser(self, own: Moments, pool: Moments) -> tuple[Tensor, Tensor]:
+    def _normalizer(self, own: Moments, pool: Moments) -> tuple[Tensor, Tensor]:
         mean, std = own.mean, own.std()
         std = torch.where(std > 8 * torch.finfo(torch.float64).eps * mean.abs(), std, 0.0)
-        prior, least = self.config.cold_start.prior_strength, self.config.cold_start.min_count
-        pool_std = pool.std()
+        prior, least = self.config.prior_strength, self.config.min_count
+        if not prior and not least:
+            return mean, std
+        pool_mean, pool_std = pool.pooled()
         if prior > 0:
             weight = own.weight(own.count)
-            between = (weight * prior / (weight + prior)) * (mean - pool.mean).square()
+            between = (weight * prior / (weight + prior)) * (mean - pool_mean).square()
             dof = own.degrees_of_freedom(own.count) + prior
             std = ((own.m2 + prior * pool_std.square() + between) / dof).sqrt()
-            mean = (weight * mean + prior * pool.mean) / (weight + prior)
+            mean = (weight * mean + prior * pool_mean) / (weight + prior)
         if least > 0:
             few = own.count < least
-            mean, std = torch.where(few, pool.mean, mean), torch.where(few, pool_std, std)
+            mean, std = torch.where(few, pool_mean, mean), torch.where(few, pool_std, std)
         return mean, std

@@ -37,7 +37,7 @@ def _stateless(name: str, estimator: adv.Estimator) -> Entrant:
 
 
 def _forgetting(half_life: float) -> dict[str, object]:
-    return {"statistics": "exponential", "half_life": half_life}
+    return {"half_life": half_life}
 
 
 GRPO, ORACLE = _stateless("grpo", adv.grpo), _stateless("oracle", adv.oracle)
@@ -51,9 +51,9 @@ ENTRANTS = [
     _stateless("REINFORCE++ baseline", adv.prompt_batch),
     PGRPO,
     pgrpo("pgrpo exponential, 128", **_forgetting(128)),
-    pgrpo("pgrpo after_normalize", update="after_normalize"),
-    pgrpo("pgrpo prior_strength 32", cold_start={"prior_strength": 32}),
-    pgrpo("pgrpo min_count 32", cold_start={"min_count": 32}),
+    pgrpo("pgrpo after_normalize", update_order="after_normalize"),
+    pgrpo("pgrpo prior_strength 32", prior_strength=32),
+    pgrpo("pgrpo min_count 32", min_count=32),
     BLENDED,
     RANDOM,
     pgrpo("pgrpo blended, random groups", mislabelled=1.0, baseline="blended"),
@@ -78,14 +78,14 @@ ABLATIONS = [
     GRPO,
     PGRPO,
     BLENDED,
-    pgrpo("update=after_normalize", update="after_normalize"),
+    pgrpo("update_order=after_normalize", update_order="after_normalize"),
     *(pgrpo(f"exponential, half_life {h}", **_forgetting(h)) for h in (16, 64, 256, 1024)),
-    pgrpo("after_normalize, exponential 64", update="after_normalize", **_forgetting(64)),
+    pgrpo("after_normalize, exponential 64", update_order="after_normalize", **_forgetting(64)),
     pgrpo("blended, exponential 256", baseline="blended", **_forgetting(256)),
-    *(pgrpo(f"prior_strength {k}", cold_start={"prior_strength": k}) for k in (8, 32, 128)),
-    *(pgrpo(f"min_count {k}", cold_start={"min_count": k}) for k in (32, 128)),
+    *(pgrpo(f"prior_strength {k}", prior_strength=k) for k in (8, 32, 128)),
+    *(pgrpo(f"min_count {k}", min_count=k) for k in (32, 128)),
     *(pgrpo(f"each group split into {k}", split=k) for k in (2, 4, 16, 64)),
-    pgrpo("each split into 64, prior_strength 8", split=64, cold_start={"prior_strength": 8}),
+    pgrpo("each split into 64, prior_strength 8", split=64, prior_strength=8),
     pgrpo("merged two by two", merged=2),
     pgrpo("all merged", merged=4),
     *(pgrpo(f"{share:.0%} mislabelled", mislabelled=share) for share in (0.1, 0.25, 0.5)),
@@ -115,13 +115,13 @@ ADAM_ENTRANTS = [entrant for entrant in ENTRANTS if entrant.name in _OF_ADAM]
 CANDIDATES = [
     GRPO,
     PGRPO,
-    pgrpo("shrinkage over groups (prior_strength 32)", cold_start={"prior_strength": 32}),
+    pgrpo("shrinkage over groups (prior_strength 32)", prior_strength=32),
     candidate("prompt's others, all of them (w = 1)", blend=1.0),
     candidate("prompt's others, half (w = 0.5)", blend=0.5),
     candidate("prompt's others, w from the batch (`blended`)", blend="batch"),
     candidate("the same, w for each group", blend="group"),
     candidate("the same, exponential history, 512", blend="batch", **_forgetting(512)),
-    candidate("the same, after_normalize", blend="batch", update="after_normalize"),
+    candidate("the same, after_normalize", blend="batch", update_order="after_normalize"),
     candidate("staleness: the batch's group mean, shrunk", stale=True),
     candidate("staleness, then w from the batch", stale=True, blend="batch"),
     ORACLE,

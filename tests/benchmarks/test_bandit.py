@@ -61,22 +61,22 @@ def test_estimators_are_verls(n, mine, theirs, options):
     "options",
     [
         {},
-        {"statistics": "exponential", "half_life": 9.0},
-        {"cold_start": {"prior_strength": 5.0}},
-        {"cold_start": {"prior_strength": 5.0, "min_count": 12}, "statistics": "exponential", "half_life": 20.0},
+        {"half_life": 9.0},
+        {"prior_strength": 5.0},
+        {"prior_strength": 5.0, "min_count": 12, "half_life": 20.0},
         {"baseline": "blended"},
         {"baseline": "blended", "norm_adv_by_std_in_grpo": False},
     ],
 )
 def test_pgrpo_is_the_packages(options, update):
-    config = PGRPOConfig.from_mapping({**options, "update": update})
+    config = PGRPOConfig.from_mapping({**options, "update_order": update})
     mine, theirs = adv.PGRPO(config, RUNS, GROUPS), [GroupHistoryManager(config) for _ in range(RUNS)]
     for batch in batches(4):
         advantages = mine(batch)
         for run, history in enumerate(theirs):
             groups = [f"group {label}" for label in batch.labels[run].repeat_interleave(4).tolist()]
             prompts = np.repeat(np.arange(PROMPTS), 4).tolist()
-            expected = history.advantages(groups, batch.rewards[run].flatten(), prompts).advantages
+            expected = history.compute_advantages(groups, batch.rewards[run].flatten(), prompts).advantages
             np.testing.assert_allclose(advantages[run].flatten(), expected, rtol=1e-9, atol=1e-9)
 
 
@@ -160,7 +160,7 @@ def test_adam_is_torchs():
 
 
 def test_the_page_has_the_table_of_every_study():
-    page = (Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     for name in STUDIES:
         part = page.split(f"<!-- bandit:{name} -->\n")[1].split(f"<!-- /bandit:{name} -->")[0]
         assert f"--study {name}`" in part
