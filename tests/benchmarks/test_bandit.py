@@ -16,7 +16,7 @@ from benchmarks.bandit import estimators as adv
 from benchmarks.bandit.__main__ import STUDIES
 from benchmarks.bandit.measures import reached
 from benchmarks.bandit.studies import GRPO, ORACLE, PGRPO, RANDOM
-from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw
+from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw, group_of
 from benchmarks.bandit.train import Entrant, _Adam, final_utility, pgrpo, train
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 
@@ -95,7 +95,8 @@ def test_the_oracle_knows_the_rewards():
     draws = draw(setting, range(1))
     tastes = Tastes(setting, draws)
     policy = torch.rand(1, 1, 4 * setting.questions, setting.arms).softmax(-1)
-    group, context = draws.group[:, 0], draws.group[:, 0] * setting.questions + draws.question[:, 0]
+    group = group_of(draws.user[:, 0], PEOPLE["unequal"].shares)
+    context = group * setting.questions + draws.question[:, 0]
     arm = torch.multinomial(policy[0, 0][context[0]], 2, replacement=True)
     utility = tastes.table[0][context[0]].gather(1, arm).double().unsqueeze(0)
     rewards = tastes.rewards(utility, group, draws.mood[:, 0], draws.noise[:, 0])
@@ -110,17 +111,19 @@ def test_the_oracle_knows_the_rewards():
 def test_labels_are_split_merged_and_spoiled():
     setting = Setting(responses=20_000, steps=1)
     draws, shares = draw(setting, range(1)), PEOPLE[setting.people].shares
+    group = group_of(draws.user, shares)
 
     def labels(**how):
-        return Entrant("", lambda runs, groups: adv.grpo, **how).labels(draws.group, draws.label, shares)
+        return Entrant("", lambda runs, groups: adv.grpo, **how).labels(group, draws.label, shares)
 
-    assert (labels() == draws.group).all()
-    assert (labels(split=3) // 3 == draws.group).all()
+    assert (labels() == group).all()
+    assert (labels(split=3) // 3 == group).all()
     assert labels(split=3).unique().tolist() == list(range(12))
-    assert (labels(merged=2) == draws.group // 2).all()
+    assert (labels(merged=2) == group // 2).all()
     # A label drawn at random is the right one by chance.
     spoiled, by_chance = labels(mislabelled=0.5), sum(share**2 for share in shares)
-    assert (spoiled == draws.group).double().mean() == pytest.approx(0.5 + 0.5 * by_chance, abs=0.02)
+    assert (spoiled == group).double().mean() == pytest.approx(0.5 + 0.5 * by_chance, abs=0.02)
+    assert torch.bincount(group_of(draws.user, shares, 1.0).flatten()) / 5000 == pytest.approx([0.25] * 4, abs=0.03)
     assert torch.bincount(labels(mislabelled=1.0).flatten()) / 5000 == pytest.approx(shares, abs=0.03)
 
 
