@@ -138,11 +138,11 @@ def _estimator(setting: Setting):
     if setting.estimator in ("grpo", "rloo"):
         return by_prompt
     exponential = setting.estimator == "pgrpo_exp"
-    options = {"statistics": "exponential", "half_life": setting.half_life} if exponential else {}
+    options = {"half_life": setting.half_life} if exponential else {}
     history = GroupHistoryManager(PGRPOConfig(**options))
     if setting.estimator == "one_history":
-        return lambda groups, rewards: history.advantages(["all"] * len(groups), rewards).advantages
-    return lambda groups, rewards: history.advantages(groups, rewards).advantages
+        return lambda groups, rewards: history.compute_advantages(["all"] * len(groups), rewards).advantages
+    return lambda groups, rewards: history.compute_advantages(groups, rewards).advantages
 
 
 def end_utility(curve: list[list[float]]) -> np.ndarray:

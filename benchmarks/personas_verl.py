@@ -39,7 +39,7 @@ ARMS: dict[str, tuple[dict[str, str], list[str]]] = {
     "grpo": ({"ESTIMATOR": "grpo"}, []),
     "pgrpo": ({}, []),
     "random": ({"RANDOM_GROUPS": "1"}, []),
-    "exponential": ({}, ["+algorithm.pgrpo.statistics=exponential", f"+algorithm.pgrpo.half_life={HALF_LIFE}"]),
+    "exponential": ({}, [f"+algorithm.pgrpo.half_life={HALF_LIFE}"]),
 }
 
 
