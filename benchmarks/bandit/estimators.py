@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from verl_pgrpo import PGRPOConfig
+from verl_pgrpo.moments import FIELDS
+from verl_pgrpo.shrinkage import OVERSHRINK, SMALLEST_SHARE
 
 __all__ = [
     "PGRPO",
@@ -24,7 +26,9 @@ __all__ = [
     "Moments",
     "batch_norm",
     "dr_grpo",
+    "group_weights",
     "grpo",
+    "history_prompt_share",
     "oracle",
     "others",
     "personalized",
@@ -106,12 +110,30 @@ def prompt_share(standardised: Tensor) -> Tensor:
     return share[:, None, None]
 
 
+def history_prompt_share(history: Moments, n: int) -> Tensor:
+    """`verl_pgrpo.shrinkage.history_prompt_share`: (runs, groups), for prompts of n responses."""
+    within = history.within / history.within_dof
+    total = history.std().square()
+    signal = torch.where(total - within > 1e-9 * total, total - within, 0.0) * (n - 1)
+    return torch.where(signal > 0, OVERSHRINK * signal / (signal + within), 0.0).clamp(max=1.0)
+
+
+def group_weights(count: Tensor, alpha: float) -> Tensor:
+    """`verl_pgrpo.shrinkage.group_weights` of every group: (runs, groups)."""
+    total = count.sum(1, keepdim=True)
+    share = torch.maximum(count / total, SMALLEST_SHARE / (count > 0).sum(1, keepdim=True))
+    weight = share**-alpha
+    return weight / ((count * weight).sum(1, keepdim=True) / total)
+
+
 class Moments:
-    """`verl_pgrpo.moments.Moments` for many runs: count, mean and M2, each (runs, groups) float64."""
+    """`verl_pgrpo.moments.Moments` for many runs: its arrays, each (runs, groups) float64."""
 
     def __init__(self, runs: int, groups: int, half_life: float | None) -> None:
         self.log_decay = 0.0 if half_life is None else -math.log(2.0) / half_life
-        self.count, self.mean, self.m2 = torch.zeros(3, runs, groups, dtype=torch.float64)
+        self.count, self.mean, self.m2, self.within, self.within_dof = torch.zeros(
+            len(FIELDS), runs, groups, dtype=torch.float64
+        )
 
     def weight(self, count: Tensor) -> Tensor:
         return torch.expm1(count * self.log_decay) / math.expm1(self.log_decay) if self.log_decay else count
@@ -126,8 +148,10 @@ class Moments:
         dof = self.degrees_of_freedom(self.count)
         return torch.where(dof > 0, self.m2 / dof, 0.0).sqrt()
 
-    def update(self, values: Tensor, labels: Tensor) -> None:
-        """Add values (runs, rows) of groups `labels` (runs, rows)."""
+    def update(self, rewards: Tensor, prompt_labels: Tensor) -> None:
+        """Add rewards (runs, prompts, n) of groups `prompt_labels` (runs, prompts)."""
+        n = rewards.shape[-1]
+        values, labels = rewards.flatten(1), prompt_labels.repeat_interleave(n, 1)
         zeros = torch.zeros_like(self.mean)
         count = zeros.scatter_add(1, labels, torch.ones_like(values))
         mean = zeros.scatter_add(1, labels, values) / count.clamp(min=1.0)
@@ -139,6 +163,11 @@ class Moments:
         share = torch.where(total > 0, self.weight(count) / self.weight(total), 0.0)
         decay = torch.exp(count * self.log_decay)
         grown = self.m2 * decay + m2 + delta.square() * (self.weight(old) * decay * share)
+        within = (rewards - rewards.mean(-1, keepdim=True)).square().sum(-1)
+        dof = torch.full_like(within, n - 1.0)
+        factor = self.weight(count) / count.clamp(min=1.0)
+        self.within = self.within * decay + factor * zeros.scatter_add(1, prompt_labels, within)
+        self.within_dof = self.within_dof * decay + factor * zeros.scatter_add(1, prompt_labels, dof)
         self.mean = torch.where(old > 0, self.mean + delta * share, mean)
         self.m2 = torch.where(old > 0, grown, m2)
         self.count = total
@@ -160,7 +189,7 @@ class Moments:
         """A copy that has `other`'s groups wherever `condition` (runs, groups) is False."""
         made = Moments(0, 0, None)
         made.log_decay = self.log_decay
-        for name in ("count", "mean", "m2"):
+        for name in FIELDS:
             setattr(made, name, torch.where(condition, getattr(self, name), getattr(other, name)))
         return made
 
@@ -173,21 +202,30 @@ class PGRPO:
         self.own = Moments(runs, groups, config.half_life)
 
     def __call__(self, batch: Batch) -> Tensor:
-        rows = batch.rewards.flatten(1)
-        labels = batch.labels.repeat_interleave(batch.rewards.shape[-1], 1)
         past = self.own.copy()
-        self.own.update(rows, labels)
+        self.own.update(batch.rewards, batch.labels)
         own, pool = self.own, self.own
         if self.config.update_order == "after_normalize":
             pool = past if past.count.any() else pool
             own = past.where(past.count > 0, own)
-        mean, std = (values.gather(1, labels) for values in self._normalizer(own, pool))
-        norm = self.config.norm_adv_by_std_in_grpo
-        advantages = personalized(rows, mean, std, self.config.epsilon, norm).view_as(batch.rewards)
+        mean, std = (self._of_prompt(values, batch) for values in self._normalizer(own, pool))
+        epsilon = self.config.epsilon
+        advantages = personalized(batch.rewards, mean, std, epsilon, self.config.norm_adv_by_std_in_grpo)
         if self.config.baseline == "blended":
-            standardized = personalized(rows, mean, std, self.config.epsilon).view_as(batch.rewards)
-            return advantages - prompt_share(standardized) * others(advantages)
+            standardized = personalized(batch.rewards, mean, std, epsilon)
+            advantages = advantages - prompt_share(standardized) * others(advantages)
+        elif self.config.baseline == "shrinkage":
+            w = self._of_prompt(history_prompt_share(own, batch.rewards.shape[-1]), batch)
+            advantages = advantages - w * others(advantages)
+        if self.config.group_balance:
+            weight = group_weights(self.own.count, self.config.group_balance)
+            advantages = self._of_prompt(weight, batch) * advantages
         return advantages
+
+    @staticmethod
+    def _of_prompt(values: Tensor, batch: Batch) -> Tensor:
+        """(runs, prompts, 1) of values (runs, groups)."""
+        return values.expand(len(batch.labels), -1).gather(1, batch.labels).unsqueeze(-1)
 
     def _normalizer(self, own: Moments, pool: Moments) -> tuple[Tensor, Tensor]:
         mean, std = own.mean, own.std()

@@ -65,6 +65,9 @@ def test_estimators_are_verls(n, mine, theirs, options):
         {"prior_strength": 5.0},
         {"prior_strength": 5.0, "min_count": 12, "half_life": 20.0},
         {"baseline": "blended"},
+        {"baseline": "shrinkage", "group_balance": 0.5},
+        {"baseline": "shrinkage", "half_life": 20.0, "norm_adv_by_std_in_grpo": False},
+        {"group_balance": 1.0},
         {"baseline": "blended", "norm_adv_by_std_in_grpo": False},
     ],
 )
