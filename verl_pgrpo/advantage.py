@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["grpo_relation", "personalized_advantage", "prompt_blend", "prompt_share", "subtract_prompt"]
+__all__ = ["grpo_relation", "personalized_advantage", "prompt_blend"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -112,33 +112,9 @@ def prompt_blend(advantages: Floats, standardized: Floats, prompt: Integers) -> 
     within = np.square(standardized - mean[prompt]).sum() / max(others.sum(), 1)
     between = max(np.mean(np.square(mean) - within / count), 0.0) if len(count) else 0.0
     # T^2 (n - 1) / (T^2 (n - 1) + s^2): 0 for a single response, and no division by zero without any spread.
-    w = prompt_share(between, within, others)[prompt]
-    return subtract_prompt(advantages, w, prompt)
-
-
-def prompt_share(between: float | Floats, within: float | Floats, others: Integers) -> Floats:
-    """Return w = T^2 / (T^2 + s^2 / others): how far to trust the mean of a prompt's other responses. See prompt_blend.
-
-    Args:
-        between: T^2 >= 0, the variance of prompts' means; NaN where it is unknown, which gives w = 0.
-        within: s^2, the variance of responses around their prompt's mean.
-        others: number of other responses to the prompt; 0 gives w = 0.
-    """
-    signal: Floats = np.asarray(between * others, dtype=np.float64)
-    return np.divide(signal, signal + within, out=np.zeros(signal.shape), where=signal > 0)
-
-
-def subtract_prompt(advantages: Floats, w: Floats, prompt: Integers) -> tuple[Floats, Floats, Floats]:
-    """Subtract w times the mean of the other responses to the prompt.
-
-    Args:
-        advantages, w: (N,) float64.
-        prompt: (N,) int64, the generation group of each response, numbered from 0.
-
-    Returns:
-        the advantages and the factors 1 + w / (n - 1) and 1 - w of Corollary 3.1's terms, each (N,).
-    """
-    count = np.bincount(prompt)
-    stretch, kept = 1 + w / np.maximum(count - 1, 1)[prompt], 1 - w
+    signal = between * others
+    w = np.divide(signal, signal + within, out=np.zeros(len(count)), where=signal > 0)
+    stretch = (1 + w / np.maximum(others, 1))[prompt]
+    kept = (1 - w)[prompt]
     centre = (np.bincount(prompt, weights=advantages) / count)[prompt]
     return stretch * (advantages - centre) + kept * centre, stretch, kept

@@ -14,12 +14,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from verl_pgrpo import checkpoint
-from verl_pgrpo.advantage import grpo_relation, personalized_advantage, prompt_blend, subtract_prompt
+from verl_pgrpo.advantage import grpo_relation, personalized_advantage, prompt_blend
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import ConfigError, GroupLabelError, MissingGroupError, NonFiniteRewardError
 from verl_pgrpo.groups import is_missing
 from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
-from verl_pgrpo.shrinkage import group_weights, history_prompt_share
+from verl_pgrpo.shrinkage import group_weights, history_prompt_share, subtract_prompt
 
 __all__ = ["AdvantageResult", "GroupHistoryManager", "GroupStatistics"]
 

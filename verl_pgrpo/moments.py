@@ -153,7 +153,14 @@ class Moments:
         self._merge(rows, other.count, other.mean, other.m2, other.within, other.within_dof, delta)
 
     def _merge(
-        self, rows: Integers, count: Integers, mean: Floats, m2: Floats, within: Floats, within_dof: Floats, delta: Floats
+        self,
+        rows: Integers,
+        count: Integers,
+        mean: Floats,
+        m2: Floats,
+        within: Floats,
+        within_dof: Floats,
+        delta: Floats,
     ) -> None:
         """Merge with Chan's formula. The caller gives `delta` (mean minus the mean so far), which it knows exactly."""
         old = self.count[rows]

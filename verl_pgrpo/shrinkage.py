@@ -21,10 +21,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_pgrpo.advantage import prompt_share
 from verl_pgrpo.moments import Moments
 
-__all__ = ["OVERSHRINK", "SMALLEST_SHARE", "group_weights", "history_prompt_share"]
+__all__ = ["OVERSHRINK", "SMALLEST_SHARE", "group_weights", "history_prompt_share", "subtract_prompt"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -43,11 +42,32 @@ def history_prompt_share(history: Moments, others: Integers) -> Floats:
         history: N rows, the history of each response's group.
         others: (N,) number of other responses to the same prompt.
     """
-    within = history.variance_within()
-    # Total and within are rounded separately, so a difference in the last places is no variance between prompts.
-    total = np.square(history.std())
-    between = np.where(total - within > 1e-9 * total, total - within, 0.0)
-    return np.minimum(1.0, OVERSHRINK * prompt_share(between, within, others))
+    total, within = np.square(history.std()), history.variance_within()
+    # The two are rounded separately, so a difference in their last places is no variance between prompts.
+    signal = np.where(total - within > 1e-9 * total, total - within, 0.0) * others
+    share = np.divide(signal, signal + within, out=np.zeros(len(signal)), where=signal > 0)
+    return np.minimum(1.0, OVERSHRINK * share)
+
+
+def subtract_prompt(advantages: Floats, w: Floats, prompt: Integers) -> tuple[Floats, Floats, Floats]:
+    """Subtract w times the mean of the other responses to the prompt.
+
+    The result does not depend on the order of the rows, and is exactly 0 for equal responses and w = 1.
+
+    Args:
+        advantages, w: (N,) float64.
+        prompt: (N,) int64, the generation group of each response, numbered from 0.
+
+    Returns:
+        the advantages, and the factors 1 + w / (n - 1) and 1 - w of the terms of Corollary 3.1, each (N,).
+    """
+    order = np.lexsort((advantages, prompt))
+    count = np.bincount(prompt)
+    origin = advantages[order[np.cumsum(count) - count]]  # of each prompt the smallest
+    deviation = advantages - origin[prompt]
+    mean = np.bincount(prompt[order], weights=deviation[order]) / count
+    stretch, kept = 1 + w / np.maximum(count - 1, 1)[prompt], 1 - w
+    return stretch * (deviation - mean[prompt]) + kept * (origin + mean)[prompt], stretch, kept
 
 
 def group_weights(counts: Integers, rows: Integers, alpha: float) -> Floats:

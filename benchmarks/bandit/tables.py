@@ -62,9 +62,7 @@ def summary(results: Results) -> str:
         if name == "grpo":
             continue
         overall = mean_gain(results, name)
-        at_grpos = np.mean(
-            [measures(o[name], at_grpos=True) - measures(o["grpo"]) for o in results.values()], 0
-        )
+        at_grpos = np.mean([measures(o[name], at_grpos=True) - measures(o["grpo"]) for o in results.values()], 0)
         worst = np.array([gain(outcomes, name)[:, 1] for outcomes in results.values()]).T
         clear = np.abs(worst.mean(0)) > half_width(worst)
         up, down = (int((clear & (sign * worst.mean(0) > 0)).sum()) for sign in (1, -1))
