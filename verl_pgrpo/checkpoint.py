@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The history file: Parquet that pandas can read, verified to the last byte, replaced atomically.
 
-One row per preference group with the columns `group, count, mean, m2, within, within_dof` (see `moments`). The Parquet metadata holds one JSON object under
-the key `verl_pgrpo`: schema version, checksum, step, config fingerprint and the options behind it.
+One row per preference group with the columns `group, count, mean, m2, within, within_dof` (see `moments`). The Parquet
+metadata holds one JSON object under the key `verl_pgrpo`: schema version, checksum, step, config fingerprint and the
+options behind it.
 
 The checksum is the SHA-256 of the whole file with its own 64 digits set to zero, so it covers the Parquet structure
 too, and no parser sees a file that has not passed. It detects damage. It does not authenticate the writer.
