@@ -20,6 +20,7 @@ from verl_pgrpo.moments import FIELDS
 from verl_pgrpo.shrinkage import OVERSHRINK, SMALLEST_SHARE
 
 __all__ = [
+    "EBPO",
     "PGRPO",
     "Batch",
     "Estimator",
@@ -108,12 +109,12 @@ def prompt_share(standardised: Tensor) -> Tensor:
     return share[:, None, None]
 
 
-def history_prompt_share(history: Moments, n: int) -> Tensor:
+def history_prompt_share(history: Moments, n: int, overshrink: float) -> Tensor:
     """`verl_pgrpo.shrinkage.history_prompt_share`: (runs, groups), for prompts of n responses."""
     within = history.within / history.within_dof
     total = history.std().square()
     signal = torch.where(total - within > 1e-9 * total, total - within, 0.0) * (n - 1)
-    return torch.where(signal > 0, OVERSHRINK * signal / (signal + within), 0.0).clamp(max=1.0)
+    return torch.where(signal > 0, overshrink * signal / (signal + within), 0.0).clamp(max=1.0)
 
 
 def group_weights(count: Tensor, alpha: float) -> Tensor:
@@ -192,11 +193,32 @@ class Moments:
         return made
 
 
+class EBPO:
+    """EBPO (arXiv 2602.05165) as its abstract describes it: no preference groups, one history of all rewards.
+
+    The baseline is the prompt's mean, shrunk toward the mean of all rewards so far, the more so the more the variance
+    within prompts exceeds that between them. The abstract does not state the divisor: here the std of all rewards.
+    """
+
+    def __init__(self, runs: int) -> None:
+        self.all = Moments(runs, 1, None)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        n, nobody = batch.rewards.shape[-1], torch.zeros_like(batch.labels)
+        self.all.update(batch.rewards, nobody)
+        within = self.all.within / self.all.within_dof
+        between = (self.all.std().square() - within).clamp(min=0.0)
+        toward_all = torch.where(within > 0, within / n / (within / n + between), 0.0).unsqueeze(-1)
+        prompt = batch.rewards.mean(-1, keepdim=True)
+        baseline = toward_all * self.all.mean.unsqueeze(-1) + (1 - toward_all) * prompt
+        return (batch.rewards - baseline) / (self.all.std().unsqueeze(-1) + 1e-6)
+
+
 class PGRPO:
     """`verl_pgrpo.GroupHistoryManager` for many runs."""
 
-    def __init__(self, config: PGRPOConfig, runs: int, groups: int) -> None:
-        self.config = config
+    def __init__(self, config: PGRPOConfig, runs: int, groups: int, overshrink: float = OVERSHRINK) -> None:
+        self.config, self.overshrink = config, overshrink
         self.own = Moments(runs, groups, config.half_life)
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -213,7 +235,7 @@ class PGRPO:
             standardized = personalized(batch.rewards, mean, std, epsilon)
             advantages = advantages - prompt_share(standardized) * others(advantages)
         elif self.config.baseline == "shrinkage":
-            w = self._of_prompt(history_prompt_share(own, batch.rewards.shape[-1]), batch)
+            w = self._of_prompt(history_prompt_share(own, batch.rewards.shape[-1], self.overshrink), batch)
             advantages = advantages - w * others(advantages)
         if self.config.group_balance:
             weight = group_weights(self.own.count, self.config.group_balance)

@@ -23,6 +23,7 @@ MEASURES = ("mean", "worst", "AUC mean", "AUC worst", "weighted")
 def measures(outcome: Outcome, at_grpos: bool = False) -> Floats:
     """(seeds, len(MEASURES)) of an entrant, with its own step size or with `grpo`'s."""
     curves = outcome.curves_at_grpos if at_grpos else outcome.curves
+    assert curves is not None
     end, area = final_utility(curves), curves.mean(1)
     weighted = (end * torch.tensor(outcome.shares)).sum(-1)
     parts = [end.mean(-1), end.min(-1).values, area.mean(-1), area.min(-1).values, weighted]

@@ -21,8 +21,8 @@ from benchmarks.bandit import estimators as adv
 from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw, group_of
 from verl_pgrpo import PGRPOConfig
 
-__all__ = ["FINAL", "FRESH", "SEARCH", "STEP_SIZES", "TUNING", "Entrant", "Outcome", "compare", "final_utility"]
-__all__ += ["pgrpo", "train"]
+__all__ = ["FINAL", "FRESH", "SEARCH", "STEP_SIZES", "TUNING"]
+__all__ += ["Entrant", "Outcome", "Protocol", "compare", "final_utility", "pgrpo", "train"]
 
 STEP_SIZES = {name: tuple(start * 2.0 ** (k / 2) for k in range(10)) for name, start in (("sgd", 8.0), ("adam", 0.1))}
 # Step sizes are chosen on TUNING, extensions on SEARCH. Published are FINAL or, for shrinkage and balance, FRESH, which
@@ -157,20 +157,36 @@ class Outcome:
 
     step_size: float
     curves: Tensor
-    curves_at_grpos: Tensor
+    curves_at_grpos: Tensor | None
     shares: tuple[float, ...]
 
 
-def compare(
-    setting: Setting, entrants: list[Entrant], tuning: range = TUNING, final: range = FINAL
-) -> dict[str, Outcome]:
+@dataclass(frozen=True)
+class Protocol:
+    """How entrants are compared.
+
+    With `smooth`, a step size counts with its two neighbours (weights 1, 2, 1) when the best is chosen. Otherwise
+    chance decides between the best one and the one beyond it, where training often collapses. `at_grpos`: also train
+    with the step size that was best for `grpo`.
+    """
+
+    tuning: range = TUNING
+    final: range = FINAL
+    smooth: bool = False
+    at_grpos: bool = True
+
+
+def compare(setting: Setting, entrants: list[Entrant], protocol: Protocol) -> dict[str, Outcome]:
     """All entrants, the first of which is `grpo`, by name."""
-    sizes = STEP_SIZES[setting.optimizer]
-    tuned = train(setting, entrants, [list(sizes)] * len(entrants), tuning)
-    score = tuned.mean((-3, -2, -1)).unflatten(0, (len(entrants), -1))
-    best = [sizes[k] for k in score.argmax(-1).tolist()]
-    curves = train(setting, entrants, [[size, best[0]] for size in best], final).unflatten(0, (-1, 2))
-    return {
-        entrant.name: Outcome(size, own, at_grpos, PEOPLE[setting.people].shares)
-        for entrant, size, (own, at_grpos) in zip(entrants, best, curves, strict=True)
-    }
+    sizes, found = STEP_SIZES[setting.optimizer], {}
+    for entrant in entrants:
+        score = train(setting, [entrant], [list(sizes)], protocol.tuning).mean((1, 2, 3))
+        if protocol.smooth:
+            padded = torch.cat([score[:1], score, score[-1:]])
+            score = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+        best = sizes[int(score.argmax())]
+        chosen = [best, found["grpo"].step_size if found else best] if protocol.at_grpos else [best]
+        curves = train(setting, [entrant], [chosen], protocol.final)
+        at_grpos = curves[1] if protocol.at_grpos else None
+        found[entrant.name] = Outcome(best, curves[0], at_grpos, PEOPLE[setting.people].shares)
+    return found
