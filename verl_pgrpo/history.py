@@ -19,7 +19,7 @@ from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import ConfigError, GroupLabelError, MissingGroupError, NonFiniteRewardError
 from verl_pgrpo.groups import is_missing
 from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
-from verl_pgrpo.shrinkage import group_weights, history_prompt_share, subtract_prompt
+from verl_pgrpo.shrinkage import group_weights, prompt_weight, share_within, subtract_prompt, within_std
 
 __all__ = ["AdvantageResult", "GroupHistoryManager", "GroupStatistics"]
 
@@ -46,8 +46,8 @@ class AdvantageResult:
     """Advantages of a batch of N responses and what they were computed from. Arrays are (N,).
 
     advantages: `(reward - mean) / (std + epsilon)`, unscaled where std is 0. With baseline=blended or shrinkage also
-        minus a prompt baseline (`verl_pgrpo.advantage.prompt_blend`), with group_balance times the group's weight.
-    mean, std: the statistics used, after `prior_strength` and `min_count`.
+        minus a prompt baseline; with group_balance times the weight of the group.
+    mean, std: the statistics used, after `prior_strength` and `min_count`; with baseline=shrinkage, std within prompts.
     count: number of rewards of the row's own group in them.
     scale, shift: the terms of Corollary 3.1; None without prompt ids.
     cold: the group's own history was insufficient (no spread, or fewer rewards than `min_count` or `prior_strength`).
@@ -255,18 +255,22 @@ class GroupHistoryManager:
             self._moments.update(rows, values, prompts)
             used, pool = self._moments.take(rows), self._pool()
         mean, std, cold = self._normalizer(used, *(pool or (0.0, 0.0)))
+        shrinkage = self.config.baseline == "shrinkage"
+        if shrinkage:
+            within = share_within(used)
+            std = within_std(std, within)
         epsilon, norm_by_std = self.config.epsilon, self.config.norm_adv_by_std_in_grpo
         advantages = personalized_advantage(values, mean, std, epsilon, norm_by_std)
         scale = shift = None
         if prompts is not None:
             scale, shift = grpo_relation(values, prompts, mean, std, epsilon, norm_by_std)
-            if self.config.baseline != "history":
-                if self.config.baseline == "blended":
-                    standardized = personalized_advantage(values, mean, std, epsilon)
-                    advantages, stretch, kept = prompt_blend(advantages, standardized, prompts)
-                else:
-                    w = history_prompt_share(used, np.bincount(prompts)[prompts] - 1)
-                    advantages, stretch, kept = subtract_prompt(advantages, w, prompts)
+            if shrinkage:
+                w = prompt_weight(within, np.bincount(prompts)[prompts] - 1)
+                advantages, stretch, kept = subtract_prompt(advantages, w, prompts)
+                scale, shift = stretch * scale, kept * shift
+            elif self.config.baseline == "blended":
+                standardized = personalized_advantage(values, mean, std, epsilon)
+                advantages, stretch, kept = prompt_blend(advantages, standardized, prompts)
                 scale, shift = stretch * scale, kept * shift
         if self.config.group_balance > 0:
             weight = group_weights(self._moments.count[: self.num_groups], rows, self.config.group_balance)

@@ -2,16 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """`baseline=shrinkage` and `group_balance`, in numpy. Ours; docs/shrinkage.md derives both.
 
-*Shrinkage.* The weight of the prompt baseline comes from the group's history instead of one noisy batch. With the
-group's total variance sigma_p^2 and its variance within prompts s^2, both pooled over all past batches,
+*Shrinkage.* The history of a group knows its total variance sigma_p^2 and the variance within prompts s^2, both pooled
+over all past batches. Their difference T^2 is the variance between prompts. Response i to prompt j gets
 
-    T^2 = max(0, sigma_p^2 - s^2)                 variance between prompts (one-way analysis of variance)
-    w*  = T^2 / (T^2 + s^2 / (n - 1))             weight of the n - 1 other responses with the least squared error
-    w   = min(1, 4/3 w*)
+    A_ij = (R_ij - mu_p - w (mean of the prompt's other responses - mu_p)) / (s + epsilon)
+    w = min(1, 4/3 w*),   w* = T^2 / (T^2 + s^2 / (n - 1)),   T^2 = max(0, sigma_p^2 - s^2)
+
+w* has the least squared error. Where prompts do not differ, T = 0, this is the paper's method: w = 0 and s = sigma_p.
 
 *Balance.* Advantages of group p are multiplied by share_p^-alpha, scaled so that the mean weight of a response is 1.
 
-Caveat: w is 0, which is the paper's method, until the group has a prompt with two responses and another prompt.
+Caveat: T is 0 until the group has a prompt with two responses and another prompt.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 
 from verl_pgrpo.moments import Moments
 
-__all__ = ["OVERSHRINK", "SMALLEST_SHARE", "group_weights", "history_prompt_share", "subtract_prompt"]
+__all__ = ["OVERSHRINK", "SMALLEST_SHARE", "group_weights", "prompt_weight", "share_within", "subtract_prompt"]
+__all__ += ["within_std"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -35,18 +37,28 @@ OVERSHRINK = 4 / 3
 SMALLEST_SHARE = 0.01
 
 
-def history_prompt_share(history: Moments, others: Integers) -> Floats:
-    """Return the weight w of the mean of a prompt's other responses, from the history of the row's group.
+def share_within(history: Moments) -> Floats:
+    """Return s^2 / sigma_p^2, the part of each group's variance that lies within prompts; 1 where it is unknown."""
+    total = np.square(history.std())
+    share = np.divide(history.variance_within(), total, out=np.ones(len(total)), where=total > 0)
+    # The two are rounded separately, so a difference in their last places is no variance between prompts.
+    return np.where(share < 1 - 1e-9, share, 1.0)  # also for NaN
+
+
+def prompt_weight(within: Floats, others: Integers) -> Floats:
+    """Return the weight w of the mean of a prompt's other responses.
 
     Args:
-        history: N rows, the history of each response's group.
+        within: (N,) `share_within` of the row's group.
         others: (N,) number of other responses to the same prompt.
     """
-    total, within = np.square(history.std()), history.variance_within()
-    # The two are rounded separately, so a difference in their last places is no variance between prompts.
-    signal = np.where(total - within > 1e-9 * total, total - within, 0.0) * others
-    share = np.divide(signal, signal + within, out=np.zeros(len(signal)), where=signal > 0)
-    return np.minimum(1.0, OVERSHRINK * share)
+    signal = (1 - within) * others
+    return np.minimum(1.0, OVERSHRINK * signal / np.maximum(signal + within, np.finfo(np.float64).tiny))
+
+
+def within_std(std: Floats, within: Floats) -> Floats:
+    """Return s from sigma_p (N,) and `share_within`. Without any spread within prompts, sigma_p is the scale."""
+    return std * np.where(within > 1e-24, np.sqrt(within), 1.0)
 
 
 def subtract_prompt(advantages: Floats, w: Floats, prompt: Integers) -> tuple[Floats, Floats, Floats]:

@@ -29,13 +29,14 @@ __all__ = [
     "dr_grpo",
     "group_weights",
     "grpo",
-    "history_prompt_share",
     "oracle",
     "others",
     "personalized",
     "prompt_batch",
     "prompt_share",
+    "prompt_weight",
     "rloo",
+    "share_within",
 ]
 
 
@@ -109,12 +110,17 @@ def prompt_share(standardised: Tensor) -> Tensor:
     return share[:, None, None]
 
 
-def history_prompt_share(history: Moments, n: int, overshrink: float) -> Tensor:
-    """`verl_pgrpo.shrinkage.history_prompt_share`: (runs, groups), for prompts of n responses."""
-    within = history.within / history.within_dof
+def share_within(history: Moments) -> Tensor:
+    """`verl_pgrpo.shrinkage.share_within`: (runs, groups)."""
     total = history.std().square()
-    signal = torch.where(total - within > 1e-9 * total, total - within, 0.0) * (n - 1)
-    return torch.where(signal > 0, overshrink * signal / (signal + within), 0.0).clamp(max=1.0)
+    share = torch.where(total > 0, history.within / history.within_dof / total, 1.0)
+    return torch.where(share < 1 - 1e-9, share, 1.0)
+
+
+def prompt_weight(within: Tensor, n: int, overshrink: float) -> Tensor:
+    """`verl_pgrpo.shrinkage.prompt_weight` for prompts of n responses."""
+    signal = (1 - within) * (n - 1)
+    return (overshrink * signal / (signal + within).clamp(min=1e-300)).clamp(max=1.0)
 
 
 def group_weights(count: Tensor, alpha: float) -> Tensor:
@@ -228,15 +234,20 @@ class PGRPO:
         if self.config.update_order == "after_normalize":
             pool = past if past.count.any() else pool
             own = past.where(past.count > 0, own)
-        mean, std = (self._of_prompt(values, batch) for values in self._normalizer(own, pool))
+        mean, std = self._normalizer(own, pool)
+        shrinkage = self.config.baseline == "shrinkage"
+        if shrinkage:
+            within = share_within(own)
+            std = std * torch.where(within > 1e-24, within.sqrt(), 1.0)
+        mean, std = self._of_prompt(mean, batch), self._of_prompt(std, batch)
         epsilon = self.config.epsilon
         advantages = personalized(batch.rewards, mean, std, epsilon, self.config.norm_adv_by_std_in_grpo)
-        if self.config.baseline == "blended":
+        if shrinkage:
+            w = prompt_weight(within, batch.rewards.shape[-1], self.overshrink)
+            advantages = advantages - self._of_prompt(w, batch) * others(advantages)
+        elif self.config.baseline == "blended":
             standardized = personalized(batch.rewards, mean, std, epsilon)
             advantages = advantages - prompt_share(standardized) * others(advantages)
-        elif self.config.baseline == "shrinkage":
-            w = self._of_prompt(history_prompt_share(own, batch.rewards.shape[-1], self.overshrink), batch)
-            advantages = advantages - w * others(advantages)
         if self.config.group_balance:
             weight = group_weights(self.own.count, self.config.group_balance)
             advantages = self._of_prompt(weight, batch) * advantages

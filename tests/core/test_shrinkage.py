@@ -42,15 +42,13 @@ def within_exact(parts, group):
     return squares, dof
 
 
-def share_exact(parts, group, others):
-    """The weight w of the prompt's other responses, as a rational."""
+def components_exact(parts, group):
+    """Variance between and within prompts, as rationals: T^2 and s^2, or 0 and sigma^2 if T^2 is not known."""
     count, _, m2 = exact_moments([r for batch in parts for g, _, r in batch if g == group])
     squares, dof = within_exact(parts, group)
-    if dof == 0 or others == 0:
-        return Fraction(0)
-    total, within = m2 / (count - 1), squares / dof
-    between = max(total - within, Fraction(0))
-    return min(Fraction(1), Fraction(4, 3) * between / (between + within / others)) if between else Fraction(0)
+    total = m2 / (count - 1) if count > 1 else Fraction(0)
+    within = squares / dof if dof else total
+    return max(total - within, Fraction(0)), min(within, total)
 
 
 @given(batches)
@@ -74,12 +72,15 @@ def test_advantages_equal_the_exact_reference(norm, parts):
             kept = [r for part in parts[:end] for g, _, r in part if g == group]
             others = [r for i, (_, p, r) in enumerate(batch) if p == prompt and i != row]
             _, mean, _ = exact_moments(kept)
-            w = share_exact(parts[:end], group, len(others))
+            between, within = components_exact(parts[:end], group)
             centred = Fraction(reward) - mean
-            if others:
+            if others and between:
+                w = min(Fraction(1), Fraction(4, 3) * between / (between + within / len(others)))
                 centred -= w * (sum(map(Fraction, others)) / len(others) - mean)
-            divisor = exact_std(kept) + 1e-6 if norm and exact_std(kept) else 1.0
+            scale = float(within) ** 0.5 or exact_std(kept)
+            divisor = scale + 1e-6 if norm and scale else 1.0
             assert result.advantages[row] == pytest.approx(float(centred) / divisor, rel=1e-7, abs=1e-7)
+            assert result.std[row] == pytest.approx(scale, abs=1e-9)
 
 
 @given(rows, rows, st.randoms(use_true_random=False))
