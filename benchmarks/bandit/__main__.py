@@ -22,12 +22,11 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.bandit import studies, tables
 from benchmarks.bandit.task import Setting
-from benchmarks.bandit.train import FINAL, FRESH, TUNING, Outcome, Protocol
+from benchmarks.bandit.train import FINAL, FRESH, TUNING, Protocol
 
 Study = tuple[list[Setting], str, Protocol, Callable[[tables.Results], str]]
 
@@ -93,7 +92,7 @@ def main() -> None:
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for name, (settings, entrants, protocol, show) in chosen.items():
             start = time.time()
-            run = partial(run_or_load, args.keep, entrants=entrants, protocol=protocol)
+            run = partial(studies.run, folder=args.keep, entrants=entrants, protocol=protocol)
             results = dict(zip(settings, pool.map(run, settings), strict=True))
             text = f"{provenance(name, protocol)}\n\n{show(results)}"
             print(f"\n{text}\n\n{time.time() - start:.0f} s", flush=True)
@@ -103,31 +102,6 @@ def main() -> None:
                 from benchmarks.bandit.picture import draw_grid
 
                 draw_grid(results, args.picture)
-
-
-def run_or_load(folder: Path | None, setting: Setting, entrants: str, protocol: Protocol) -> dict[str, Outcome]:
-    """Run one setting, or read what an interrupted study has kept of it."""
-    if folder is None:
-        return studies.run(setting, entrants, protocol)
-    file = folder / f"{entrants}, {setting}, {setting.optimizer}, overlap {setting.overlap:g}.npz"
-    if not file.exists():
-        found = studies.run(setting, entrants, protocol)
-        arrays = {f"{name}/{key}": value for name, o in found.items() for key, value in vars(o).items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(file, **{key: value for key, value in arrays.items() if value is not None})
-    by_name: dict[str, dict[str, np.ndarray]] = {}
-    with np.load(file) as saved:
-        for key in saved:
-            name, field = key.rsplit("/", 1)
-            by_name.setdefault(name, {})[field] = saved[key]
-    return {name: _outcome(arrays) for name, arrays in by_name.items()}
-
-
-def _outcome(saved: dict[str, np.ndarray]) -> Outcome:
-    at_grpos = torch.from_numpy(saved["curves_at_grpos"]) if "curves_at_grpos" in saved else None
-    return Outcome(
-        float(saved["step_size"]), torch.from_numpy(saved["curves"]), at_grpos, tuple(saved["shares"].tolist())
-    )
 
 
 def provenance(study: str, protocol: Protocol) -> str:

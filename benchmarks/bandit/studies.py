@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks.bandit import estimators as adv
@@ -115,7 +117,30 @@ SAFE_ADAM, SAFE_SGD = ([replace(s, optimizer=o) for s in GRID] for o in ("adam",
 SAFE_PEOPLE = [replace(s, optimizer=o) for o in ("adam", "sgd") for s in PEOPLE_GRID]
 
 
-def run(setting: Setting, entrants: str, protocol: Protocol) -> dict[str, Outcome]:
-    """One setting in a process of its own; the entrants go by their list's name, since functions do not travel."""
+def run(setting: Setting, entrants: str, protocol: Protocol, folder: Path | None = None) -> dict[str, Outcome]:
+    """One setting in a process of its own; the entrants go by their list's name, since functions do not travel.
+
+    With a folder, what an interrupted study has kept there is read instead.
+    """
     torch.set_num_threads(1)
-    return compare(setting, globals()[entrants], protocol)
+    if folder is None:
+        return compare(setting, globals()[entrants], protocol)
+    file = folder / f"{entrants}, {setting}, {setting.optimizer}, overlap {setting.overlap:g}.npz"
+    if not file.exists():
+        found = compare(setting, globals()[entrants], protocol)
+        arrays = {f"{name}/{key}": value for name, o in found.items() for key, value in vars(o).items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(file, **{key: value for key, value in arrays.items() if value is not None})
+    by_name: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(file) as saved:
+        for key in saved:
+            name, field = key.rsplit("/", 1)
+            by_name.setdefault(name, {})[field] = saved[key]
+    return {name: _outcome(arrays) for name, arrays in by_name.items()}
+
+
+def _outcome(saved: dict[str, np.ndarray]) -> Outcome:
+    at_grpos = torch.from_numpy(saved["curves_at_grpos"]) if "curves_at_grpos" in saved else None
+    return Outcome(
+        float(saved["step_size"]), torch.from_numpy(saved["curves"]), at_grpos, tuple(saved["shares"].tolist())
+    )
