@@ -45,7 +45,7 @@ def share_within(history: Moments) -> Floats:
     return np.where(share < 1 - 1e-9, share, 1.0)  # also for NaN
 
 
-def prompt_weight(within: Floats, others: Integers) -> Floats:
+def prompt_weight(within: Floats, others: Integers | Floats) -> Floats:
     """Return the weight w of the mean of a prompt's other responses.
 
     Args:
