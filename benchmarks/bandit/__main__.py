@@ -63,7 +63,7 @@ def safe(results: tables.Results) -> str:
 
 
 KEYS = ("reward", "mood", "n", "noise")
-FRESHLY = Protocol(final=FRESH, smooth=True, at_grpos=False)
+FRESHLY = Protocol(TUNING[:12], FRESH, smooth=True, at_grpos=False)
 STUDIES: dict[str, Study] = {
     "grid": (studies.GRID, "ENTRANTS", Protocol(), grid),
     "close-ups": (studies.CLOSE_UPS, "ENTRANTS", Protocol(), close_ups),

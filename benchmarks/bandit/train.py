@@ -24,7 +24,7 @@ from verl_pgrpo import PGRPOConfig
 __all__ = ["FINAL", "FRESH", "SEARCH", "STEP_SIZES", "TUNING"]
 __all__ += ["Entrant", "Outcome", "Protocol", "compare", "final_utility", "pgrpo", "train"]
 
-STEP_SIZES = {name: tuple(start * 2.0 ** (k / 2) for k in range(10)) for name, start in (("sgd", 8.0), ("adam", 0.1))}
+STEP_SIZES = {"sgd": tuple(8.0 * 2 ** (k / 2) for k in range(10)), "adam": tuple(0.1 * 2 ** (k / 2) for k in range(6))}
 # Step sizes are chosen on TUNING, extensions on SEARCH. Published are FINAL or, for shrinkage and balance, FRESH, which
 # nothing had been run on before.
 TUNING, SEARCH, FINAL, FRESH = range(1000, 1020), range(2000, 2020), range(3000, 3040), range(5000, 5040)
