@@ -19,7 +19,7 @@ def is_missing(value: Any) -> bool:
         return value is None or bool(value != value)
     except TypeError:  # pandas.NA has no truth value
         return True
-    except ValueError:  # arrays compare element by element
+    except Exception:  # arrays and tensors compare element by element
         return False
 
 

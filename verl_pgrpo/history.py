@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,9 @@ class GroupHistoryManager:
         self.config = config if config is not None else PGRPOConfig()
         self._row_of: dict[str, int] = {}  # label -> row in _moments, in order of first appearance
         self._moments = Moments(0, self.config.half_life)
+
+    def __copy__(self) -> GroupHistoryManager:
+        return copy.deepcopy(self)  # a copy that shares arrays would change with the original
 
     def __repr__(self) -> str:
         return f"GroupHistoryManager({self.num_groups} groups, {self.total_count} rewards)"
@@ -220,10 +224,13 @@ class GroupHistoryManager:
         """Create a history from statistics that are already known: `moments` of group `labels[i]` at row i.
 
         Raises:
-            GroupLabelError: a label is not text.
+            GroupLabelError: a label is not text, or not unique.
         """
         history = cls(config)
-        history._moments.merge(history._rows(history._labels(labels, None)), moments)
+        rows = history._rows(history._labels(labels, None))
+        if history.num_groups < len(rows):
+            raise GroupLabelError(f"{len(rows)} labels, of which only {history.num_groups} are distinct")
+        history._moments.merge(rows, moments)
         return history
 
     def _compute(self, rows: Integers, values: Floats, prompts: Integers | None) -> tuple[Any, ...]:
@@ -287,7 +294,10 @@ class GroupHistoryManager:
         """Return labels, rewards and which of them are finite. Raises before anything changes."""
         if hasattr(rewards, "detach"):  # a torch tensor, whose bfloat16 numpy does not know
             rewards = rewards.detach().double().cpu()
-        values = np.array(rewards, dtype=np.float64)
+        try:
+            values = np.array(rewards, dtype=np.float64)
+        except OverflowError:  # an integer that no float64 can hold
+            values = np.array([x if abs(x) <= MAX_MAGNITUDE else np.inf for x in rewards], dtype=np.float64)  # type: ignore
         sizes = [len(groups), *([] if prompt_ids is None else [len(prompt_ids)])]
         if values.ndim != 1 or any(size != len(values) for size in sizes):
             raise ValueError(
@@ -314,7 +324,7 @@ class GroupHistoryManager:
         except TypeError:  # unhashable: a list, a dict
             unknown = labels  # type: ignore[assignment]
         if all(type(label) is str and label.isascii() for label in unknown):
-            return labels  # type: ignore[return-value]
+            return list(map(str, labels))
         missing = [row for row, label in enumerate(labels) if is_missing(label)]
         if missing and self.config.default_group is None:
             raise MissingGroupError(
