@@ -129,6 +129,8 @@ class GroupHistoryManager:
         """
         if prompt_ids is None and self.config.baseline == "blended":
             raise ValueError("baseline=blended requires prompt_ids: the prompt that each row answers")
+        if prompt_ids is not None:  # plain values: a Series would be indexed by label, and tensors are never equal keys
+            prompt_ids = prompt_ids.tolist() if hasattr(prompt_ids, "tolist") else list(prompt_ids)
         labels, values, finite = self._check_batch(groups, rewards, prompt_ids)
         kept = np.flatnonzero(finite).tolist()
         prompts = None if prompt_ids is None else _codes(prompt_ids[row] for row in kept)
@@ -304,7 +306,6 @@ class GroupHistoryManager:
                 f"groups, rewards and prompt_ids need one entry per row (got {sizes[0]} groups, rewards of shape "
                 f"{values.shape}{'' if prompt_ids is None else f', {sizes[1]} prompt_ids'})"
             )
-        groups, prompt_ids = list(groups), None if prompt_ids is None else list(prompt_ids)
         labels = self._labels(groups, prompt_ids)
         finite = np.abs(values) <= MAX_MAGNITUDE
         if self.config.on_nonfinite == "error" and not finite.all():
@@ -335,13 +336,14 @@ class GroupHistoryManager:
         for row in missing:
             labels[row] = self.config.default_group  # type: ignore[call-overload]
         for row, label in enumerate(labels):
-            if not isinstance(label, str):
-                where = _location(row, prompt_ids)
-                raise GroupLabelError(f"preference group {label!r}{where} has type {type(label).__name__}, not text")
-            try:
-                label.encode()
-            except UnicodeEncodeError as error:
-                raise GroupLabelError(f"preference group {label!r} is not valid text: {error.reason}") from error
+            problem = None if isinstance(label, str) else f"has type {type(label).__name__}, not text"
+            if problem is None and not label.isascii():
+                try:
+                    label.encode()
+                except UnicodeEncodeError as error:
+                    problem = f"is not valid text: {error.reason}"
+            if problem is not None:
+                raise GroupLabelError(f"preference group {label!r}{_location(row, prompt_ids)} {problem}")
         return [str(label) for label in labels]
 
 

@@ -73,7 +73,7 @@ class Moments:
         made.log_decay, made.count, made.mean, made.m2 = self.log_decay, count, mean, m2
         return made
 
-    def weight(self, count: Integers) -> Floats:
+    def weight(self, count: Integers | Floats) -> Floats:
         """Return the total weight W of `count` rewards. Without forgetting, this is `count`."""
         if self.log_decay == 0.0:
             return count.astype(np.float64)
