@@ -62,9 +62,10 @@ def check_verl(config: DictConfig) -> None:
         # A verl without TransferQueue may still ship the V1 modules, but its launcher rejects use_v1=True.
         if not hasattr(importlib.import_module("verl.trainer.main_ppo"), "TaskRunnerV1"):
             raise _unsupported("its launcher does not support the V1 trainers (trainer.use_v1=True)")
-        _require_module("verl.trainer.ppo.v1.trainer_base")
+        # Before the trainers, because looking for them imports their package, and that imports TransferQueue.
         if importlib.util.find_spec("transfer_queue") is None:
             raise _unsupported("its V1 trainers need the package TransferQueue: pip install TransferQueue")
+        _require_module("verl.trainer.ppo.v1.trainer_base")
     else:
         _require_module("verl.trainer.main_ppo_v0")
 
