@@ -188,7 +188,7 @@ for change in (lambda: None, lambda: delattr(main_ppo, "TaskRunnerV1")):
             check_run(config)
             print("passed")
         except Exception as error:
-            print(type(error).__name__, "TransferQueue" in str(error), "use_v1" in str(error))
+            print(type(error).__name__, "TransferQueue" in str(error), "TaskRunnerV1" in str(error))
 """
 
 
