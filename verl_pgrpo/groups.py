@@ -31,7 +31,7 @@ def group_label(value: Any) -> Any:
     """
     if isinstance(value, str):
         return str(value) if value.strip() else None
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+    if isinstance(value, numbers.Integral) and type(value) is not bool:
         return str(int(value))
     return None if is_missing(value) else value
 

@@ -344,11 +344,10 @@ class GroupHistoryManager:
             labels[row] = self.config.default_group  # type: ignore[call-overload]
         for row, label in enumerate(labels):
             problem = None if isinstance(label, str) else f"has type {type(label).__name__}, not text"
-            if problem is None and not label.isascii():
-                try:
-                    label.encode()
-                except UnicodeEncodeError as error:
-                    problem = f"is not valid text: {error.reason}"
+            try:
+                str(label).encode()
+            except UnicodeEncodeError as error:
+                problem = problem or f"is not valid text: {error.reason}"
             if problem is not None:
                 raise GroupLabelError(f"preference group {label!r}{_location(row, prompt_ids)} {problem}")
         return [str(label) for label in labels]

@@ -36,7 +36,9 @@ def test_integers_of_any_type_have_one_label(value):
             assert group_label(dtype(value)) == str(value)
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT"), "", " \t"])
+@pytest.mark.parametrize(
+    "value", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT"), "", " \t"]
+)
 def test_a_missing_value_is_none(value):
     assert group_label(value) is None
 

@@ -32,7 +32,21 @@ from verl_pgrpo.moments import Moments
 
 rewards = st.floats(min_value=-100, max_value=100, width=32)
 batch = st.lists(st.tuples(st.sampled_from(["a", "b", "c", "é\n", ""]), rewards), min_size=1, max_size=16)
-ODD_LABELS = ["", " ", "x" * 2**17, "two\nlines", "nul\0", "🦜🏽", "שלום", "worst_group", "a/b", "..", "None", "nan", "1"]
+ODD_LABELS = [
+    "",
+    " ",
+    "x" * 2**17,
+    "two\nlines",
+    "nul\0",
+    "🦜🏽",
+    "שלום",
+    "worst_group",
+    "a/b",
+    "..",
+    "None",
+    "nan",
+    "1",
+]
 
 
 def unzip(rows):
@@ -78,7 +92,9 @@ def test_the_method_equals_its_exact_reference(batches):
     assert sorted(history.groups) == sorted({group for rows in batches for group, _ in rows})
 
 
-@pytest.mark.parametrize("options", [{}, {"half_life": 8}, {"prior_strength": 3, "min_count": 2}, {"baseline": "blended"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"half_life": 8}, {"prior_strength": 3, "min_count": 2}, {"baseline": "blended"}]
+)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("pqrs"), rewards), max_size=16), st.data())
 def test_the_order_of_rows_does_not_matter(options, rows, data):
     past = [(["a"] * 3 + ["b"] * 2, [1.0, 2.0, 4.0, -1.0, 0.5])]
@@ -264,7 +280,9 @@ def test_one_entry_per_row(arguments):
         GroupHistoryManager().compute_advantages(*arguments)
 
 
-@pytest.mark.parametrize("options", [{}, {"baseline": "blended"}, {"prior_strength": 2, "min_count": 2, "half_life": 3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"baseline": "blended"}, {"prior_strength": 2, "min_count": 2, "half_life": 3}]
+)
 @pytest.mark.parametrize("order", ["before_normalize", "after_normalize"])
 def test_an_empty_batch_changes_nothing(options, order):
     history = GroupHistoryManager(PGRPOConfig(update_order=order, **options))

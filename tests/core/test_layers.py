@@ -40,7 +40,11 @@ def imports(module: str) -> list[tuple[str, bool]]:
         if isinstance(node, ast.Import):
             found.extend((alias.name, inside) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = [*package[: len(package) - node.level + 1], *filter(None, [node.module])] if node.level else [node.module]
+            base = (
+                [*package[: len(package) - node.level + 1], *filter(None, [node.module])]
+                if node.level
+                else [node.module]
+            )
             for alias in node.names:
                 name = ".".join([*base, alias.name])
                 found.append((name if name in FILES else ".".join(base), inside))
@@ -64,7 +68,8 @@ def test_imports_point_down_and_stand_at_the_top(name):
 
 def test_there_is_no_import_cycle():
     ours = {
-        module: {name for name, inside in imports(module) if name in FILES and not inside} - {module} for module in FILES
+        module: {name for name, inside in imports(module) if name in FILES and not inside} - {module}
+        for module in FILES
     }
     graphlib.TopologicalSorter(ours).prepare()  # raises CycleError with the modules of a cycle
 

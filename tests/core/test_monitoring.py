@@ -209,7 +209,13 @@ def test_the_line_at_the_start_tells_what_is_normalized_over_what():
     history = GroupHistoryManager(PGRPOConfig(update_order="after_normalize"))
     history.update(["a"], [1.0])
     line = describe_run(history, {"a": 30, "b": 60, "c": 10})
-    for part in ("3 preference groups", "100 training rows", "'b' 60 (60.0%)", "1 rewards of 1 groups", "after_normalize"):
+    for part in (
+        "3 preference groups",
+        "100 training rows",
+        "'b' 60 (60.0%)",
+        "1 rewards of 1 groups",
+        "after_normalize",
+    ):
         assert part in line
     many = describe_run(GroupHistoryManager(), {f"g{i}": 20 - i for i in range(20)})
     assert "'g7' 13 (6.2%), ..., 'g19' 1 (0.5%)" in many

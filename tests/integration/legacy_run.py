@@ -16,7 +16,19 @@ from tests.core.test_history import assert_same
 from verl_pgrpo import GroupHistoryManager
 from verl_pgrpo.integration.state import HISTORY_FILE
 
-__all__ = ["GROUPS", "Prompts", "Workers", "N", "assert_same", "configured", "logged", "recomputed", "rollout", "run", "saved"]
+__all__ = [
+    "GROUPS",
+    "N",
+    "Prompts",
+    "Workers",
+    "assert_same",
+    "configured",
+    "logged",
+    "recomputed",
+    "rollout",
+    "run",
+    "saved",
+]
 
 GROUPS = ["a", "b", "a", "c", "a", "b", "a", "b"]
 N = 2  # responses of a prompt

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Checks before a run: its options, the installed verl, and the groups of its dataset as they will reach the history."""
+"""Checks before a run: its options, the installed verl, and its dataset's groups as they will reach the history."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ def test_the_counted_labels_are_those_that_reach_the_history(name, format, load,
     _, counts = count_groups(dataset, options)
     for labels in labels_in_rollouts(dataset, options, monkeypatch):
         assert Counter(label or "none" for label in labels) == counts
-    values = [value["user"] and value["user"]["id"] if isinstance(value, dict) else value for value in column.to_pylist()]
+    values = [
+        value["user"] and value["user"]["id"] if isinstance(value, dict) else value for value in column.to_pylist()
+    ]
     assert counts == Counter("none" if value in (None, " ") else str(value) for value in values)
 
 

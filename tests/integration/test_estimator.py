@@ -121,7 +121,8 @@ def test_rows_that_count_by_the_rule_written_out(batch):
 
 
 @pytest.mark.parametrize(
-    ("groups", "error"), [(["a", None], MissingGroupError), (["a", 1.5], GroupLabelError), (["a", True], GroupLabelError)]
+    ("groups", "error"),
+    [(["a", None], MissingGroupError), (["a", 1.5], GroupLabelError), (["a", True], GroupLabelError)],
 )
 def test_bad_groups_stop_the_step_with_their_prompt(groups, error):
     with pytest.raises(error, match="uid u"):
@@ -171,7 +172,9 @@ def test_keys_must_have_verls_form():
         BatchRows.from_sessions(["u"], [])
 
 
-@given(st.lists(st.tuples(st.sampled_from("pqr"), st.floats(-100, 100, width=32)), min_size=2, max_size=12), st.booleans())
+@given(
+    st.lists(st.tuples(st.sampled_from("pqr"), st.floats(-100, 100, width=32)), min_size=2, max_size=12), st.booleans()
+)
 def test_corollary_relates_the_advantages_to_verls_grpo(rows, norm):
     from verl.trainer.ppo import core_algos
 

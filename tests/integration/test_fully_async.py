@@ -11,7 +11,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.integration.legacy_run import N, Prompts, Workers, assert_same, configured, logged, recomputed, rollout, saved
+from tests.integration.legacy_run import (
+    N,
+    Prompts,
+    Workers,
+    assert_same,
+    configured,
+    logged,
+    recomputed,
+    rollout,
+    saved,
+)
 from verl_pgrpo import ConfigError, GroupHistoryManager, HistoryFileWrongStep
 from verl_pgrpo.integration.legacy import _GROUP, LegacyTrainerMixin
 from verl_pgrpo.integration.state import HISTORY_FILE

@@ -44,7 +44,8 @@ def check_config(config: DictConfig) -> PGRPOConfig:
     if OmegaConf.select(config, "algorithm.filter_groups.enable", default=False):
         raise ConfigError(
             "algorithm.filter_groups.enable=True contradicts adv_estimator=pgrpo: it drops prompts whose responses all "
-            "earn the same reward. These have a signal under P-GRPO, and dropping them biases the history. Set it to False."
+            "earn the same reward. These have a signal under P-GRPO, and dropping them biases the history. Set it to "
+            "False."
         )
     return PGRPOConfig.from_algorithm(config.algorithm)
 
