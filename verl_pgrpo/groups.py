@@ -31,7 +31,9 @@ def group_label(value: Any) -> Any:
     """
     if isinstance(value, str):
         return str(value) if value.strip() else None
-    if isinstance(value, numbers.Integral) and type(value) is not bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
         return str(int(value))
     return None if is_missing(value) else value
 

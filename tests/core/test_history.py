@@ -119,26 +119,13 @@ def test_after_normalize_uses_the_past_and_a_first_batch_itself():
     assert history.statistics(["a", "b"]).count.tolist() == [4.0, 1.0]
 
 
-def test_forgetting_follows_a_moving_reward_where_the_full_history_lags():
-    lagging, following = GroupHistoryManager(), GroupHistoryManager(PGRPOConfig(half_life=32))
-    for level in np.linspace(0, 10, 50):
-        values = level + np.tile([-0.1, 0.1], 8)
-        slow, fast = (history.compute_advantages(["a"] * 16, values) for history in (lagging, following))
-    assert abs(fast.mean[0] - 10) < 1 < abs(slow.mean[0] - 10)
-    assert fast.std[0] < slow.std[0]
-
-
-def test_norm_by_std_off_drops_the_division():
-    config = PGRPOConfig(norm_adv_by_std_in_grpo=False)
-    result = computed(config, ["a"] * 4, [1.0, 2.0, 3.0, 6.0], [0, 0, 1, 1])
-    np.testing.assert_allclose(result.advantages, [-2, -1, 0, 3])
-    np.testing.assert_array_equal(result.scale, np.ones(4))
-    np.testing.assert_allclose(result.shift, [-1.5, -1.5, 1.5, 1.5])
-
-
-def test_epsilon_is_added_to_the_std():
-    result = computed(PGRPOConfig(epsilon=1.0), ["a"] * 3, [1.0, 2.0, 3.0])
-    np.testing.assert_allclose(result.advantages, [-0.5, 0.0, 0.5])
+def test_unscaled_advantages_and_epsilon():
+    batch = ["a"] * 4, [1.0, 3.0, 5.0, 3.0], [0, 0, 1, 1]
+    unscaled = computed(PGRPOConfig(norm_adv_by_std_in_grpo=False), *batch)
+    np.testing.assert_allclose(unscaled.advantages, [-2, 0, 2, 0])
+    np.testing.assert_allclose([unscaled.scale, unscaled.shift], [[1, 1, 1, 1], [-1, -1, 1, 1]])
+    result = computed(PGRPOConfig(epsilon=2.0), *batch)
+    np.testing.assert_allclose(result.advantages, unscaled.advantages / (np.std(batch[1], ddof=1) + 2.0))
 
 
 def test_a_group_without_spread_is_not_scaled_and_rounding_errors_are_no_spread():
@@ -227,13 +214,6 @@ def test_any_kind_of_sequence_will_do():
         assert [type(group) for group in result.groups] == [str] * 3
 
 
-def test_labels_of_a_known_group_are_plain_text_too():
-    history = GroupHistoryManager()
-    for _ in range(2):
-        assert {type(g) for g in history.compute_advantages(np.array(["a", "é"]), [1.0, 2.0]).groups} == {str}
-    assert {type(group) for group in history.groups} == {str}
-
-
 @pytest.mark.parametrize(
     ("groups", "error"),
     [
@@ -263,13 +243,6 @@ def test_default_group_takes_the_rows_that_have_none():
     result = history.compute_advantages(["a", None, float("nan"), "unknown"], [1, 2, 3, 4])
     assert result.groups == ["a", "unknown", "unknown", "unknown"]
     assert history.statistics(["unknown", None]).count.tolist() == [3.0, 3.0]
-
-
-def test_odd_labels_stay_apart():
-    values = np.arange(2.0 * len(ODD_LABELS))
-    result = computed(None, ODD_LABELS * 2, values)
-    expected = reference.advantages([(ODD_LABELS * 2, values.tolist())])[0]
-    np.testing.assert_allclose(result.advantages, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from tests.integration.legacy_run import N, Prompts, Workers, assert_same, confi
 from verl_pgrpo import (
     ConfigError,
     GroupHistoryManager,
-    HistoryFileWrongStep,
     MissingGroupError,
     PGRPOConfig,
     UnsupportedVerlError,
@@ -106,13 +105,6 @@ def test_wrong_runs_stop_in_the_constructor(kind, configure):
         classes(kind)[0](config=configure(kind, "+algorithm.pgrpo.halflife=3"))
 
 
-def test_a_checkpoint_of_another_step_than_the_history_stops_the_run(configure, monkeypatch, tmp_path):
-    cls, stock = classes("v0")
-    monkeypatch.setattr(stock, "_load_checkpoint", lambda self: setattr(self, "global_steps", 8))
-    with pytest.raises(HistoryFileWrongStep):
-        run(configure("v0"), cls, monkeypatch, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("options", "columns", "groups"),
     [
@@ -137,27 +129,6 @@ def test_a_rollout_that_loses_the_groups_stops_the_run(configure, monkeypatch, t
     monkeypatch.setattr(LegacyTrainerMixin, "_get_gen_batch", stock._get_gen_batch)
     with pytest.raises(UnsupportedVerlError):
         run(configure("v0"), cls, monkeypatch, tmp_path)
-
-
-def test_rejected_responses_do_not_count(configure, monkeypatch, tmp_path):
-    """Rollout correction removes the tokens of rejected responses from the response mask, before the advantage."""
-    from verl.protocol import DataProto
-    from verl.trainer.ppo import rollout_corr_helper
-
-    def reject_two(batch, _):
-        batch.batch["response_mask"][1:3] = 0
-        return batch, {}
-
-    def old_log_prob(self, batch):
-        zeros = torch.zeros_like(batch.batch["rm_scores"])
-        return DataProto.from_dict(tensors={"old_log_probs": zeros, "entropys": zeros}), 0.0
-
-    cls, stock = classes("v0")
-    monkeypatch.setattr(rollout_corr_helper, "compute_rollout_correction_and_add_to_batch", reject_two)
-    monkeypatch.setattr(stock, "_compute_old_log_prob", old_log_prob)
-    config = configure("v0", "algorithm.rollout_correction.bypass_mode=False")
-    _, _, metrics = run(config, cls, monkeypatch, tmp_path)
-    assert metrics[5]["pgrpo/observed_total"] == 5 * (REWARDS - 2)
 
 
 def test_verls_task_runners_still_go_to_ray_with_the_trainers_and_the_check():

@@ -112,11 +112,6 @@ def test_wrong_runs_stop_before_anything_starts_and_others_pass(compose, overrid
 
 
 @pytest.mark.slow
-def test_the_users_command_fails_at_once_with_the_reason(tmp_path):
-    assert "did you mean half_life?" in main_ppo(tmp_path, "+algorithm.pgrpo.halflife=5").stderr
-
-
-@pytest.mark.slow
 def test_another_verl_is_named_with_what_it_lacks(tmp_path):
     """A verl whose trainer has changed: the user's own command tells what is wrong, before it starts Ray."""
     import verl
