@@ -1,13 +1,13 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Recorded rollouts through verl's own trainer and TransferQueue, without the workers that would generate and learn.
+"""Put recorded rollouts through verl's own trainer and TransferQueue, without the workers that generate and learn.
 
-    python -m tests.replay_run FOLDER NAME STEPS [KILLED_IN_STEP] -- [overrides]
+    python -m tests.integration.replay_run FOLDER NAME STEPS [KILLED_IN_STEP] -- [overrides]
 
 Two local updates a step. Each has sessions of two outputs, padding rows, rows without a token that is trained, and rows
 that rollout correction rejects. Advantages go to FOLDER/NAME/<step>.npy, metrics to FOLDER/NAME/<step>.json. A
 checkpoint follows every third step. With KILLED_IN_STEP the process kills itself there, advantages computed, nothing
-saved. FOLDER must hold what `tests.e2e.runs.prepare` makes.
+saved. FOLDER must hold what `prepare` writes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,22 @@ REJECTION = [
     "++algorithm.rollout_correction.rollout_rs=seq_mean_k3",
     "++algorithm.rollout_correction.rollout_rs_threshold='0.5'",
 ]
+
+
+def prepare(folder: Path) -> None:
+    """Write a dataset and a tokenizer, which the trainer's constructor needs and these runs never look at."""
+    import pandas as pd
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast, Qwen3Config
+
+    rows = {"prompt": [[{"role": "user", "content": "?"}]] * 64, "data_source": "x", "preference_group": GROUPS * 16}
+    for split in ("train", "val"):
+        pd.DataFrame(rows).to_parquet(folder / f"{split}.parquet")
+    words = Tokenizer(models.WordLevel({"?": 0, "<pad>": 1, "<eos>": 2}, unk_token="?"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    tokenizer.save_pretrained(folder / "model")
+    Qwen3Config(num_hidden_layers=1).save_pretrained(folder / "model")
 
 
 def recorded(step: int, update: int) -> list[dict]:
