@@ -12,8 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from verl_pgrpo import GroupHistoryManager, PGRPOConfig, history_file
-from verl_pgrpo.config import ColdStart
+from verl_pgrpo import GroupHistoryManager, PGRPOConfig, checkpoint
 from verl_pgrpo.errors import (
     HistoryFileAltered,
     HistoryFileError,
@@ -24,13 +23,13 @@ from verl_pgrpo.errors import (
 )
 
 LABELS = ["a", "b", "", "a\nb", "🦜", "x" * 10_000]
-DECAYING = PGRPOConfig(statistics="exponential", half_life=100, cold_start=ColdStart(prior_strength=2))
+DECAYING = PGRPOConfig(half_life=100, prior_strength=2)
 
 
 def some_history(config: PGRPOConfig | None = None) -> GroupHistoryManager:
     history, rng = GroupHistoryManager(config), np.random.default_rng(0)
     for _ in range(5):
-        history.observe(rng.choice(LABELS, 40).tolist(), rng.standard_normal(40))
+        history.update(rng.choice(LABELS, 40).tolist(), rng.standard_normal(40))
     return history
 
 
@@ -42,7 +41,7 @@ def test_round_trip_is_exact_and_goes_on_exactly(tmp_path, config):
     assert loaded.groups == history.groups
     for _ in range(3):
         groups, rewards = [*LABELS, "new"], np.random.default_rng(1).standard_normal(7)
-        mine, theirs = history.advantages(groups, rewards), loaded.advantages(groups, rewards)
+        mine, theirs = history.compute_advantages(groups, rewards), loaded.compute_advantages(groups, rewards)
         for name in ("advantages", "mean", "std", "count"):
             np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
 
@@ -99,7 +98,7 @@ def test_wrong_step_config_version_and_place(tmp_path, monkeypatch):
         GroupHistoryManager.load(tmp_path / "nothing")
     with pytest.raises(HistoryFileError, match="cannot be read"):
         GroupHistoryManager.load(tmp_path)
-    monkeypatch.setattr(history_file, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(checkpoint, "SCHEMA_VERSION", 2)
     some_history().save(path, step=7)
     monkeypatch.undo()
     with pytest.raises(HistoryFileTooNew, match="schema version 2"):
@@ -125,7 +124,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_two_writers_of_one_file_publish_only_whole_ones(tmp_path):
     path, histories = tmp_path / "h.parquet", [some_history(), some_history()]
-    histories[1].observe(["more"], [1.0])
+    histories[1].update(["more"], [1.0])
     with ThreadPoolExecutor(2) as pool:
         writers = [pool.submit(lambda h=h: [h.save(path, step=1) for _ in range(40)]) for h in histories]
         while not all(writer.done() for writer in writers):

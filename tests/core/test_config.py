@@ -8,7 +8,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from verl_pgrpo import PGRPOConfig
-from verl_pgrpo.config import ColdStart
 from verl_pgrpo.errors import ConfigError
 
 
@@ -31,7 +30,7 @@ def test_from_verls_algorithm_config():
     assert config == PGRPOConfig(
         statistics="exponential",
         half_life=512,
-        cold_start=ColdStart(min_count=3),
+        min_count=3,
         norm_adv_by_std_in_grpo=False,
     )
     assert PGRPOConfig.from_algorithm(OmegaConf.create({"adv_estimator": "pgrpo"})) == PGRPOConfig()
@@ -82,7 +81,7 @@ def test_verls_own_key_is_not_repeated():
 
 def test_fingerprint_covers_what_a_history_means():
     base = PGRPOConfig().fingerprint()
-    assert PGRPOConfig(epsilon=1e-3, max_logged_groups=1, nonfinite="skip").fingerprint() == base
-    others = [PGRPOConfig(statistics="exponential", half_life=h).fingerprint() for h in (1, 2)]
+    assert PGRPOConfig(epsilon=1e-3, max_logged_groups=1, on_nonfinite="skip").fingerprint() == base
+    others = [PGRPOConfig(half_life=h).fingerprint() for h in (1, 2)]
     others.append(PGRPOConfig(group_key="segment").fingerprint())
     assert len({base, *others}) == 4

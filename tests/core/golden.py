@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A P-GRPO run whose history and advantages are compared bit for bit: any change of results shows.
 
-python -m tests.golden     # rewrite the golden file, after a change that is meant to alter results
+python -m tests.core.golden     # rewrite the golden file, after a change that is meant to alter results
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import json
 from pathlib import Path
 
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
-from verl_pgrpo.config import ColdStart
 
-GOLDEN = Path(__file__).with_name("golden_run.json")
+GOLDEN = Path(__file__).parents[1] / "golden_run.json"
 
 CONFIGS = {
     "default": PGRPOConfig(),
-    "exponential": PGRPOConfig(statistics="exponential", half_life=10),
-    "after_normalize": PGRPOConfig(update="after_normalize"),
-    "cold_start": PGRPOConfig(cold_start=ColdStart(prior_strength=3, min_count=2)),
+    "exponential": PGRPOConfig(half_life=10),
+    "after_normalize": PGRPOConfig(update_order="after_normalize"),
+    "cold_start": PGRPOConfig(prior_strength=3, min_count=2),
     "blended": PGRPOConfig(baseline="blended"),
     "unscaled": PGRPOConfig(norm_adv_by_std_in_grpo=False),
 }
@@ -36,7 +35,7 @@ def golden_run() -> str:
             # Arithmetic on whole numbers only, so that the input is the same on every machine and numpy.
             rewards = [((7 * i + 3 * step) % 11) / 8 - 0.5 for i in range(12)]
             groups = [f"group {(i * i + step) % 5}" for i in range(12)]
-            result = history.advantages(groups, rewards, index=[i // 3 for i in range(12)])
+            result = history.compute_advantages(groups, rewards, [i // 3 for i in range(12)])
             assert result.scale is not None
             assert result.shift is not None
             out[name] += [[text(float(x)) for x in row] for row in (result.advantages, result.scale, result.shift)]

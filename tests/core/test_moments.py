@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.reference import exact_moments, exact_std, exponential_moments
+from tests.core.reference import exact_moments, exact_std, exponential_moments
 from verl_pgrpo.moments import Moments
 
 values = st.floats(min_value=-1e6, max_value=1e6, allow_nan=False, width=32)
@@ -19,7 +19,7 @@ batches = st.lists(st.lists(values, min_size=1, max_size=12), min_size=1, max_si
 def folded(parts: list[list[float]], half_life: float | None = None) -> Moments:
     moments = Moments(1, half_life)
     for part in parts:
-        moments.fold(np.zeros(len(part), dtype=np.int64), np.array(part, dtype=np.float64))
+        moments.update(np.zeros(len(part), dtype=np.int64), np.array(part, dtype=np.float64))
     return moments
 
 
@@ -74,7 +74,7 @@ def test_offsets_do_not_drown_the_spread(offset, spread, batch_size):
     parts = [kept[i : i + batch_size] for i in range(0, len(kept), batch_size)]
     moments = folded(parts)
     count, mean, _ = exact_moments(kept)
-    std = moments.std(moments.count, moments.m2)[0]
+    std = moments.std()[0]
     assert moments.count[0] == count
     # Within a few units in the last place of the mean, which may be a visible part of the spread itself.
     ulp = float(np.spacing(abs(offset) + spread))
@@ -90,8 +90,8 @@ def test_a_million_updates_near_a_billion():
     kept = 1e9 + np.random.default_rng(1).standard_normal((1000, 1000))
     singles, rows = Moments(1000), np.arange(1000)
     for rewards in kept:
-        singles.fold(rows, rewards)
-    std = singles.std(singles.count, singles.m2)
+        singles.update(rows, rewards)
+    std = singles.std()
     for group in range(0, 1000, 50):
         values = kept[:, group].tolist()
         assert singles.mean[group] == pytest.approx(float(exact_moments(values)[1]), abs=1e-5)
@@ -109,14 +109,14 @@ def test_equal_values_have_no_spread_at_all(value):
     moments = folded([[value] * 3, [value], [value] * 500])
     assert moments.mean[0] == value
     assert moments.m2[0] == 0.0
-    assert moments.std(moments.count, moments.m2)[0] == 0.0
+    assert moments.std()[0] == 0.0
 
 
 def test_one_value_and_none():
     moments = Moments(2)
-    moments.fold(np.array([1]), np.array([4.0]))
-    assert moments.std(moments.count, moments.m2).tolist() == [0.0, 0.0]
-    moments.fold(np.array([], dtype=np.int64), np.array([]))
+    moments.update(np.array([1]), np.array([4.0]))
+    assert moments.std().tolist() == [0.0, 0.0]
+    moments.update(np.array([], dtype=np.int64), np.array([]))
     assert moments.count.tolist() == [0, 1]
 
 
@@ -132,8 +132,8 @@ def test_exponential_equals_weights_written_out(parts, half_life):
 
 def test_half_life_is_the_age_at_which_a_reward_weighs_half():
     moments = Moments(1, half_life=8)
-    moments.fold(np.zeros(4000, dtype=np.int64), np.zeros(4000))
-    moments.fold(np.zeros(8, dtype=np.int64), np.ones(8))  # half of all weight is younger than 8 rewards
+    moments.update(np.zeros(4000, dtype=np.int64), np.zeros(4000))
+    moments.update(np.zeros(8, dtype=np.int64), np.ones(8))  # half of all weight is younger than 8 rewards
     assert moments.mean[0] == pytest.approx(0.5)
 
 
@@ -150,10 +150,10 @@ def test_batches_of_many_groups_stay_apart():
     kept: dict[int, list[float]] = {}
     for _ in range(20):
         rows, rewards = rng.integers(0, 50, 64), rng.standard_normal(64)
-        moments.fold(rows, rewards)
+        moments.update(rows, rewards)
         for row, reward in zip(rows.tolist(), rewards.tolist(), strict=True):
             kept.setdefault(row, []).append(reward)
-    std = moments.std(moments.count, moments.m2)
+    std = moments.std()
     for row, rewards in kept.items():
         assert moments.count[row] == len(rewards)
         assert moments.mean[row] == pytest.approx(np.mean(rewards))

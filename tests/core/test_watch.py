@@ -17,7 +17,7 @@ def train(watch, history, rng, steps, share, mean=0.0, size=64):
     for _ in range(steps):
         groups = rng.choice(list(share), size, p=list(share.values())).tolist()
         rewards = rng.standard_normal(size) + mean
-        watch.add(groups, rewards, history.advantages(groups, rewards))
+        watch.add(groups, rewards, history.compute_advantages(groups, rewards))
         lines += watch.flush()
     return lines
 
@@ -67,7 +67,7 @@ def test_a_history_that_lags_with_the_remedy():
     lines = lines_of_a_rising_reward(None)
     assert [line.count("'a'") + line.count("'b'") for line in lines] in ([1, 1], [2])
     assert all("above 10" in line and "statistics=exponential" in line for line in lines)
-    assert lines_of_a_rising_reward(PGRPOConfig(statistics="exponential", half_life=64)) == []
+    assert lines_of_a_rising_reward(PGRPOConfig(half_life=64)) == []
 
 
 def test_many_groups_are_named_together():
@@ -84,13 +84,13 @@ def test_more_groups_than_are_watched():
     for _ in range(3):
         groups = [f"g{i}" for i in rng.permutation(3 * WATCHED)]
         rewards = rng.standard_normal(len(groups))
-        watch.add(groups, rewards, history.advantages(groups, rewards))
+        watch.add(groups, rewards, history.compute_advantages(groups, rewards))
         assert watch.flush() == []
 
 
 def test_the_line_at_the_start():
-    history = GroupHistoryManager(PGRPOConfig(update="after_normalize"))
-    history.observe(["a"], [1.0])
+    history = GroupHistoryManager(PGRPOConfig(update_order="after_normalize"))
+    history.update(["a"], [1.0])
     line = describe(history, {"a": 30, "b": 60, "c": 10})
     assert "3 preference groups in 100 training rows: 'b' 60 (60.0%), 'a' 30 (30.0%), 'c' 10 (10.0%)" in line
     assert "1 rewards of 1 groups" in line
@@ -105,7 +105,7 @@ def test_a_run_prints_its_line_and_its_warnings(capsys):
     history = GroupHistoryManager()
     log = RunLog(history, {"a": 1})
     groups, rewards = ["a"] * 300, np.arange(300.0)
-    log.add(groups, rewards, history.advantages(groups, rewards))
+    log.add(groups, rewards, history.compute_advantages(groups, rewards))
     assert log.flush()["pgrpo/observed_total"] == 300
     start, warning = capsys.readouterr().out.splitlines()
     assert start.startswith("P-GRPO: each response's reward")

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
-from verl_pgrpo.metrics import StepMetrics, metric_label
+from verl_pgrpo.monitoring import metric_label
 
 
-def step(history, metrics, groups, rewards, index=None):
-    metrics.add(groups, rewards, history.advantages(groups, rewards, index=index))
+def step(history, metrics, groups, rewards, prompt_ids=None):
+    metrics.add(groups, rewards, history.compute_advantages(groups, rewards, prompt_ids=index))
 
 
 def test_a_step_of_two_batches():
     history = GroupHistoryManager()
     metrics = StepMetrics(history)
-    step(history, metrics, ["a", "a", "b", "b"], [1.0, 3.0, 10.0, 10.0], index=[0, 0, 1, 1])
+    step(history, metrics, ["a", "a", "b", "b"], [1.0, 3.0, 10.0, 10.0], prompt_ids=[0, 0, 1, 1])
     first = history.statistics(["a"])
-    step(history, metrics, ["a", "c"], [5.0, 0.0], index=[2, 3])
+    step(history, metrics, ["a", "c"], [5.0, 0.0], prompt_ids=[2, 3])
     report = metrics.flush()
     assert report["pgrpo/observed_total"] == 6
     assert report["pgrpo/groups"] == 3
@@ -72,7 +72,7 @@ def test_only_the_largest_are_named_and_the_rest_is_summed_up():
 
 def test_a_loaded_history_names_its_largest():
     history = GroupHistoryManager(PGRPOConfig(max_logged_groups=1))
-    history.observe(["small", "big", "big"], [1, 2, 3])
+    history.update(["small", "big", "big"], [1, 2, 3])
     assert StepMetrics(history).flush()["pgrpo/big/count"] == 2
 
 
@@ -86,7 +86,7 @@ def test_none_by_name():
 
 
 def test_skipped_rows_are_counted_and_nothing_else():
-    history = GroupHistoryManager(PGRPOConfig(nonfinite="skip"))
+    history = GroupHistoryManager(PGRPOConfig(on_nonfinite="skip"))
     metrics = StepMetrics(history)
     step(history, metrics, ["a", "a"], [1.0, float("nan")])
     report = metrics.flush()
