@@ -259,7 +259,7 @@ class DotProductAttention(_Module):
         bounds = cu_seqlens_q if cu_seqlens_q_padded is None else cu_seqlens_q_padded
         assert bounds is not None
         lengths = bounds.long().diff()
-        position = torch.arange(int(lengths.max()))
+        position = torch.arange(int(lengths.max()), device=bounds.device)
         inside = position < lengths[:, None]
         index = torch.where(inside, bounds.long()[:-1, None] + position, 0)
         return self._attend(query[index], key[index], value[index])[inside]

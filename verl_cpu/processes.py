@@ -26,6 +26,8 @@ from verl_cpu import RUN_ID
 
 SHARED_MEMORY = Path("/dev/shm")
 LOCK = "launcher.lock"
+ERROR = "error.txt"
+"""Files in a run's TMPDIR: the lock that the launcher holds, and the error that ended verl."""
 _PREFIX = "vcpu-"  # of a run's TMPDIR
 _RUN_ID = r"v[0-9a-f]{7}"
 

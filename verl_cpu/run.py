@@ -120,7 +120,7 @@ def supervise(
         )
         deadline = time.monotonic() + timeout if timeout else None
         status, reason = _watch(child, signals, deadline, parent, Watchdog(run.id, run.folder))
-        hurry = status == 1 and reason is not None  # a hung verl does not end by itself
+        hurry = child.poll() is None and status == 1  # a verl that hangs does not end by itself
     finally:
         if child is not None:
             if child.poll() is None and not hurry:
@@ -145,11 +145,11 @@ def supervise(
 def _watch(
     child: subprocess.Popen, signals: _Signals, deadline: float | None, parent: int | None, watchdog: Watchdog
 ) -> tuple[int, str | None]:
-    """Wait for whatever ends the run; return its exit status and, if it was not the child or a signal, the reason."""
+    """Wait for whatever ends the run; return its exit status, and the reason if it is known."""
     while not signals.received:
         try:
             status = child.wait(timeout=1.0)
-            return (status if status >= 0 else 128 - status), None
+            return (status if status >= 0 else 128 - status), watchdog.uncaught_error()
         except subprocess.TimeoutExpired:
             pass
         if deadline is not None and time.monotonic() > deadline:

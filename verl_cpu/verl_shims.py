@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shims for what verl's platform interface does not reach on a CPU, except the weight sync (`weight_sync.py`)."""
 
-import multiprocessing
 import os
 import secrets
+import sys
+import tempfile
+import traceback
 import types
 from pathlib import Path
 from typing import Any
@@ -12,25 +14,37 @@ from typing import Any
 import wrapt
 
 from verl_cpu import RUN_ID
+from verl_cpu.processes import ERROR, LOCK
 
 
 def install() -> None:
     """Hook all shims of this module to the imports of what they change."""
-    if run := os.environ.get(RUN_ID):
-        name_shared_memory_by_run(run)
+    if os.environ.get(RUN_ID):
+        wrapt.when_imported("multiprocessing.shared_memory")(name_shared_memory_by_run)
+    folder = Path(tempfile.gettempdir())
+    if (folder / LOCK).exists() and "RAY_RAYLET_PID" not in os.environ:  # the main process of a launcher's run
+        keep_uncaught_errors(folder / ERROR)
     wrapt.when_imported("verl.utils.distributed")(name_gloo_once)
     wrapt.when_imported("verl.single_controller.ray.base")(choose_ports_outside_the_ephemeral_range)
     wrapt.when_imported("verl.utils.fsdp_utils")(copy_saved_weights)
     wrapt.when_imported("torch.distributed.fsdp")(do_not_pin_memory)
 
 
-def name_shared_memory_by_run(run: str) -> None:
-    """Put the run's id into the names that Python gives shared memory and semaphores, which a killed run leaves."""
-    multiprocessing.current_process()._config["semprefix"] = f"/mp-{run}"  # type: ignore[attr-defined]
+def name_shared_memory_by_run(module: types.ModuleType) -> None:
+    """Put the run's id into the names that Python gives shared memory, which a killed run leaves."""
+    module._SHM_NAME_PREFIX = f"/{os.environ[RUN_ID]}_"[:10]  # type: ignore[attr-defined]  # no longer ones are allowed
 
-    @wrapt.when_imported("multiprocessing.shared_memory")
-    def name_segments(module: types.ModuleType) -> None:
-        module._SHM_NAME_PREFIX = f"/{run}_"[:10]  # type: ignore[attr-defined]  # Python allows no more than ten
+
+def keep_uncaught_errors(path: Path) -> None:
+    """Write an error that ends this process to a file. The launcher prints it last, after the logs of Ray's workers."""
+    stock = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        stock(kind, error, trace)
+        if isinstance(error, Exception):
+            path.write_text("".join(traceback.format_exception_only(error)))
+
+    sys.excepthook = hook
 
 
 def name_gloo_once(module: types.ModuleType) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from verl_cpu.processes import processes_of
+from verl_cpu.processes import ERROR, processes_of
 
 GRACE = 10.0
 """Seconds that verl gets to stop by itself after a worker has died."""
@@ -22,7 +22,7 @@ GRACE = 10.0
 # `ray::IDLE` a process without work, which Ray ends now and then.
 _WORKER = re.compile(r"ray::(?:\S+:)?(?!IDLE\b)v?[A-Z]\w*|VLLM::\w+")
 _DRIVER = re.compile(r"ray::(?:\S+:)?\w*TaskRunner\w*\.run\b")
-_ERROR = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): .+")
+_ERROR = re.compile(r"\b(?:\w+\.)*\w*(?:Error|Exception): .+")
 
 
 class Watchdog:
@@ -34,7 +34,7 @@ class Watchdog:
     """
 
     def __init__(self, run_id: str, folder: Path) -> None:
-        self._run_id, self._logs = run_id, folder / "ray" / "session_latest" / "logs"
+        self._run_id, self._folder, self._logs = run_id, folder, folder / "ray" / "session_latest" / "logs"
         self._workers: dict[int, tuple[str, int]] = {}  # pid: title and parent
         self._died: dict[int, tuple[str, int, float]] = {}  # pid: title, parent and when
 
@@ -58,10 +58,21 @@ class Watchdog:
                 )
         return None
 
+    def uncaught_error(self) -> str | None:
+        """Return the error that ended verl's main process, None if there was none."""
+        path = self._folder / ERROR
+        if not path.exists():
+            return None
+        text = path.read_text(errors="replace")
+        return last_error(text) or text.strip()
+
     def _last_error(self, pid: int) -> str | None:
-        """Return the last line of a Python traceback in the logs of this Ray worker."""
-        found = None
-        for path in sorted(self._logs.glob(f"worker-*-{pid}.*")):
-            for match in _ERROR.finditer(path.read_text(errors="replace")):
-                found = match.group()
-        return found
+        """Return the last error in the logs of this Ray worker."""
+        logs = sorted(self._logs.glob(f"worker-*-{pid}.*"))
+        return last_error("\n".join(path.read_text(errors="replace") for path in logs))
+
+
+def last_error(text: str) -> str | None:
+    """Return the last line in a log or traceback that names a Python exception, from the exception's name on."""
+    found = _ERROR.findall(text)
+    return found[-1] if found else None

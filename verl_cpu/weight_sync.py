@@ -55,8 +55,11 @@ def end_failed_transfers(module: types.ModuleType) -> None:
     def receive_weights(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> None:
         try:
             wrapped(*args, **kwargs)
-        except BufferError as error:  # raised while cleaning up after another error, whose traceback holds the buffer
-            raise (error.__context__ or error) from None
+        except Exception as error:
+            # Cleaning up after an error raises this one, as the first error's traceback still holds the buffer.
+            first = error.__context__ if isinstance(error, BufferError) and error.__context__ else error
+            # vLLM passes on the message alone.
+            raise RuntimeError(f"{type(first).__name__}: {first}") from first
 
     @wrapt.patch_function_wrapper(module, "BucketedWeightSender._init_socket")
     def _init_socket(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl's Megatron engine under test, on the CPU: a process of `tests/test_megatron_cpu.py` and `tests/e2e`.
+"""verl's Megatron engine under test, on the CPU: a process of `tests/cpu/test_megatron.py` and `tests/e2e`.
 
     python -m tests.cpu.megatron_probe '{"folder": ..., "run": "update", "tp": 2, "pp": 1, "ep": 1, ...}'
 

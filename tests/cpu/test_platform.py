@@ -30,7 +30,7 @@ def test_inert_unless_asked_for():
 
 # Uses every function of the installed verl that a shim replaces, as verl uses it.
 ACTIVE = """
-import importlib.metadata, json, multiprocessing.synchronize, os
+import importlib.metadata, json, os
 from multiprocessing import shared_memory
 import verl
 from verl_cpu import cpu_platform
@@ -52,7 +52,6 @@ names = []
 for segment in (shared_memory.SharedMemory(create=True, size=1), transfer.create_shared_memory(1, 'verl_weights_x')):
     names.append(segment.name)
     segment.close(); segment.unlink()
-names.append(multiprocessing.synchronize.SemLock._make_name())
 socket = 'ipc:///tmp/rl-colocate-zmq-01-replica-0-rank-0.sock'
 names += [transfer.BucketedWeightSender(zmq_handle=socket).zmq_handle,
           transfer.BucketedWeightReceiver(socket, torch.device('cpu')).zmq_handle]
@@ -146,3 +145,26 @@ def test_the_port_of_rank_0_is_none_that_a_connection_is_given():
     assert 1024 < ours[0] < ours[1] == ephemeral
     assert ours[1] - ours[0] > 100
     assert users == [1, 2]
+
+
+FAKE_CUDA = """
+import torch
+torch.cuda._is_compiled = torch.cuda._nvml_based_avail = lambda: True  # a CUDA build of torch, configured by vLLM
+from verl_cpu import fake_cuda
+from verl_cpu.megatron_layers import DotProductAttention
+fake_cuda.install()
+assert torch.zeros(2, device="cuda").device.type == "cpu" and torch.cuda.device_count() == 1
+assert not torch.cuda.is_available()
+query = torch.rand(5, 2, 4)
+bounds = torch.tensor([0, 2, 5])
+attend = DotProductAttention(2, 4)
+with torch.device("meta"):  # a default device other than the input's
+    together = attend(query, query, query, qkv_format="thd", cu_seqlens_q=bounds)
+for part in (slice(0, 2), slice(2, 5)):
+    alone = attend(query[part, None], query[part, None], query[part, None])[:, 0]
+    torch.testing.assert_close(together[part], alone)
+"""
+
+
+def test_fake_cuda_reports_no_gpu_and_attention_uses_its_inputs_device():
+    python(FAKE_CUDA)

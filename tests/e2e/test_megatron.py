@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cpu.test_megatron_cpu import in_processes, make_tiny_moe, worst, write_batch
+from tests.cpu.megatron_support import in_processes, make_tiny_moe, worst, write_batch
 from tests.e2e import runs
 from verl_pgrpo import GroupHistoryManager
 from verl_pgrpo.data import personas
