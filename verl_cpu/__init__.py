@@ -10,13 +10,13 @@ ENVIRONMENT = {
     "VERL_ENGINE_DEVICE": "cuda",
     # Compiling takes 30 s, longer than many steps of a tiny model.
     "TORCHDYNAMO_DISABLE": "1",
-    # vLLM's CPU build needs a worker process beside its engine process unless it is told that there are none. (verl
-    # uses vLLM with an engine process in any case.) The presets set the executor `uni`, which goes with it.
+    # Without this vLLM's CPU build insists on a worker process in addition to its engine process. (verl uses vLLM with
+    # an engine process in any case.) The presets set the executor `uni`, which requires it.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # gloo resolves the host name, which in containers often has no route.
     "GLOO_SOCKET_IFNAME": "lo",
-    # A local model needs no hub; without this every process asks it, and waits where there is no network.
+    # A local model needs no hub; without this every process queries it, and waits where there is no network.
     "HF_HUB_OFFLINE": "1",
 }
 """Set where the user has not set them, before Ray starts its processes, which inherit them."""

@@ -5,8 +5,8 @@
 An implementation of verl's interface for new chips (`verl.plugin.platform`). What the interface does not reach is
 changed by the shims in `verl_shims.py`, `weight_sync.py`, `vllm_shims.py` and `megatron.py`.
 
-Active only with `VERL_PLATFORM=cpu` and without an accelerator: half of verl asks torch and not the platform, so that
-on a GPU machine a run would use both. There the platform raises an error when verl asks for it.
+Active only with `VERL_PLATFORM=cpu` and without an accelerator: half of verl queries torch and not the platform, so
+that on a GPU machine a run would use both. There the platform raises an error when verl creates it.
 """
 
 import os
@@ -47,7 +47,7 @@ def activate() -> None:
 def unavailable_reason() -> str | None:
     """Return why the CPU platform cannot be used on this machine, or None."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator is not None and accelerator.type != "mps":  # verl does not know mps and runs on the CPU beside it
+    if accelerator is not None and accelerator.type != "mps":  # verl does not support mps and runs on the CPU there
         return (
             f"VERL_PLATFORM=cpu, but torch finds an accelerator ({accelerator.type}), and parts of verl would use it. "
             "Unset VERL_PLATFORM to train on it, or hide it (CUDA_VISIBLE_DEVICES='') to train on the CPU."

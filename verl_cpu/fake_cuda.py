@@ -40,11 +40,11 @@ def _on_cpu(device: Any) -> Any:
 
 
 def create_tensors_on_cpu() -> None:
-    """`torch.empty(..., device="cuda")`, `.to("cuda")`, `.cuda()`.
+    """Make `torch.empty(..., device="cuda")`, `.to("cuda")` and `.cuda()` mean the CPU.
 
-    torch keeps a set of the functions that `with torch.device("meta")` acts on, and fills it when first asked. It has
+    torch keeps a set of the functions that `with torch.device("meta")` acts on, and fills it at the first use. It has
     to be filled before they are replaced: afterwards it would hold ours, which torch never sees, and models that HF
-    loads by way of the meta device would keep uninitialised buffers, silently.
+    loads through the meta device would silently keep uninitialised buffers.
     """
     from torch.utils._device import _device_constructors
 
@@ -80,7 +80,7 @@ def create_tensors_on_cpu() -> None:
 
 
 def fake_device_functions() -> None:
-    """Replace the functions that query or control the device. Memory is 0; verl asks its platform about memory."""
+    """Replace the functions that query or control the device. Memory is 0; verl gets it from its platform."""
 
     def nothing(*args: Any, **kwargs: Any) -> None:
         return None
@@ -114,7 +114,7 @@ def fake_device_functions() -> None:
 
 
 def share_default_generator() -> None:
-    """The device's generator is the default one: what Megatron forks and saves is then what is drawn from."""
+    """Make the device's generator the default one, so that what Megatron forks and saves is what torch draws from."""
 
     class Generators:
         def __getitem__(self, device: Any) -> torch.Generator:
@@ -134,7 +134,7 @@ def share_default_generator() -> None:
 
 
 def fake_streams() -> None:
-    """All work is done when a call returns, so there is nothing to wait for."""
+    """Replace streams and events by objects that do nothing; work on a CPU is done when a call returns."""
 
     class Stream:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -169,7 +169,7 @@ def fake_streams() -> None:
 
 
 def fake_tensor_type_names() -> None:
-    """Megatron's optimizers sort parameters by the names of their types, `torch.cuda.FloatTensor` and so on."""
+    """Name the types of tensors `torch.cuda.FloatTensor` and so on, by which Megatron's optimizers sort parameters."""
     stock_type = torch.Tensor.type
 
     @functools.wraps(stock_type)
@@ -183,9 +183,9 @@ def fake_tensor_type_names() -> None:
 
 
 def scatter_contiguous_tensors() -> None:
-    """gloo's scatter sends what lies in memory, whatever the strides say.
+    """Make the inputs of scatter contiguous; gloo sends their memory as if they were.
 
-    Megatron-Bridge splits row-parallel weights along their columns, so that half of each would arrive wrong, silently.
+    Megatron-Bridge splits row-parallel weights along their columns, so that half of each would silently arrive wrong.
     """
     stock_scatter = torch.distributed.scatter
 
@@ -199,7 +199,7 @@ def scatter_contiguous_tensors() -> None:
 
 
 def convert_split_sizes() -> None:
-    """How many tokens go to which expert's rank: numbers, once copied from the device, which here they never were."""
+    """Convert the split sizes of experts' all-to-all to lists; Megatron copies them to the host only from a GPU."""
     stock_exchange = torch.distributed.all_to_all_single
 
     @functools.wraps(stock_exchange)

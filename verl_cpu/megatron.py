@@ -56,7 +56,7 @@ def prepare() -> None:
     transformer_engine.install()
     if ENGINE in sys.modules and sys.modules[ENGINE] is None:
         del sys.modules[ENGINE]
-    # Megatron warns without it, about GPUs older than the one it is told of.
+    # Megatron warns without it, about GPUs older than the fake one.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     # It warns whenever the device's generator was the CPU's, which here it always is.
     logging.getLogger("megatron.core.tensor_parallel.random").setLevel(logging.ERROR)

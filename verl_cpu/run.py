@@ -1,13 +1,13 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Run verl on the CPU so that nothing of it is left when it ends, whatever ends it.
+"""Run verl on the CPU, and clean up after it however it ends.
 
     python -m verl_cpu.run --preset cpu --timeout 1200 -- algorithm.adv_estimator=grpo \\
         data.train_files=... actor_rollout_ref.model.path=... trainer.default_local_dir=...
 
 What follows `--` goes to `python -m verl.trainer.main_ppo`, or to another launcher of verl (`--module`). Ctrl-C and
-SIGTERM are passed on; verl gets ten seconds to end by itself, a second Ctrl-C ends it at once. A run of which a worker
-died is ended, too: verl would wait for it. The exit status is verl's, 1 after a dead worker, 124 after a timeout,
+SIGTERM are passed on; verl gets ten seconds to end by itself, a second Ctrl-C ends it at once. A dead worker ends the
+run, too; verl would wait for it. The exit status is verl's, 1 after a dead worker, 124 after a timeout,
 128 + n after signal n. From Python use `run_main_ppo`. Linux only.
 """
 
@@ -27,7 +27,7 @@ from verl_cpu.watchdog import Watchdog
 
 TIMED_OUT = 124
 PATIENCE = 10.0
-"""Seconds that verl gets to end by itself after it was asked to, and its processes after it has ended."""
+"""Seconds that verl gets to end after the signal, and its processes after it has ended."""
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 
@@ -43,7 +43,7 @@ def run_main_ppo(
 ) -> int:
     """Run `main_ppo` with these arguments in a launcher process of its own; return its exit status.
 
-    The launcher ends the run also when the calling process ends, in whatever way.
+    The launcher also ends the run when the calling process ends.
 
     Args:
         args: arguments of `verl.trainer.main_ppo`, one string each.
@@ -62,14 +62,14 @@ def run_main_ppo(
     launcher = subprocess.Popen([*command, "--", *args], env={**os.environ, **(env or {})})
     try:
         return launcher.wait()
-    except BaseException:  # Ctrl-C here, or whatever a caller's signal handler raises
+    except BaseException:  # Ctrl-C, or what a caller's signal handler raises
         launcher.terminate()
         launcher.wait()
         raise
 
 
 class _Signals:
-    """Remembers the signals that ask a process to end, instead of ending."""
+    """Records SIGINT, SIGTERM and SIGHUP instead of ending."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -145,7 +145,7 @@ def supervise(
 def _watch(
     child: subprocess.Popen, signals: _Signals, deadline: float | None, parent: int | None, watchdog: Watchdog
 ) -> tuple[int, str | None]:
-    """Wait for whatever ends the run; return its exit status, and the reason if it is known."""
+    """Wait for the run's end or a reason to end it; return the exit status, and the reason if it is known."""
     while not signals.received:
         try:
             status = child.wait(timeout=1.0)

@@ -48,7 +48,7 @@ def optimizer_state(optimizer: Any) -> list[Any]:
 
 
 class Probe(TrainingWorker):
-    """verl's worker, which one can also ask for its weights and its optimizer."""
+    """verl's worker, which can also return its weights and its optimizer's state."""
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def weights(self) -> dict[str, torch.Tensor]:
@@ -73,7 +73,7 @@ def worker_config(task: dict[str, Any]) -> TrainingWorkerConfig:
         max_token_len_per_gpu=task.get("tokens", 128),  # several micro-batches
         infer_max_token_len_per_gpu=task.get("tokens", 128),
     )
-    # verl refuses anything but half precision here; in float32 two layouts can be compared closely.
+    # verl accepts only half precision here; in float32 two layouts can be compared closely.
     object.__setattr__(engine, "dtype", task.get("dtype", "float32"))
     return TrainingWorkerConfig(
         model_type="language_model",
