@@ -18,38 +18,18 @@ from verl_pgrpo import GroupHistoryManager
 from verl_pgrpo.data.tiny_model import make_tokenizer
 
 
-def environment() -> dict[str, str]:
-    """A free port and few threads; `VERL_PLATFORM` as a run has it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "VERL_PLATFORM": "cpu",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }
-
-
 def in_processes(size: int, *arguments: str, seconds: float = 240) -> None:
-    """Run `python *arguments` once per rank; fails with the output of the first that fails."""
-    shared = environment()
+    """Run `python *arguments` once per rank, in the environment of a run; fail with the output of one that failed."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shared = {"PYTHONPATH": str(ROOT), "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     ranks = []
     for rank in range(size):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
-        ranks.append(
-            subprocess.Popen(
-                [sys.executable, *arguments],
-                env={**shared, **own},
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
+        environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        ranks.append(subprocess.Popen([sys.executable, *arguments], env=environment, cwd=ROOT, **pipes))
     try:
         for rank in ranks:
             output, _ = rank.communicate(timeout=seconds)
