@@ -87,6 +87,7 @@ def supervise(
 ) -> int:
     """Run `command` as a run of its own; end and clean up all of it afterwards. Return the exit status."""
     signals = _Signals()
+    output = log.open("wb") if log is not None else None
     base = Path(tempfile.gettempdir())
     if len(str(base)) > _LONGEST_BASE:
         base = Path("/tmp")
@@ -105,7 +106,6 @@ def supervise(
     }
     environment.pop("RAY_TMPDIR", None)  # has precedence over TMPDIR
     libc = ctypes.CDLL(None)
-    output = log.open("wb") if log is not None else None
     child, hurry, reason = None, True, None
     try:
         child = subprocess.Popen(
@@ -149,7 +149,7 @@ def _watch(
     while not signals.received:
         try:
             status = child.wait(timeout=1.0)
-            return (status if status >= 0 else 128 - status), watchdog.uncaught_error()
+            return (status if status >= 0 else 128 - status), (watchdog.uncaught_error() if status else None)
         except subprocess.TimeoutExpired:
             pass
         if deadline is not None and time.monotonic() > deadline:
