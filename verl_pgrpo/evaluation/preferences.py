@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a judge's verdicts add up to: per preference group, in all, and how much the position decided."""
+"""Summarize a judge's verdicts: per preference group, overall, and how much the position decided."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from verl_pgrpo.evaluation import statistics as st
-from verl_pgrpo.evaluation.judging import MALFORMED, REFUSED, Judged
-from verl_pgrpo.evaluation.verdicts import FIRST, SECOND, TIE
+from verl_pgrpo.evaluation.judge_requests import JudgedPair
+from verl_pgrpo.evaluation.verdict import FIRST, MALFORMED, REFUSED, SECOND, TIE
 
 POINTS = {"a": 1.0, TIE: 0.5, "b": 0.0}
 
 
-def summarize(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Everything that is reported; `docs/evaluation.md` defines each number."""
-    groups: defaultdict[str, list[Judged]] = defaultdict(list)
+def summarize(judged: Sequence[JudgedPair]) -> dict[str, Any]:
+    """Return all reported numbers; `docs/evaluation.md` defines each."""
+    groups: defaultdict[str, list[JudgedPair]] = defaultdict(list)
     for one in judged:
         groups[one.pair.group].append(one)
     lines = [{"group": group, **_preference(groups[group])} for group in sorted(groups)]
     for line, corrected in zip(lines, st.holm([line["p"] for line in lines]), strict=True):
         line["p_holm"] = corrected
-        line["significant"] = None if corrected is None else corrected < 1 - st.LEVEL
+        line["significant"] = None if corrected is None else corrected < st.SIGNIFICANCE
     verdicts = Counter(verdict for one in judged for verdict in one.verdicts)
     return {
         "overall": _preference(judged),
@@ -33,56 +33,57 @@ def summarize(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def _preference(judged: Iterable[Judged]) -> dict[str, Any]:
-    """Wins of a over b. The unit of interval and test is the prompt, whose pairs are not independent."""
+def _preference(judged: Iterable[JudgedPair]) -> dict[str, Any]:
+    """Wins of a over b. Interval and test count prompts: the pairs of one prompt are not independent."""
     outcomes: defaultdict[str, list[str]] = defaultdict(list)
-    pairs = undecided = 0
+    counts: Counter[str | None] = Counter(one.outcome for one in judged)
     for one in judged:
-        pairs += 1
-        if one.outcome is None:
-            undecided += 1
-        else:
+        if one.outcome is not None:
             outcomes[one.pair.prompt_id].append(one.outcome)
-    counts = Counter(outcome for several in outcomes.values() for outcome in several)
     points = [sum(POINTS[outcome] for outcome in several) / len(several) for several in outcomes.values()]
     share = sum(points) / len(points) if points else None
-    interval = None if share is None else st.wilson(share, len(points))
+    low, high = _interval(share, len(points))
     ahead, behind = sum(point > 0.5 for point in points), sum(point < 0.5 for point in points)
     return {
         "prompts": len(points),
-        "pairs": pairs,
+        "pairs": sum(counts.values()),
         "a": counts["a"],
         "b": counts["b"],
         "tie": counts[TIE],
-        "undecided": undecided,
+        "undecided": counts[None],
         "win_rate": share,
-        "low": interval[0] if interval else None,
-        "high": interval[1] if interval else None,
+        "low": low,
+        "high": high,
         "p": st.sign_test(ahead, behind) if points else None,
     }
 
 
-def position_bias(judged: Iterable[Judged]) -> dict[str, Any]:
-    """How often the response in front was preferred. Each pair was shown both ways, so one half is no bias.
+def position_bias(judged: Iterable[JudgedPair]) -> dict[str, Any]:
+    """Measure how often the response shown first was preferred. Each pair is shown both ways: one half is no bias.
 
-    `share_first` is of all verdicts for one of the two, from pairs with two valid verdicts. `p` is a sign test over the
-    pairs that contradict themselves: were they for the front one both times as often as for the other both times?
+    `share_first` counts all verdicts for one of the two, from pairs with two valid verdicts. `p` is a sign test over
+    the pairs that contradict themselves: always the first against always the second.
     """
     valid = [one for one in judged if one.valid]
     verdicts = Counter(verdict for one in valid for verdict in one.verdicts)
     decided = verdicts[FIRST] + verdicts[SECOND]
     share = verdicts[FIRST] / decided if decided else None
-    interval = None if share is None else st.wilson(share, decided)
+    low, high = _interval(share, decided)
     both = Counter(one.verdicts for one in valid)
-    fronts, backs = both[FIRST, FIRST], both[SECOND, SECOND]
+    always_first, always_second = both[FIRST, FIRST], both[SECOND, SECOND]
     agreeing = both[FIRST, SECOND] + both[SECOND, FIRST] + both[TIE, TIE]
     return {
         "share_first": share,
-        "low": interval[0] if interval else None,
-        "high": interval[1] if interval else None,
+        "low": low,
+        "high": high,
         "decided": decided,
-        "always_first": fronts,
-        "always_second": backs,
-        "p": st.sign_test(fronts, backs) if fronts + backs else None,
+        "always_first": always_first,
+        "always_second": always_second,
+        "p": st.sign_test(always_first, always_second) if always_first + always_second else None,
         "consistency": agreeing / len(valid) if valid else None,
     }
+
+
+def _interval(share: float | None, count: int) -> tuple[float | None, float | None]:
+    interval = None if share is None else st.wilson(share, count)
+    return interval if interval is not None else (None, None)
