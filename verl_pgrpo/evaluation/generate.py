@@ -21,7 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
+
+from tqdm import tqdm
 
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.errors import GenerationError
@@ -73,17 +75,13 @@ def generate(model: Model, prompts: Sequence[Prompt], sampling: Sampling, log: P
         job, done = Path(folder) / "job.json", Path(folder) / "responses.jsonl"
         job.write_text(json.dumps(_job(model, prompts, sampling, done)), encoding="utf-8")
         done.touch()
-        if log is None:
-            descriptor, name = tempfile.mkstemp(prefix="verl-pgrpo-vllm-", suffix=".log")
-            output = open(descriptor, "wb")
-        else:
-            name, output = str(log), log.open("wb")
-        with output:
+        written = log or Path(tempfile.mkstemp(prefix="verl-pgrpo-vllm-", suffix=".log")[1])
+        with written.open("wb") as output:
             status = _run([sys.executable, "-m", WORKER, str(job)], output, done, len(prompts), model.name)
         if status != 0:
-            raise GenerationError(f"model {model.name} ({model.path}): {_last_error(Path(name), status)}")
+            raise GenerationError(f"model {model.name} ({model.path}): {_last_error(written, status)}")
         if log is None:
-            os.unlink(name)
+            written.unlink()
         lines = [json.loads(line) for line in done.read_text(encoding="utf-8").splitlines()]
     return [
         Sample(
@@ -118,9 +116,7 @@ def _seed(seed: int, prompt_id: str) -> int:
     return int.from_bytes(sha256(f"{seed} {prompt_id}".encode()).digest()[:4], "big") >> 2
 
 
-def _run(command: list[str], output: BinaryIO, done: Path, prompts: int, name: str) -> int:
-    from tqdm import tqdm
-
+def _run(command: list[str], output: IO[bytes], done: Path, prompts: int, name: str) -> int:
     # API keys are for the judge; the model under evaluation does not need them.
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
     worker = subprocess.Popen(

@@ -12,7 +12,14 @@ from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.judge_cache import Answer, request_key
 from verl_pgrpo.evaluation.pairs import Pair
 from verl_pgrpo.evaluation.verdict import (
-    FIRST, MALFORMED, QUESTION, REFUSED, SECOND, TIE, judge_prompt, parse_verdict,
+    FIRST,
+    MALFORMED,
+    QUESTION,
+    REFUSED,
+    SECOND,
+    TIE,
+    judge_prompt,
+    parse_verdict,
 )  # fmt: skip
 
 CHARACTERS_PER_TOKEN = 4  # roughly, in English
@@ -145,10 +152,12 @@ def estimate_cost(
     outputs = len(left) * request.token_limit
     seconds = max(len(left) * SECONDS_PER_ANSWER / concurrency, len(left) * 60.0 / rate if rate else 0.0)
     cached = len(plan.requests) - len(left)
-    return CostEstimate(len(plan.pairs), len(left), cached, inputs, outputs, cost(inputs, outputs, prices), seconds)
+    return CostEstimate(
+        len(plan.pairs), len(left), cached, inputs, outputs, token_cost(inputs, outputs, prices), seconds
+    )
 
 
-def cost(inputs: int, outputs: int, prices: tuple[float | None, float | None]) -> float | None:
+def token_cost(inputs: int, outputs: int, prices: tuple[float | None, float | None]) -> float | None:
     """Return the cost of these tokens in the currency of the prices; None without prices."""
     if prices == (None, None):
         return None

@@ -89,9 +89,7 @@ def find_model(name: str, path: Path) -> Model:
         return _with_adapter(name, path, where)
     actor = next((one for one in (path, *path.parents[:2]) if one.name == "actor"), path / "actor")
     for folder in (path, actor / "huggingface", actor / "model" / "huggingface", path / "huggingface"):
-        # Beside the weights; in verl's checkpoints also beside their folder.
-        places = [folder / adapter for adapter in ADAPTERS] + [actor / "lora_adapter"] * (folder != path)
-        adapter = next(filter(_is_adapter, places), None)
+        adapter = next(filter(_is_adapter, (folder / ADAPTERS[0], folder / ADAPTERS[1], actor / "lora_adapter")), None)
         if adapter is not None:
             return _with_adapter(name, adapter, where, folder)
         if _has_weights(folder):
@@ -104,14 +102,16 @@ def _with_adapter(name: str, adapter: Path, where: str, folder: Path | None = No
     """The adapter on the weights of `folder` or of the folder around it, else on the base that its config names."""
     try:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
+        rank = max(map(int, [config["r"], *(config.get("rank_pattern") or {}).values()]))
         alpha, named = config["lora_alpha"], config.get("base_model_name_or_path")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{where}: {adapter}/adapter_config.json does not describe a LoRA adapter ({error!r})") from error
+        raise DataError(
+            f"{where}: {adapter}/adapter_config.json does not describe a LoRA adapter ({error!r})"
+        ) from error
     if not alpha:
         raise DataError(
-            f"{where}: lora_alpha is 0 in {adapter}/adapter_config.json, so the adapter has no effect; set the alpha of "
-            "the training (verl's merger writes 0 when lora_train_meta.json is missing)"
+            f"{where}: lora_alpha is 0 in {adapter}/adapter_config.json, so the adapter has no effect; set it to the "
+            "alpha of the training (verl's merger writes 0 if lora_train_meta.json is missing)"
         )
     candidates = [folder, adapter.parent, Path(named) if named else None]
     base = next((one for one in candidates if one is not None and _has_weights(one)), None)
@@ -121,7 +121,7 @@ def _with_adapter(name: str, adapter: Path, where: str, folder: Path | None = No
             "adapter_config.json to the folder of the base model"
         )
     _check_merged(base, where)
-    return Model(name, base, adapter, int(rank))
+    return Model(name, base, adapter, rank)
 
 
 def _is_adapter(folder: Path) -> bool:
@@ -161,7 +161,9 @@ def _explain_missing(path: Path, actor: Path, where: str) -> str:
     for backend, mark in (("fsdp", "fsdp_config.json"), ("megatron", "model/dist_ckpt"), ("megatron", "dist_ckpt")):
         for folder in (actor, path):
             if (folder / mark).exists():
-                return f"{where}: sharded weights, which vLLM cannot load; merge them: {_merge_command(backend, folder)}"
+                return (
+                    f"{where}: sharded weights, which vLLM cannot load; merge them: {_merge_command(backend, folder)}"
+                )
     if steps := sorted(path.glob("global_step_*"), key=lambda step: (len(step.name), step.name)):
         return f"{where}: holds {len(steps)} checkpoints; name one, such as {steps[-1]}"
     what = "weights (*.safetensors)" if (path / "config.json").is_file() else "config.json"

@@ -19,8 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.files import atomic_write
-
-MAX_MAGNITUDE = 1e140  # squares and their sums must fit a float
+from verl_pgrpo.moments import MAX_MAGNITUDE
 
 
 def _number(value: float | None) -> float | None:
@@ -100,7 +99,9 @@ def check_same_prompt(one: Sample, other: Sample, where: str) -> None:
     for name in ("prompt", "preference_group"):
         first, second = getattr(one, name), getattr(other, name)
         if first != second:
-            raise DataError(f"{where}: prompt_id {one.prompt_id!r} has two values of {name}: {first!r:.60}, {second!r:.60}")
+            raise DataError(
+                f"{where}: prompt_id {one.prompt_id!r} has two values of {name}: {first!r:.60}, {second!r:.60}"
+            )
 
 
 def messages_text(messages: list[dict[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
@@ -19,7 +20,8 @@ from typing import Any
 
 from verl_pgrpo.evaluation.errors import RewardError
 from verl_pgrpo.evaluation.prompts import Prompt
-from verl_pgrpo.evaluation.samples import MAX_MAGNITUDE, Sample
+from verl_pgrpo.evaluation.samples import Sample
+from verl_pgrpo.moments import MAX_MAGNITUDE
 
 CONCURRENCY = 32  # calls at a time
 VERL_DEFAULT = "pkg://verl.utils.reward_score:default_compute_score"
@@ -114,15 +116,19 @@ async def _call_all(samples: Sequence[Sample], prompts: dict[str, Prompt], rewar
 
 def _numbers(result: Any, sample: Sample) -> dict[str, float | None]:
     values = result if isinstance(result, dict) else {"score": result}
-    numbers: dict[str, float | None] = {}
-    for name, value in values.items():
-        if not isinstance(value, Real):
-            continue
-        if value == value and not abs(value) <= MAX_MAGNITUDE:
-            raise RewardError(f"the reward function's {name} for prompt {sample.prompt_id} is {value!r:.60}, too large")
-        numbers[str(name)] = float(value) if value == value else None  # NaN
+    numbers = {str(name): _float(value) for name, value in values.items() if isinstance(value, Real)}
     if "score" not in numbers:
         raise RewardError(
             f"the reward function returns no number as score for prompt {sample.prompt_id}: {result!r:.80}"
         )
-    return numbers
+    for name, number in numbers.items():
+        if abs(number) > MAX_MAGNITUDE:
+            raise RewardError(f"the reward function's {name} for prompt {sample.prompt_id} is {number}, too large")
+    return {name: None if math.isnan(number) else number for name, number in numbers.items()}
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
