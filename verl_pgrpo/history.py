@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from verl_pgrpo import checkpoint
@@ -161,6 +162,12 @@ class GroupHistoryManager:
             mean=np.where(known, taken.mean, np.nan),
             std=np.where(known, taken.std(), np.nan),
         )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the history as a table: group, count, mean, m2, std; one row per group, by first appearance."""
+        moments = self._moments.take(np.arange(self.num_groups))
+        columns = {"count": moments.count, "mean": moments.mean, "m2": moments.m2, "std": moments.std()}
+        return pd.DataFrame({"group": pd.Series(self.groups, dtype=object), **columns})
 
     def largest(self, k: int) -> list[str]:
         """Return the k groups with the most rewards, largest first; ties in order of first appearance."""
