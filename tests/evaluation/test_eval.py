@@ -107,9 +107,8 @@ def test_the_correction_is_over_all_groups_of_all_comparisons() -> None:
 def test_summaries_of_a_difference() -> None:
     rng = np.random.default_rng(0)
     rich, poor = rng.normal(5, 0.1, 30), rng.normal(1, 0.1, 30)
-    found = compare(
-        scores("one", {"rich": list(rich), "poor": list(poor)}), scores("two", {"rich": list(rich), "poor": list(poor + 3)})
-    )  # fmt: skip
+    one = scores("one", {"rich": list(rich), "poor": list(poor)})
+    found = compare(one, scores("two", {"rich": list(rich), "poor": list(poor + 3)}))
     assert found["gap"]["difference"] == pytest.approx(-3)
     assert found["worst_group"]["difference"] == pytest.approx(3)
     assert found["gini"]["difference"] < found["gini"]["high"] < 0
@@ -203,8 +202,12 @@ def test_many_groups_are_cut_in_the_table_and_whole_in_json(tmp_path: Path, caps
     ],
 )
 def test_bad_input_is_found_before_a_model_is_loaded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     row = {"data_source": "personas/g", "prompt": [{"role": "user", "content": "?"}], "preference_group": "g"}
     pd.DataFrame([row]).to_parquet("val.parquet")

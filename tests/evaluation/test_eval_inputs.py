@@ -106,8 +106,9 @@ def test_responses_survive_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"sample": "x"}, "sample"), ({"sample": 1.5}, "sample"), ({"score": -1e200}, "score"), ({"score": "a"}, "score"),
-        ({"score": float("nan")}, "score"), ({"values": {"x": 10**400}}, ""), ({"values": [1]}, "values"),
+        ({"sample": "x"}, "sample"), ({"sample": 1.5}, "sample"), ({"score": -1e200}, "score"),
+        ({"score": "a"}, "score"), ({"score": float("nan")}, "score"), ({"values": {"x": 10**400}}, ""),
+        ({"values": [1]}, "values"),
         ({"preference_group": 3}, "preference_group"), ({"response": None}, "response"), ({"prompt": None}, "prompt"),
     ],
 )  # fmt: skip
@@ -252,8 +253,12 @@ def test_an_adapter_is_never_left_out(tmp_path: Path) -> None:
     assert (find_model("m", saved).path, find_model("m", saved).adapter) == (saved, beside)
     exported = make_adapter(bridge / "adapter", base_model_name_or_path=str(base))
     steps = tmp_path / "run"
-    for path, found in ((peft, peft), (steps / "global_step_2", older), (steps / "global_step_2/actor/huggingface", older),
-                        (steps / "global_step_3", exported)):  # fmt: skip
+    for path, found in [
+        (peft, peft),
+        (steps / "global_step_2", older),
+        (steps / "global_step_2/actor/huggingface", older),
+        (steps / "global_step_3", exported),
+    ]:
         model = find_model("m", path)
         assert (model.path, model.adapter) == (base, found)
 
