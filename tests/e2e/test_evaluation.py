@@ -33,7 +33,7 @@ from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 from verl_pgrpo.evaluation.generate_worker import CPU_ENVIRONMENT
 from verl_pgrpo.rewards.personas import compute_score
 
-pytestmark = [pytest.mark.e2e, pytest.mark.launch]
+pytestmark = pytest.mark.e2e
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 EVAL = [*shlex.split(EXAMPLE)[1:], "--max-tokens", "12", "--samples", "2", "--seed", "3"]
 ONE = ["eval", "--model", "grpo=runs/grpo/hf", "--data", "val.parquet", "--max-tokens", "12"]

@@ -124,7 +124,7 @@ def test_only_common_prompts_are_compared_and_the_rest_counted() -> None:
     for other, message in [
         (sample("b/0", "b", 1.0), "share no prompt_id"),
         (sample("a/0", "a", 1.0, text="another"), "prompt_id 'a/0' has another prompt in one than in two"),
-        (sample("a/0", "b", 1.0), "prompt_id 'a/0' has another group in one than in two"),
+        (sample("a/0", "b", 1.0), "prompt_id 'a/0' has another preference_group in one than in two"),
     ]:
         with pytest.raises(DataError, match=message):
             compare(one, Scores.from_samples("two", [other]))

@@ -422,9 +422,9 @@ LINE = {"prompt_id": "val/0", "preference_group": "jazz", "prompt": "jazz, pleas
         ([{key: LINE[key] for key in LINE if key != "response"}], "line 1: response"),
         ([{**LINE, "sample": "x"}], "line 1: sample"),
         ([{**LINE, "prompt_id": "x"}], "share no prompt_id"),
-        ([{**LINE, "prompt": "x"}], "prompt_id 'val/0' has two values of prompt"),
-        ([{**LINE, "preference_group": "x"}], "prompt_id 'val/0' has two values of preference_group"),
-        ([LINE, {**LINE, "prompt": "x"}], "b.jsonl, line 2: prompt_id 'val/0' has two values of prompt"),
+        ([{**LINE, "prompt": "x"}], "prompt_id 'val/0' has another prompt in"),
+        ([{**LINE, "preference_group": "x"}], "prompt_id 'val/0' has another preference_group in"),
+        ([LINE, {**LINE, "prompt": "x"}], "b.jsonl, line 2: prompt_id 'val/0' has two prompts"),
     ],
 )
 def test_bad_files(tmp_path: Path, error: Callable[..., str], lines: list[Any], message: str) -> None:

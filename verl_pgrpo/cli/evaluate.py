@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 from verl_pgrpo.cli.output import JsonOption, SeedOption, emit, format_table
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.comparison import RESAMPLES, Scores, compare, correct, describe
-from verl_pgrpo.evaluation.errors import require
+from verl_pgrpo.evaluation.errors import GenerationError
 from verl_pgrpo.evaluation.generate import Sampling, generate
 from verl_pgrpo.evaluation.models import parse_models, parse_names
 from verl_pgrpo.evaluation.prompts import GROUP_KEY, read_prompts
@@ -110,7 +111,8 @@ def _generate(
     """Generate and score each model's responses; also the reward's name, adapters and files by model."""
     if data is None:
         raise DataError("--model needs --data, a validation Parquet file")
-    require("vllm", "verl", remedy="eval generates with vLLM and scores with verl; --scored needs neither")
+    if missing := [name for name in ("vllm", "verl") if find_spec(name) is None]:
+        raise GenerationError(f"{missing[0]} is not installed: eval generates with vLLM and scores with verl")
     found, prompts = parse_models(models), read_prompts(data, group_key, limit)
     reward = reward or default_reward(prompts)
     function = load_reward(reward, arguments)

@@ -21,10 +21,10 @@ from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.errors import JudgeError
 from verl_pgrpo.evaluation.judge_cache import Answer, JudgeCache
 from verl_pgrpo.evaluation.judge_client import JudgeServer, judge_all
-from verl_pgrpo.evaluation.judge_requests import CONSTRAINT, JudgePlan, JudgeRequest, estimate_cost, token_cost
+from verl_pgrpo.evaluation.judge_requests import CONSTRAINT, JudgeRequest, estimate_cost, plan_requests, token_cost
 from verl_pgrpo.evaluation.pairs import read_pairs
-from verl_pgrpo.evaluation.preferences import summarize
-from verl_pgrpo.evaluation.verdict import QUESTION
+from verl_pgrpo.evaluation.preferences import outcome, summarize
+from verl_pgrpo.evaluation.verdict import QUESTION, REFUSED, parse_verdict
 from verl_pgrpo.files import atomic_write
 
 EXAMPLE = (
@@ -82,18 +82,19 @@ def judge(
     options = {**(CONSTRAINT if constrain else {}), **parse_assignments(option, "--option")}
     request = JudgeRequest(model=model, question=question or QUESTION, max_tokens=max_tokens, options=options)
     pairs, unmatched = read_pairs(a, b)
-    plan = JudgePlan.for_pairs(pairs, request)
+    keys, requests = plan_requests(pairs, request)
     if results is not None:
         _check_results(results, a, b, cache or results.parent)
     cache = cache or (results or a).with_name(f"{(results or a).stem}.judge-cache.jsonl")
     with JudgeCache(cache) as answers:
-        estimate = estimate_cost(plan, answers.answers, request, concurrency, rate, prices)
+        missing = {key: body for key, body in requests.items() if key not in answers.answers}
+        cached = len(requests) - len(missing)
+        estimate = estimate_cost(len(pairs), missing, cached, request, concurrency, rate, prices)
         print(estimate.text(), flush=True)
         if dry_run:
             return _write(results, {"estimate": asdict(estimate)})
         if max_cost is not None and estimate.cost is not None and estimate.cost > max_cost:
             raise JudgeError(f"it may cost {estimate.cost:.2f}, more than --max-cost {max_cost:g}; nothing was sent")
-        missing = plan.missing(answers.answers)
         with tqdm(total=len(missing), desc="verdicts", leave=False, disable=None) as bar:
 
             def on_answer(key: str, answer: Answer | None) -> None:
@@ -101,9 +102,12 @@ def judge(
                     answers.add(key, answer)
                 bar.update()
 
-            counts = asyncio.run(judge_all(server, missing, on_answer, known=estimate.cached > 0))
-        found = {key: answers.answers[key] for key in plan.requests if key in answers.answers}
-    judged = plan.judged(found)
+            counts = asyncio.run(judge_all(server, missing, on_answer, known=cached > 0))
+        found = {key: answers.answers[key] for key in requests if key in answers.answers}
+    verdicts = {key: parse_verdict(answer.text, answer.finished) for key, answer in found.items()}
+    judged = pairs.join(keys.map(lambda key: verdicts.get(key, REFUSED)))
+    judged["outcome"] = [outcome(*both) for both in zip(judged["a_first"], judged["b_first"], strict=True)]
+    columns = ["prompt_id", "sample", "preference_group", "a_first", "b_first", "outcome"]
     tokens_in = sum(answer.input_tokens or 0 for answer in found.values())
     tokens_out = sum(answer.output_tokens or 0 for answer in found.values())
     result = {
@@ -112,21 +116,11 @@ def judge(
         "model": model,
         "unmatched": unmatched,
         **summarize(judged),
-        "requests": {"made": counts.made, "retried": counts.retried, "cached": estimate.cached},
+        "requests": {"made": counts.made, "retried": counts.retried, "cached": cached},
         "tokens": {"input": tokens_in, "output": tokens_out},
         "cost": token_cost(tokens_in, tokens_out, prices),
         "refusal": counts.reason or None,
-        "pairs": [
-            {
-                "prompt_id": one.pair.prompt_id,
-                "sample": one.pair.sample,
-                "preference_group": one.pair.group,
-                "a_first": one.verdicts[0],
-                "b_first": one.verdicts[1],
-                "outcome": one.outcome,
-            }
-            for one in judged
-        ],
+        "pairs": judged[columns].astype(object).where(judged[columns].notna(), None).to_dict("records"),
     }
     print(_text(result), flush=True)
     _write(results, result)

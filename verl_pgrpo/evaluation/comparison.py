@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation import statistics as st
-from verl_pgrpo.evaluation.samples import Sample
+from verl_pgrpo.evaluation.samples import Sample, check_same_prompts, to_frame
 from verl_pgrpo.evaluation.statistics import Floats
 
 RESAMPLES = 9999
@@ -22,21 +22,16 @@ RESAMPLES = 9999
 
 @dataclass(frozen=True)
 class Scores:
-    """One number of a model's responses.
-
-    `responses` has the columns prompt_id, group, prompt and value; `unscored` counts the responses without the number.
-    """
+    """One number (the column `value`) of a model's responses; `unscored` counts the responses without it."""
 
     name: str
     responses: pd.DataFrame
     unscored: int
 
     @classmethod
-    def from_samples(cls, name: str, samples: Iterable[Sample], value: str = "score") -> Scores:
+    def from_samples(cls, name: str, samples: Sequence[Sample], value: str = "score") -> Scores:
         """Raise DataError if no response has the number `value`."""
-        samples = list(samples)
-        rows = [(s.prompt_id, s.preference_group, s.prompt, s.value(value)) for s in samples]
-        frame = pd.DataFrame(rows, columns=["prompt_id", "group", "prompt", "value"])
+        frame = to_frame(samples, value)
         kept = frame.dropna(subset="value").astype({"value": float})
         if kept.empty:
             names = {name for s in samples for name in ("score", *s.values) if s.value(name) is not None}
@@ -46,9 +41,9 @@ class Scores:
 
     @property
     def prompts(self) -> pd.DataFrame:
-        """group, prompt, and the mean value over each prompt's responses, indexed by prompt_id."""
-        columns = {"group": ("group", "first"), "prompt": ("prompt", "first"), "value": ("value", "mean")}
-        return self.responses.groupby("prompt_id", sort=False).agg(**columns)
+        """A row per prompt: prompt_id, preference_group, prompt, and the mean value over its responses."""
+        columns = {"preference_group": "first", "prompt": "first", "value": "mean"}
+        return self.responses.groupby("prompt_id", sort=False).agg(columns).reset_index()
 
 
 def describe(scores: Scores, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
@@ -57,20 +52,21 @@ def describe(scores: Scores, seed: int = 0, resamples: int = RESAMPLES) -> dict[
     `docs/evaluation.md` defines each number.
     """
     rng = np.random.default_rng(seed)
-    responses = scores.responses.groupby("group")["value"]
+    responses = scores.responses.groupby("preference_group")["value"]
     counts, spreads = responses.size(), responses.std()
-    lines, means = [], []
-    for group, prompts in scores.prompts.groupby("group"):
+    lines: list[dict[str, Any]] = []
+    means = []
+    for group, prompts in scores.prompts.groupby("preference_group"):
         values = prompts["value"].to_numpy()
         boot, low, high = _bootstrap(values[None], resamples, rng)
         line = {"group": group, "prompts": len(values), "responses": int(counts[group]), "mean": float(values.mean())}
         lines.append({**line, "low": low, "high": high, "std": _finite(spreads[group])})
         means.append(boot)
     observed = np.array([line["mean"] for line in lines])
-    drawn = None if any(boot is None for boot in means) else np.stack(means, axis=-1)[0]  # (resamples, groups)
-    summary = {}
+    drawn = _stack(means)
+    summary: dict[str, dict[str, Any]] = {}
     for name, function in st.SUMMARIES.items():
-        low, high = (None, None) if drawn is None else st.percentile_interval(function(drawn))
+        low, high = (None, None) if drawn is None else st.percentile_interval(function(drawn[0]))
         summary[name] = {"value": float(function(observed)), "low": low, "high": high}
     summary["worst_group"]["group"] = lines[int(observed.argmin())]["group"]
     totals = {name: sum(line[name] for line in lines) for name in ("prompts", "responses")}
@@ -86,34 +82,27 @@ def compare(baseline: Scores, model: Scores, seed: int = 0, resamples: int = RES
         DataError: They share no prompt, or a prompt_id has another prompt or group in each.
     """
     ours, theirs = baseline.prompts, model.prompts
-    both = ours.join(theirs, how="inner", rsuffix="_model")
+    both = ours.merge(theirs, on="prompt_id", suffixes=("", "_other"))
     if both.empty:
         raise DataError(f"{baseline.name} and {model.name} share no prompt_id: were they evaluated on the same data?")
-    for name in ("prompt", "group"):
-        other = both[both[name] != both[f"{name}_model"]]
-        if len(other):
-            row = other.iloc[0]
-            raise DataError(
-                f"prompt_id {row.name!r} has another {name} in {baseline.name} than in {model.name} "
-                f"({row[name]!r:.60}, {row[f'{name}_model']!r:.60}): other data?"
-            )
+    check_same_prompts(both, baseline.name, model.name)
     rng = np.random.default_rng(seed)
 
     def line(rows: pd.DataFrame) -> tuple[dict[str, Any], Floats | None]:
-        one, two = rows["value"].to_numpy(), rows["value_model"].to_numpy()
+        one, two = rows["value"].to_numpy(), rows["value_other"].to_numpy()
         boot, low, high = _bootstrap(np.stack([one, two, two - one]), resamples, rng)
         p = st.sign_flip_test(two - one, resamples, rng)
         difference = {"prompts": len(rows), "difference": float((two - one).mean()), "low": low, "high": high, "p": p}
         return difference, boot
 
     lines, drawn, means = [], [], []
-    for group, rows in both.groupby("group"):
+    for group, rows in both.groupby("preference_group"):
         difference, boot = line(rows)
         lines.append({"group": group, **difference, "p_holm": None})
         drawn.append(None if boot is None else boot[:2])
-        means.append(rows[["value", "value_model"]].mean())
+        means.append(rows[["value", "value_other"]].mean())
     table = np.array(means)  # (groups, 2)
-    resampled = None if any(boot is None for boot in drawn) else np.stack(drawn, axis=-1)  # (2, resamples, groups)
+    resampled = _stack(drawn)
     summary = {}
     for name, function in st.SUMMARIES.items():
         low, high = (None, None)
@@ -142,6 +131,12 @@ def _bootstrap(
         return None, None, None
     means, low, high = st.bootstrap_mean(values, resamples, rng)
     return means, _finite(low[-1]), _finite(high[-1])
+
+
+def _stack(means: Sequence[Floats | None]) -> Floats | None:
+    """Resampled means by group as (rows, resamples, groups); None if a group has too few prompts for them."""
+    found = [one for one in means if one is not None]
+    return np.stack(found, axis=-1) if len(found) == len(means) else None
 
 
 def _finite(number: float) -> float | None:

@@ -4,15 +4,9 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from verl_pgrpo.errors import PGRPOError
 
-__all__ = ["GenerationError", "JudgeError", "NotInstalledError", "RewardError", "require"]
-
-
-class NotInstalledError(PGRPOError, ImportError):
-    """An optional library is missing."""
+__all__ = ["GenerationError", "JudgeError", "RewardError"]
 
 
 class GenerationError(PGRPOError, RuntimeError):
@@ -25,10 +19,3 @@ class RewardError(PGRPOError, RuntimeError):
 
 class JudgeError(PGRPOError, RuntimeError):
     """A judge is unreachable, rejects every request, or would cost more than allowed."""
-
-
-def require(*modules: str, remedy: str = 'pip install "verl-pgrpo[eval]"') -> None:
-    """Raise NotInstalledError for the first of these modules that is not installed."""
-    for module in modules:
-        if find_spec(module) is None:
-            raise NotInstalledError(f"{module} is not installed: {remedy}")

@@ -26,7 +26,7 @@ from verl_pgrpo.evaluation.judge_cache import Answer
 
 REJECTED = (400, 413, 422)  # HTTP status codes that concern one request
 MAX_REJECTED = 8  # without any answer: the requests are not the reason
-PROBE_RETRIES = 2  # of the first request, to report a wrong address soon
+PROBE_RETRIES = 4  # of the first request, to report a wrong address soon
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,31 +1,24 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The requests for pairs of responses, each pair in both orders; what they would cost; and the verdicts."""
+"""The requests for pairs of responses, each pair in both orders, and what they would cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
+
 from verl_pgrpo.errors import DataError
-from verl_pgrpo.evaluation.judge_cache import Answer, request_key
-from verl_pgrpo.evaluation.pairs import Pair
-from verl_pgrpo.evaluation.verdict import (
-    FIRST,
-    MALFORMED,
-    QUESTION,
-    REFUSED,
-    SECOND,
-    TIE,
-    judge_prompt,
-    parse_verdict,
-)  # fmt: skip
+from verl_pgrpo.evaluation.judge_cache import request_key
+from verl_pgrpo.evaluation.verdict import QUESTION, judge_prompt
 
 CHARACTERS_PER_TOKEN = 4  # roughly, in English
 SECONDS_PER_ANSWER = 2.0  # roughly
 RESERVED = ("model", "messages", "stream", "n")  # fields that --option must not set
 CONSTRAINT = {"structured_outputs": {"choice": ["A", "B", "TIE"]}}  # vLLM's
+Prices = tuple[float | None, float | None]  # of a million input tokens and of a million output tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,55 +55,20 @@ class JudgeRequest:
         }
 
 
-@dataclass(frozen=True)
-class JudgedPair:
-    """A pair and the judge's verdicts with a shown first and with b shown first."""
+def plan_requests(pairs: pd.DataFrame, request: JudgeRequest) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
+    """Build both requests of each pair.
 
-    pair: Pair
-    verdicts: tuple[str, str]
-
-    @property
-    def valid(self) -> bool:
-        """Whether neither verdict is malformed or refused."""
-        return not set(self.verdicts) & {MALFORMED, REFUSED}
-
-    @property
-    def outcome(self) -> str | None:
-        """`a` or `b` if both orders prefer it, else `tie`; None if a verdict is missing."""
-        if not self.valid:
-            return None
-        return {(FIRST, SECOND): "a", (SECOND, FIRST): "b"}.get(self.verdicts, TIE)
-
-
-@dataclass(frozen=True)
-class JudgePlan:
-    """All requests by key, in the order of the pairs, and each pair's two keys. Equal requests are sent once."""
-
-    pairs: Sequence[Pair]
-    requests: dict[str, dict[str, Any]]
-    keys: list[tuple[str, str]]
-
-    @classmethod
-    def for_pairs(cls, pairs: Sequence[Pair], request: JudgeRequest) -> JudgePlan:
-        """Build the requests."""
-        requests: dict[str, dict[str, Any]] = {}
-        keys = []
-        for pair in pairs:
-            bodies = request.body(pair.prompt, pair.a, pair.b), request.body(pair.prompt, pair.b, pair.a)
-            names = request_key(bodies[0]), request_key(bodies[1])
-            requests.update(zip(names, bodies, strict=True))
-            keys.append(names)
-        return cls(pairs, requests, keys)
-
-    def missing(self, answers: Mapping[str, Answer]) -> dict[str, dict[str, Any]]:
-        """Return the requests without an answer."""
-        return {key: body for key, body in self.requests.items() if key not in answers}
-
-    def judged(self, answers: Mapping[str, Answer]) -> list[JudgedPair]:
-        """Return each pair with its verdicts; a request without an answer was refused."""
-        verdicts = {key: parse_verdict(answer.text, answer.finished) for key, answer in answers.items()}
-        both = [(verdicts.get(one, REFUSED), verdicts.get(other, REFUSED)) for one, other in self.keys]
-        return [JudgedPair(pair, found) for pair, found in zip(self.pairs, both, strict=True)]
+    Returns:
+        The keys of the requests that show a first and b first, (pairs, 2), and the bodies by key. Equal requests are
+        one.
+    """
+    bodies: dict[str, dict[str, Any]] = {}
+    keys = []
+    for prompt, a, b in pairs[["prompt", "a", "b"]].itertuples(index=False):
+        both = request.body(prompt, a, b), request.body(prompt, b, a)
+        keys.append([request_key(body) for body in both])
+        bodies.update(zip(keys[-1], both, strict=True))
+    return pd.DataFrame(keys, columns=["a_first", "b_first"], index=pairs.index), bodies
 
 
 @dataclass(frozen=True)
@@ -139,25 +97,23 @@ class CostEstimate:
 
 
 def estimate_cost(
-    plan: JudgePlan,
-    answers: Mapping[str, Answer],
+    pairs: int,
+    missing: Mapping[str, dict[str, Any]],
+    cached: int,
     request: JudgeRequest,
     concurrency: int,
     rate: float | None,
-    prices: tuple[float | None, float | None],
+    prices: Prices,
 ) -> CostEstimate:
-    """Estimate the requests without an answer; `prices` of input and output are per million tokens."""
-    left = plan.missing(answers).values()
-    inputs = sum(len(body["messages"][0]["content"]) for body in left) // CHARACTERS_PER_TOKEN
-    outputs = len(left) * request.token_limit
-    seconds = max(len(left) * SECONDS_PER_ANSWER / concurrency, len(left) * 60.0 / rate if rate else 0.0)
-    cached = len(plan.requests) - len(left)
-    return CostEstimate(
-        len(plan.pairs), len(left), cached, inputs, outputs, token_cost(inputs, outputs, prices), seconds
-    )
+    """Estimate the requests that have no answer yet."""
+    requests = len(missing)
+    inputs = sum(len(body["messages"][0]["content"]) for body in missing.values()) // CHARACTERS_PER_TOKEN
+    outputs = requests * request.token_limit
+    seconds = max(requests * SECONDS_PER_ANSWER / concurrency, requests * 60.0 / rate if rate else 0.0)
+    return CostEstimate(pairs, requests, cached, inputs, outputs, token_cost(inputs, outputs, prices), seconds)
 
 
-def token_cost(inputs: int, outputs: int, prices: tuple[float | None, float | None]) -> float | None:
+def token_cost(inputs: int, outputs: int, prices: Prices) -> float | None:
     """Return the cost of these tokens in the currency of the prices; None without prices."""
     if prices == (None, None):
         return None

@@ -4,53 +4,33 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from verl_pgrpo.errors import DataError
-from verl_pgrpo.evaluation.samples import Sample, check_same_prompt, read_samples
+from verl_pgrpo.evaluation.samples import check_same_prompts, read_samples, to_frame
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A response of each model to one prompt; `sample` counts a prompt's pairs."""
-
-    prompt_id: str
-    group: str
-    prompt: str
-    a: str
-    b: str
-    sample: int
-
-
-def read_pairs(a: Path, b: Path) -> tuple[list[Pair], dict[str, int]]:
+def read_pairs(a: Path, b: Path) -> tuple[pd.DataFrame, dict[str, int]]:
     """Pair the responses of two files by prompt_id; several to one prompt are paired in their order.
 
     Returns:
-        The pairs in the order of the first file, and the number of responses without a partner, by file ("a", "b").
+        The pairs in the order of the first file, with the columns prompt_id, sample (counts a prompt's pairs),
+        preference_group, prompt, a and b (the responses); and the number of responses without a partner, by file.
 
     Raises:
         DataError: A file cannot be read, they share no prompt_id, or one has another prompt or group in each file.
     """
-    ours, theirs = _by_prompt(a), _by_prompt(b)
-    common = [prompt for prompt in ours if prompt in theirs]
-    if not common:
-        raise DataError(
-            f"{a} and {b} share no prompt_id ({next(iter(ours))!r} against {next(iter(theirs))!r}): "
-            "were they made from the same data?"
-        )
-    pairs = []
-    for prompt in common:
-        check_same_prompt(ours[prompt][0], theirs[prompt][0], f"{a} and {b}")
-        for number, (x, y) in enumerate(zip(ours[prompt], theirs[prompt], strict=False)):
-            pairs.append(Pair(prompt, x.preference_group, x.prompt, x.response, y.response, number))
-    totals = {name: sum(map(len, found.values())) for name, found in (("a", ours), ("b", theirs))}
-    return pairs, {name: total - len(pairs) for name, total in totals.items()}
-
-
-def _by_prompt(path: Path) -> dict[str, list[Sample]]:
-    found: defaultdict[str, list[Sample]] = defaultdict(list)
-    for sample in sorted(read_samples(path), key=lambda sample: sample.sample):
-        found[sample.prompt_id].append(sample)
-    return found
+    frames = {}
+    for name, path in (("a", a), ("b", b)):
+        frame = to_frame(read_samples(path)).rename(columns={"response": name})
+        frame["sample"] = frame.sort_values("sample", kind="stable").groupby("prompt_id").cumcount()
+        frames[name] = frame
+    pairs = frames["a"].merge(frames["b"], on=["prompt_id", "sample"], suffixes=("", "_other"))
+    if pairs.empty:
+        examples = [repr(frame["prompt_id"].iloc[0]) for frame in frames.values()]
+        raise DataError(f"{a} and {b} share no prompt_id ({', '.join(examples)}): were they made from the same data?")
+    check_same_prompts(pairs, str(a), str(b))
+    columns = ["prompt_id", "sample", "preference_group", "prompt", "a", "b"]
+    return pairs[columns].copy(), {name: len(frame) - len(pairs) for name, frame in frames.items()}

@@ -1,30 +1,38 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Summarize a judge's verdicts: per preference group, overall, and how much the position decided."""
+"""Summarize a judge's verdicts: per preference group, overall, and how much the position decided.
+
+`judged` has a row per pair with the columns prompt_id, preference_group, a_first and b_first (the verdicts with a and
+with b shown first), and outcome (`a`, `b`, `tie`, or None if a verdict is missing).
+"""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
 from typing import Any
 
+import pandas as pd
+
 from verl_pgrpo.evaluation import statistics as st
-from verl_pgrpo.evaluation.judge_requests import JudgedPair
 from verl_pgrpo.evaluation.verdict import FIRST, MALFORMED, REFUSED, SECOND, TIE
 
-POINTS = {"a": 1.0, TIE: 0.5, "b": 0.0}
+_OUTCOMES = {(FIRST, SECOND): "a", (SECOND, FIRST): "b"}
 
 
-def summarize(judged: Sequence[JudgedPair]) -> dict[str, Any]:
+def outcome(a_first: str, b_first: str) -> str | None:
+    """Return `a` or `b` if both orders prefer it, else `tie`; None if a verdict is malformed or refused."""
+    if {a_first, b_first} & {MALFORMED, REFUSED}:
+        return None
+    return _OUTCOMES.get((a_first, b_first), TIE)
+
+
+def summarize(judged: pd.DataFrame) -> dict[str, Any]:
     """Return all reported numbers; `docs/evaluation.md` defines each."""
-    groups: defaultdict[str, list[JudgedPair]] = defaultdict(list)
-    for one in judged:
-        groups[one.pair.group].append(one)
-    lines = [{"group": group, **_preference(groups[group])} for group in sorted(groups)]
+    lines = [{"group": group, **_preference(rows)} for group, rows in judged.groupby("preference_group")]
     for line, corrected in zip(lines, st.holm([line["p"] for line in lines]), strict=True):
         line["p_holm"] = corrected
         line["significant"] = None if corrected is None else corrected < st.SIGNIFICANCE
-    verdicts = Counter(verdict for one in judged for verdict in one.verdicts)
+    verdicts = Counter([*judged["a_first"], *judged["b_first"]])
     return {
         "overall": _preference(judged),
         "groups": lines,
@@ -33,45 +41,37 @@ def summarize(judged: Sequence[JudgedPair]) -> dict[str, Any]:
     }
 
 
-def _preference(judged: Iterable[JudgedPair]) -> dict[str, Any]:
+def _preference(judged: pd.DataFrame) -> dict[str, Any]:
     """Wins of a over b. Interval and test count prompts: the pairs of one prompt are not independent."""
-    outcomes: defaultdict[str, list[str]] = defaultdict(list)
-    counts: Counter[str | None] = Counter(one.outcome for one in judged)
-    for one in judged:
-        if one.outcome is not None:
-            outcomes[one.pair.prompt_id].append(one.outcome)
-    points = [sum(POINTS[outcome] for outcome in several) / len(several) for several in outcomes.values()]
-    share = sum(points) / len(points) if points else None
+    counts = {name: int((judged["outcome"] == name).sum()) for name in ("a", "b", TIE)}
+    points = judged["outcome"].map({"a": 1.0, TIE: 0.5, "b": 0.0}).groupby(judged["prompt_id"]).mean().dropna()
+    share = float(points.mean()) if len(points) else None
     low, high = _interval(share, len(points))
-    ahead, behind = sum(point > 0.5 for point in points), sum(point < 0.5 for point in points)
     return {
         "prompts": len(points),
-        "pairs": sum(counts.values()),
-        "a": counts["a"],
-        "b": counts["b"],
-        "tie": counts[TIE],
-        "undecided": counts[None],
+        "pairs": len(judged),
+        **counts,
+        "undecided": len(judged) - sum(counts.values()),
         "win_rate": share,
         "low": low,
         "high": high,
-        "p": st.sign_test(ahead, behind) if points else None,
+        "p": st.sign_test(int((points > 0.5).sum()), int((points < 0.5).sum())) if len(points) else None,
     }
 
 
-def position_bias(judged: Iterable[JudgedPair]) -> dict[str, Any]:
+def position_bias(judged: pd.DataFrame) -> dict[str, Any]:
     """Measure how often the response shown first was preferred. Each pair is shown both ways: one half is no bias.
 
     `share_first` counts all verdicts for one of the two, from pairs with two valid verdicts. `p` is a sign test over
     the pairs that contradict themselves: always the first against always the second.
     """
-    valid = [one for one in judged if one.valid]
-    verdicts = Counter(verdict for one in valid for verdict in one.verdicts)
-    decided = verdicts[FIRST] + verdicts[SECOND]
-    share = verdicts[FIRST] / decided if decided else None
+    valid = judged[judged["outcome"].notna()]
+    first, second = ((valid[["a_first", "b_first"]] == name).sum(axis=1) for name in (FIRST, SECOND))
+    decided = int(first.sum() + second.sum())
+    share = float(first.sum() / decided) if decided else None
     low, high = _interval(share, decided)
-    both = Counter(one.verdicts for one in valid)
-    always_first, always_second = both[FIRST, FIRST], both[SECOND, SECOND]
-    agreeing = both[FIRST, SECOND] + both[SECOND, FIRST] + both[TIE, TIE]
+    always_first, always_second = int((first == 2).sum()), int((second == 2).sum())
+    agreeing = (valid["outcome"] != TIE) | (valid["a_first"] == TIE) & (valid["b_first"] == TIE)
     return {
         "share_first": share,
         "low": low,
@@ -80,7 +80,7 @@ def position_bias(judged: Iterable[JudgedPair]) -> dict[str, Any]:
         "always_first": always_first,
         "always_second": always_second,
         "p": st.sign_test(always_first, always_second) if always_first + always_second else None,
-        "consistency": agreeing / len(valid) if valid else None,
+        "consistency": float(agreeing.mean()) if len(valid) else None,
     }
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from verl_pgrpo.errors import DataError
@@ -87,20 +88,29 @@ def read_samples(path: Path) -> list[Sample]:
             first = error.errors()[0]
             field = f"{'.'.join(map(str, first['loc']))}: " if first["loc"] else ""
             raise DataError(f"{path}, line {number}: {field}{first['msg']}") from error
-        check_same_prompt(prompts.setdefault(sample.prompt_id, sample), sample, f"{path}, line {number}")
+        known = prompts.setdefault(sample.prompt_id, sample)
+        if (known.prompt, known.preference_group) != (sample.prompt, sample.preference_group):
+            raise DataError(f"{path}, line {number}: prompt_id {sample.prompt_id!r} has two prompts or two groups")
         samples.append(sample)
     if not samples:
         raise DataError(f"{path}: no responses in it")
     return samples
 
 
-def check_same_prompt(one: Sample, other: Sample, where: str) -> None:
-    """Raise DataError if two responses share a prompt_id but not the prompt and its group."""
+def to_frame(samples: Iterable[Sample], value: str = "score") -> pd.DataFrame:
+    """Return prompt_id, sample, preference_group, prompt, response and one of the numbers (`value`) as columns."""
+    names = ["prompt_id", "sample", "preference_group", "prompt", "response"]
+    rows = [[*(getattr(sample, name) for name in names), sample.value(value)] for sample in samples]
+    return pd.DataFrame(rows, columns=[*names, "value"])
+
+
+def check_same_prompts(joined: pd.DataFrame, one: str, other: str) -> None:
+    """Raise DataError if a row's prompt or group in `one` differs from that in `other` (columns with `_other`)."""
     for name in ("prompt", "preference_group"):
-        first, second = getattr(one, name), getattr(other, name)
-        if first != second:
+        for _, row in joined[joined[name] != joined[f"{name}_other"]].iterrows():
             raise DataError(
-                f"{where}: prompt_id {one.prompt_id!r} has two values of {name}: {first!r:.60}, {second!r:.60}"
+                f"prompt_id {row['prompt_id']!r} has another {name} in {one} than in {other} "
+                f"({row[name]!r:.60}, {row[f'{name}_other']!r:.60}): other data?"
             )
 
 

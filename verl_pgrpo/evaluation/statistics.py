@@ -20,6 +20,7 @@ from scipy import stats
 Floats = NDArray[np.float64]
 
 MIN_PROMPTS = 5
+MAX_EXACT = 32  # differences; the exact test takes 2 ** (differences / 2) sums
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 _TAIL = (1 - CONFIDENCE) / 2
@@ -88,10 +89,10 @@ def sign_flip_test(differences: Floats, resamples: int, rng: np.random.Generator
     """Return the two-sided p-value of a paired permutation test that (prompts,) differences have mean zero.
 
     The signs of the differences are exchanged at random: under the null hypothesis either model may have produced
-    either value. Exact if there are at most `resamples` sign patterns. Otherwise the p-value is the smaller of
-    (extreme + 1) / (resamples + 1) and the sharp Gaussian bound on sums of random signs, 3.178 * P(|Z| >= |sum| / norm)
-    (Bentkus and Dzindzalieta 2015). The bound holds for any differences, so that p-values can be small enough for the
-    correction over thousands of groups without resampling in proportion to their number.
+    either value. Exact for up to `MAX_EXACT` differences. For more, the smaller of the sampled p-value, (extreme + 1) /
+    (resamples + 1), and the sharp Gaussian bound on sums of random signs, 3.178 * P(|Z| >= |sum| / norm) (Bentkus and
+    Dzindzalieta 2015). The bound holds for any differences; it makes p-values small enough for the correction over
+    thousands of groups without resampling in proportion to their number.
 
     None for fewer than `MIN_PROMPTS` prompts.
     """
@@ -100,26 +101,37 @@ def sign_flip_test(differences: Floats, resamples: int, rng: np.random.Generator
     moved = differences[differences != 0]  # the sign of a zero does not matter
     if not len(moved):
         return 1.0
-    sizes = np.abs(moved)
-    moved, sizes = moved / sizes.max(), sizes / sizes.max()
-    total = sizes.sum()
-
-    def statistic(values: Floats, axis: int = -1) -> Floats:
-        return np.round(np.abs(values.sum(axis=axis)) / total, 10)  # equal sums may differ in their last digits
-
-    options = {"alternative": "greater", "vectorized": True, "batch": max(1, _BATCH // len(moved))}
-    if len(moved) < 60 and 2 ** len(moved) <= resamples:
-        exact = stats.permutation_test(
-            (moved,), statistic, permutation_type="samples", n_resamples=resamples, **options
-        )
-        return float(exact.pvalue)
+    moved = moved / np.abs(moved).sum()
+    observed = abs(moved.sum()) - 1e-9  # equal sums may differ in their last digits
+    if len(moved) <= MAX_EXACT:
+        return _sign_flip_tail(moved, observed)
 
     def flipped(size: tuple[int, ...]) -> Floats:
-        return sizes * (2.0 * rng.integers(0, 2, size, dtype=np.int8) - 1.0)
+        return moved * (2.0 * rng.integers(0, 2, size, dtype=np.int8) - 1.0)
 
-    sampled = stats.monte_carlo_test(moved, flipped, statistic, n_resamples=resamples, **options)
-    bound = _RADEMACHER * 2 * stats.norm.sf(abs(moved.sum()) / np.linalg.norm(moved))
+    def statistic(values: Floats, axis: int = -1) -> Floats:
+        return np.round(np.abs(values.sum(axis=axis)), 9)
+
+    sampled = stats.monte_carlo_test(
+        moved, flipped, statistic, n_resamples=resamples, alternative="greater", vectorized=True,
+        batch=max(1, _BATCH // len(moved)),
+    )  # fmt: skip
+    bound = _RADEMACHER * 2 * stats.norm.sf(observed / np.linalg.norm(moved))
     return float(min(sampled.pvalue, bound))
+
+
+def _sign_flip_tail(values: Floats, bar: float) -> float:
+    """Return the exact share of sign patterns with |sum| >= bar, from the sorted sums of both halves of the values."""
+    if bar <= 0:
+        return 1.0
+    halves = []
+    for half in (values[::2], values[1::2]):
+        sums = np.zeros(1)
+        for value in half:
+            sums = np.concatenate([sums - value, sums + value])
+        halves.append(np.sort(sums))
+    above = len(halves[1]) - np.searchsorted(halves[1], bar - halves[0])
+    return float(2 * above.sum() / 2 ** len(values))
 
 
 def sign_test(wins: int, losses: int) -> float:

@@ -74,7 +74,7 @@ async def ask_mark(
     body: dict[str, Any] = {"temperature": 0.0, "max_tokens": 8, "chat_template_kwargs": {"enable_thinking": False}}
     if judge_constrain:
         body["structured_outputs"] = {"choice": [str(mark) for mark in range(11)]}
-    body |= OmegaConf.to_container(OmegaConf.create(dict(judge_options or {})))  # type: ignore[operator]
+    body.update(OmegaConf.to_object(OmegaConf.create(dict(judge_options or {}))))  # type: ignore[arg-type]
     try:
         reply = await _client(url, asyncio.get_running_loop()).chat.completions.create(
             model=judge_model, messages=[{"role": "user", "content": prompt}], extra_body=body
