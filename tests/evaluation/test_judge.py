@@ -70,14 +70,6 @@ def test_a_known_position_bias_is_recovered(tmp_path: Path, bias: float) -> None
     assert position["consistency"] == pytest.approx(1 - bias, abs=0.1)
 
 
-def test_a_judge_that_looks_at_the_position_alone_decides_nothing(tmp_path: Path) -> None:
-    write_pairs(tmp_path)
-    with judge_server(lambda body: says("B")) as (url, _):
-        result = judge(tmp_path, url)
-    assert (result["position"]["share_first"], result["position"]["always_second"]) == (0, 60)
-    assert (result["overall"]["tie"], result["overall"]["win_rate"]) == (60, 0.5)
-
-
 def test_preferences_per_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pairs(tmp_path, prompts=150)
     rows = [[json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()] for name in "ab"]

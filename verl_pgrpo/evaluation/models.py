@@ -102,8 +102,8 @@ def _with_adapter(name: str, adapter: Path, where: str, folder: Path | None = No
     """The adapter on the weights of `folder` or of the folder around it, else on the base that its config names."""
     try:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        rank = max(map(int, [config["r"], *(config.get("rank_pattern") or {}).values()]))
-        alpha, named = config["lora_alpha"], config.get("base_model_name_or_path")
+        rank, alpha, named = int(config["r"]), config["lora_alpha"], config.get("base_model_name_or_path")
+        patterns = [name for name in ("rank_pattern", "alpha_pattern") if config.get(name)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{where}: {adapter}/adapter_config.json does not describe a LoRA adapter ({error!r})"
@@ -112,6 +112,11 @@ def _with_adapter(name: str, adapter: Path, where: str, folder: Path | None = No
         raise DataError(
             f"{where}: lora_alpha is 0 in {adapter}/adapter_config.json, so the adapter has no effect; set it to the "
             "alpha of the training (verl's merger writes 0 if lora_train_meta.json is missing)"
+        )
+    if patterns:
+        raise DataError(
+            f"{where}: vLLM ignores {patterns[0]} in {adapter}/adapter_config.json and would scale the adapter wrongly; "
+            "merge it into the weights with PEFT's merge_and_unload"
         )
     candidates = [folder, adapter.parent, Path(named) if named else None]
     base = next((one for one in candidates if one is not None and _has_weights(one)), None)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.files import atomic_write
@@ -50,6 +50,11 @@ class Sample(BaseModel):
     score: Number = None
     values: dict[str, Number] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, row: Any) -> Any:
+        return {name: value for name, value in row.items() if value is not None} if isinstance(row, dict) else row
+
     def value(self, name: str) -> float | None:
         """Return one of its numbers; None if it has none of that name."""
         return self.values.get(name, self.score if name == "score" else None)
@@ -72,7 +77,7 @@ def read_samples(path: Path) -> list[Sample]:
             prompts or two preference groups.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
