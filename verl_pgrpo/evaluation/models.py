@@ -115,7 +115,7 @@ def _with_adapter(name: str, adapter: Path, where: str, folder: Path | None = No
         )
     if patterns:
         raise DataError(
-            f"{where}: vLLM ignores {patterns[0]} in {adapter}/adapter_config.json and would scale the adapter wrongly; "
+            f"{where}: vLLM ignores {patterns[0]} in {adapter}/adapter_config.json and would scale the adapter wrong; "
             "merge it into the weights with PEFT's merge_and_unload"
         )
     candidates = [folder, adapter.parent, Path(named) if named else None]

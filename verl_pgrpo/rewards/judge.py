@@ -10,9 +10,9 @@ verl serves the judge behind an OpenAI-compatible API and passes its address to 
     +reward.custom_reward_function.reward_kwargs.judge_constrain=True
     +algorithm.pgrpo.on_nonfinite=skip
 
-An answer that is not a mark gives the reward NaN, which P-GRPO handles as `on_nonfinite` says; verl's own estimators
-cannot handle it. `judge_constrain=True` (vLLM only) rules such answers out. A judge that reasons first needs
-`judge_options={max_tokens: 2048}` instead.
+An answer that is not a mark gives the reward NaN, which P-GRPO handles as `on_nonfinite` says. verl's own estimators
+cannot handle NaN, and verl's means of that step are NaN. `judge_constrain=True` (vLLM only) rules such answers out. A
+judge that reasons first needs `judge_options={max_tokens: 2048}` instead.
 """
 
 from __future__ import annotations
