@@ -10,8 +10,9 @@ import shutil
 from pathlib import Path
 
 from verl_pgrpo.errors import PGRPOError
-from verl_pgrpo.integration.checks import HISTORY_FILE, is_personalized, restored_history, resumed_checkpoint
+from verl_pgrpo.integration.checks import is_personalized
 from verl_pgrpo.integration.resume import compare_groups
+from verl_pgrpo.integration.state import HISTORY_FILE, PGRPOState, resume_checkpoint
 
 from .context import PreflightContext
 from .diagnostic import Diagnostics
@@ -106,7 +107,7 @@ def _check_resume(context: PreflightContext, folder: Path, diagnostics: Diagnost
     trainer, location = context.config.trainer, f"{FOLDER}={folder}"
     tracker = folder / TRACKER
     try:
-        checkpoint = resumed_checkpoint(context.config)
+        checkpoint = resume_checkpoint(context.config)
     except ValueError as error:
         diagnostics.error(f"{tracker} holds no step number ({error})", FOLDER, "write the last step's number into it")
         return
@@ -153,7 +154,7 @@ def _check_history(context: PreflightContext, checkpoint: Path, diagnostics: Dia
     if context.options is None:
         return
     try:
-        history, _ = restored_history(context.config, context.options)
+        history = PGRPOState.restore(context.config).history
     except PGRPOError as error:
         diagnostics.raised(error, location, "")
         return

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import PGRPOError
-from verl_pgrpo.integration.checks import check_filter_groups, is_personalized
+from verl_pgrpo.integration.checks import check_config as check_plugin_config
+from verl_pgrpo.integration.checks import is_personalized
 
 from .context import PreflightContext
 from .diagnostic import Diagnostics
@@ -113,15 +114,15 @@ def _check_plugin(context: PreflightContext, diagnostics: Diagnostics) -> None:
         context.options = PGRPOConfig.from_algorithm(context.config.algorithm)
     except PGRPOError as error:
         diagnostics.raised(error, "algorithm.pgrpo", "")
+        return
     try:
-        check_filter_groups(context.config)
-    except PGRPOError as error:
-        diagnostics.raised(error, "algorithm.filter_groups.enable", "")
-    if plugin is not None and not diagnostics.found:
-        try:
+        if plugin is None:
+            check_plugin_config(context.config)
+        else:
             plugin.check_run(context.config)
-        except PGRPOError as error:
-            diagnostics.raised(error, "verl", "")
+    except PGRPOError as error:
+        filters = context.get("algorithm.filter_groups.enable")
+        diagnostics.raised(error, "algorithm.filter_groups.enable" if filters else "verl", "")
 
 
 def _check_dataclasses(context: PreflightContext, diagnostics: Diagnostics) -> None:

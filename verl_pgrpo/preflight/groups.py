@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.errors import ConfigError, PGRPOError
+from verl_pgrpo.errors import ConfigError, MissingGroupError, PGRPOError
 from verl_pgrpo.groups import describe_code_points, look_alikes
-from verl_pgrpo.integration.checks import dataset_groups, is_personalized
+from verl_pgrpo.integration.batch import GroupColumn
+from verl_pgrpo.integration.checks import count_groups, is_personalized
 
 from .context import PreflightContext
 from .data import where
@@ -29,12 +31,9 @@ def check_groups(context: PreflightContext, diagnostics: Diagnostics) -> None:
     options = _options(context)
     location = f"{where(context, 'train')}, {options.group_key}"
     try:
-        groups = dataset_groups(trainer.train_dataset, options)
+        groups = _count(trainer.train_dataset, options)
     except PGRPOError as error:
         diagnostics.raised(error, location, "")
-        return
-    if not groups:
-        diagnostics.note("the preference groups of this dataset class cannot be counted before the run", location)
         return
     context.groups = groups
     smallest = min(groups.values())
@@ -43,6 +42,22 @@ def check_groups(context: PreflightContext, diagnostics: Diagnostics) -> None:
     _check_labels(groups, location, diagnostics)
     if trainer.val_dataset is not None:
         _check_validation(context, options, diagnostics)
+
+
+def _count(dataset: Any, options: PGRPOConfig) -> dict[str, int]:
+    """Rows of each group: of verl's own dataset from its table, of another class from its rows."""
+    counts = count_groups(dataset, options)[1]
+    if counts is not None:
+        return counts
+    rows = [dataset[number] for number in range(len(dataset))]
+    column = GroupColumn.parse(options.group_key, list(rows[0]))
+    counts = Counter(column.labels([row.get(column.name) for row in rows]))
+    missing = counts.pop(None, 0)
+    if missing and options.default_group is None:
+        raise MissingGroupError(f"{missing} of {len(rows)} training rows have no {options.group_key!r}")
+    if missing:
+        counts[options.default_group] += missing
+    return dict(counts)
 
 
 def _options(context: PreflightContext) -> PGRPOConfig:
@@ -91,7 +106,7 @@ def _check_validation(context: PreflightContext, options: PGRPOConfig, diagnosti
         try:
             absent = "(none)"
             lenient = PGRPOConfig(group_key=options.group_key, default_group=absent)
-            groups = set(dataset_groups(context.trainer.val_dataset, lenient) or {}) - {absent}
+            groups = set(_count(context.trainer.val_dataset, lenient)) - {absent}
         except PGRPOError as error:
             diagnostics.raised(error, f"{location}, {options.group_key}", "")
             return

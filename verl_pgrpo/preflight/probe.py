@@ -1,11 +1,11 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a process sees of verl and of this plugin: one that imports verl, a Ray worker on each node, a vLLM process.
+"""Look at verl and the plugin from inside a process: one that imports verl, Ray workers, or a vLLM process.
 
-    python -m verl_pgrpo.launch.plugin_probe (driver | vllm | ray SECONDS [ADDRESS]) FOLDER
+    python -m verl_pgrpo.preflight.probe (driver | vllm | ray SECONDS [ADDRESS]) FOLDER
 
-`doctor` starts one process for each, because libraries that are imported cannot be taken back, and may hang or crash.
-The answer goes to `answer.json` in FOLDER, a temporary one that a private Ray uses, too.
+`doctor` starts one process for each, because libraries may hang or crash while they are imported. The answer is
+written to `answer.json` in FOLDER, a temporary folder that a private Ray uses as well.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ANSWER = "answer.json"
 
 
 def seen() -> dict[str, Any]:
-    """Of the process that calls it. Imports everything itself: Ray sends it by value, to nodes that may lack it all."""
+    """Describe this process. Imports everything itself: Ray sends it by value to nodes that may lack this package."""
     import os
     import platform
     import socket
@@ -48,7 +48,7 @@ def seen() -> dict[str, Any]:
 
 
 def in_ray(folder: Path, seconds: float, address: str | None = None) -> dict[str, Any]:
-    """In a worker on each node of a cluster, or of a private one that is started for it on this machine alone."""
+    """Describe a worker on each node of a cluster, or of a private Ray on this machine."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -80,17 +80,16 @@ def in_ray(folder: Path, seconds: float, address: str | None = None) -> dict[str
 
 
 def in_vllm() -> dict[str, Any]:
-    """In a process that imports verl and then vLLM, as verl's rollout server does, and loads vLLM's general plugins."""
+    """Describe a process that imports verl and then vLLM, as verl's rollout server does."""
     import verl  # noqa: F401  # with it verl's plugins
     import vllm
     from vllm.platforms import current_platform
-    from vllm.plugins import DEFAULT_PLUGINS_GROUP, load_general_plugins, load_plugins_by_group
+    from vllm.plugins import load_general_plugins
 
     load_general_plugins()
     return {
         "version": vllm.__version__,
         "platform": current_platform.device_type,
-        "general": "pgrpo_cpu" in load_plugins_by_group(DEFAULT_PLUGINS_GROUP),
         "verl_plugin": "verl_pgrpo.integration.plugin" in sys.modules,
     }
 
