@@ -10,8 +10,10 @@ import difflib
 import importlib
 import inspect
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +205,13 @@ def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
             make = lambda: build_optimizer(weight, omega_conf_to_dataclass(actor.optim))  # noqa: E731
             check_accepted(make, key, "AdamW of torch.optim, for example", diagnostics)
     loggers = [config.trainer.logger] if isinstance(config.trainer.logger, str) else config.trainer.logger or []
+    source = inspect.getsource(inspect.getmodule(Tracking))
     for name in loggers:
         if check_choice(name, Tracking.supported_backend, "trainer.logger", diagnostics):
-            for module in _logger_modules(name):
-                fix = "install it: verl imports it after all workers have started"
-                check_accepted(lambda module=module: importlib.import_module(module), "trainer.logger", fix, diagnostics)
+            imported = re.search(rf"\b(import {name}|{name} import)\b", source)
+            if imported and find_spec(name) is None:
+                message = f"{name} is not installed, and verl imports it after all workers have started"
+                diagnostics.error(message, "trainer.logger", f"install {name}, or remove it from trainer.logger")
 
 
 def check_choice(name: Any, choices: Iterable[str], key: str, diagnostics: Diagnostics) -> bool:
@@ -250,26 +254,6 @@ def _check_engine(name: str, registry: Any, diagnostics: Diagnostics) -> None:
             registry.get(name)
         except Exception as error:
             diagnostics.note(f"{key}={name} cannot be imported on this machine: {error}", key)
-
-
-def _logger_modules(name: str) -> set[str]:
-    """The libraries that verl's Tracking imports for a logger."""
-    from verl.utils import tracking
-
-    module = ast.parse(inspect.getsource(tracking))
-    classes = {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}
-    [init] = [node for node in classes["Tracking"].body if getattr(node, "name", "") == "__init__"]
-    branches = [
-        statement
-        for node in ast.walk(init)
-        if isinstance(node, ast.If) and name in {leaf.value for leaf in ast.walk(node.test) if isinstance(leaf, ast.Constant)}
-        for statement in node.body
-    ]
-    used = {leaf.id for branch in branches for leaf in ast.walk(branch) if isinstance(leaf, ast.Name)}
-    nodes = [leaf for branch in (*branches, *(classes[name] for name in used & set(classes))) for leaf in ast.walk(branch)]
-    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    found |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
-    return {module for module in found if module.partition(".")[0] not in sys.stdlib_module_names}
 
 
 def _check_reward_keys(context: PreflightContext, diagnostics: Diagnostics) -> None:

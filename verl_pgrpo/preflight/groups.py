@@ -88,7 +88,7 @@ def _check_sizes(context: PreflightContext, groups: dict[str, int], location: st
 
 def _check_labels(groups: dict[str, int], location: str, diagnostics: Diagnostics) -> None:
     if alike := look_alikes(groups):
-        named = _names(" / ".join(f"{label!r} ({describe_code_points(label)})" for label in labels) for labels in alike)
+        named = _names(" / ".join(map(describe_code_points, labels)) for labels in alike)
         fix = "spell each group in one way: each spelling has its own history"
         diagnostics.warning(f"preference groups look alike: {named}", location, fix)
     if odd := sorted(name for name in groups if name.strip().casefold() in MISSING):
