@@ -149,7 +149,10 @@ class Launch:
         self.reference = bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward) and not lora
         self.ref_param_offload = bool(ref_engine.param_offload)
         self.train_batch, self.n = config.data.train_batch_size, rollout.n
-        self.max_tokens, self.log_prob_max_tokens = actor.ppo_max_token_len_per_gpu, rollout.log_prob_max_token_len_per_gpu
+        self.max_tokens, self.log_prob_max_tokens = (
+            actor.ppo_max_token_len_per_gpu,
+            rollout.log_prob_max_token_len_per_gpu,
+        )
         self.bucket = (rollout.checkpoint_engine.update_weights_bucket_megabytes << 20) / GIB
         self.rollout_tp, self.rollout_dp = rollout.tensor_model_parallel_size, rollout.data_parallel_size or 1
         self.rollout_ep, self.utilization = rollout.expert_parallel_size or 1, rollout.gpu_memory_utilization
@@ -229,7 +232,9 @@ def estimate(model: Model, launch: Launch, gpu: float = GPU_GIB) -> Estimate:
     stages = launch.stages(model.layers)
     candidates = [_training(model, launch, gpu, stage, stages) for stage in range(len(stages))]
     # Each phase of the stage where it is fullest.
-    fullest = [max(of_stage, key=lambda phase: phase.total) for of_stage in zip(*(c[1] for c in candidates), strict=True)]
+    fullest = [
+        max(of_stage, key=lambda phase: phase.total) for of_stage in zip(*(c[1] for c in candidates), strict=True)
+    ]
     weights, profile = _rollout_weights(model, launch), _rollout_profile(model, launch)
     kv_cache = launch.utilization * gpu - weights - profile
     per_token = 2 * model.layers * max(1, model.kv_heads // launch.rollout_tp) * model.head_dim * 2
@@ -299,7 +304,11 @@ def _training(model: Model, launch: Launch, gpu: float, stage: int, stages: list
     }
     phases.append(Phase("weight sync", stays | sync, limit))
     if launch.hybrid:
-        rollout = {"reference": ref_stays, "vLLM": launch.utilization * gpu, "overhead": IDLE_TRAINER_OVERHEAD + VLLM_OVERHEAD}
+        rollout = {
+            "reference": ref_stays,
+            "vLLM": launch.utilization * gpu,
+            "overhead": IDLE_TRAINER_OVERHEAD + VLLM_OVERHEAD,
+        }
         phases.append(Phase("rollout", stays | rollout, gpu))
     return dense + experts, phases
 

@@ -33,15 +33,32 @@ def test_fields_are_those_of_verls_rollouts():
     from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics
 
     extra = {"teacher_ids": [1], "teacher_logprobs": [0.0]}
-    values = {"prompt_ids": [1], "response_ids": [1], "response_mask": [1], "response_logprobs": [0.0], "reward_score": 1.0}
-    output = AgentLoopOutput(**values, num_turns=2, metrics=AgentLoopMetrics(), routed_experts=[[[0]]], extra_fields=extra)
+    values = {
+        "prompt_ids": [1],
+        "response_ids": [1],
+        "response_mask": [1],
+        "response_logprobs": [0.0],
+        "reward_score": 1.0,
+    }
+    output = AgentLoopOutput(
+        **values, num_turns=2, metrics=AgentLoopMetrics(), routed_experts=[[[0]]], extra_fields=extra
+    )
     reserved = reserved_columns(True)
     for field in output.as_dict():
         assert reserved[field].severity == "error", field
 
 
 def test_columns_of_verls_data_format_are_free():
-    names = ["data_source", "prompt", "ability", "reward_model", "extra_info", "preference_group", "agent_name", "images"]
+    names = [
+        "data_source",
+        "prompt",
+        "ability",
+        "reward_model",
+        "extra_info",
+        "preference_group",
+        "agent_name",
+        "images",
+    ]
     for use_v1 in (True, False):
         assert check_columns(names, use_v1) == []
     found = check_columns(["prompt", "output", "uid"])

@@ -22,7 +22,9 @@ from verl_pgrpo.preflight.runner import Report, run_checks
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 64
-REWARD = "def compute_score(data_source, solution_str, ground_truth, extra_info=None): return float(len(solution_str))\n"
+REWARD = (
+    "def compute_score(data_source, solution_str, ground_truth, extra_info=None): return float(len(solution_str))\n"
+)
 
 
 def rows(count: int = ROWS, **columns: Callable[[int], Any]) -> list[dict[str, Any]]:
@@ -52,7 +54,9 @@ class Case:
     def make(cls, folder: Path, out: Path) -> Case:
         out.mkdir(parents=True)
         if not (folder / "model").exists():
-            make_tiny_qwen3(folder / "model", ["jazz", "tip", *map(str, range(100)), "these", "are", "a", "few", "words"])
+            make_tiny_qwen3(
+                folder / "model", ["jazz", "tip", *map(str, range(100)), "these", "are", "a", "few", "words"]
+            )
             (folder / "reward.py").write_text(REWARD)
             for split in ("train", "val"):
                 pq.write_table(pa.Table.from_pylist(rows()), folder / f"{split}.parquet")

@@ -20,7 +20,9 @@ from verl_pgrpo.preflight.diagnostic import Diagnostics
 TRACKER = "latest_checkpointed_iteration.txt"
 
 
-def checkpoint(case: Case, step: int = 2, groups: tuple[str, ...] = ("a", "b"), options: PGRPOConfig | None = None) -> Path:
+def checkpoint(
+    case: Case, step: int = 2, groups: tuple[str, ...] = ("a", "b"), options: PGRPOConfig | None = None
+) -> Path:
     """A checkpoint as a run leaves it, without what torch would load."""
     folder = case.out / "checkpoints" / f"global_step_{step}"
     (folder / "actor").mkdir(parents=True)
@@ -69,9 +71,13 @@ CHECKPOINTS: list[tuple[Callable[[Case], object], tuple[str, ...], str | None]] 
 
 
 @pytest.mark.parametrize(("make", "overrides", "severity"), CHECKPOINTS)
-def test_checkpoint_folders(case: Case, make: Callable[[Case], object], overrides: tuple[str, ...], severity: str | None):
+def test_checkpoint_folders(
+    case: Case, make: Callable[[Case], object], overrides: tuple[str, ...], severity: str | None
+):
     make(case)
-    found = problems(case.check(*overrides, skip=("reward", "model", "steps") if severity != "warning" else ("reward",)))
+    found = problems(
+        case.check(*overrides, skip=("reward", "model", "steps") if severity != "warning" else ("reward",))
+    )
     assert found == (set() if severity is None else {(severity, "checkpoints")})
 
 

@@ -51,7 +51,9 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize(("overrides", "more"), [(NAMES, ["algorithm.use_kl_in_reward=True"]), (VALUES, []), (FILES, [])])
+@pytest.mark.parametrize(
+    ("overrides", "more"), [(NAMES, ["algorithm.use_kl_in_reward=True"]), (VALUES, []), (FILES, [])]
+)
 def test_each_wrong_setting_is_reported_at_its_key(case: Case, overrides: list[str], more: list[str]):
     report = case.check(*overrides, *more)
     for override in overrides:

@@ -29,7 +29,9 @@ def test_every_column_that_verl_uses_is_reported(case: Case, use_v1: bool):
 
 @pytest.mark.parametrize("use_v1", [True, False])
 @pytest.mark.parametrize("column", ["output", "validate", "sampling_params", "trajectory", "trace", "self"])
-def test_columns_that_break_a_rollout_do_break_it(case: Case, use_v1: bool, column: str, monkeypatch: pytest.MonkeyPatch):
+def test_columns_that_break_a_rollout_do_break_it(
+    case: Case, use_v1: bool, column: str, monkeypatch: pytest.MonkeyPatch
+):
     """Without the check by name, the rehearsal fails: the derived names are not false alarms."""
     if use_v1 and column == "validate":
         pytest.skip("the V1 agent loop takes it off the row: rollouts become those of validation")
@@ -191,7 +193,9 @@ def test_a_dataset_class_of_the_user(case: Case):
     assert "3 preference groups, the smallest with 16 training rows" in report.facts
     path.write_text(CUSTOM.format(body="raise KeyError('column')"))
     assert ("error", "data") in at(case.check(*custom), "data.custom_cls")
-    assert ("error", "data") in at(case.check("data.custom_cls.path=none.py", "data.custom_cls.name=X"), "data.custom_cls")
+    assert ("error", "data") in at(
+        case.check("data.custom_cls.path=none.py", "data.custom_cls.name=X"), "data.custom_cls"
+    )
 
 
 LABELS = [

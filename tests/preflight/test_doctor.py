@@ -106,7 +106,10 @@ def test_nodes_that_differ_are_named():
 
 
 def test_resources(tmp_path: Path):
-    rated = [machine.rate_shared_memory(*sizes).severity for sizes in ((1 / 16, 1 / 16, 500), (16, 16, 500), (250, 0.5, 500), (250, 250, 500))]
+    rated = [
+        machine.rate_shared_memory(*sizes).severity
+        for sizes in ((1 / 16, 1 / 16, 500), (16, 16, 500), (250, 0.5, 500), (250, 250, 500))
+    ]
     assert rated == [ERROR, WARNING, WARNING, NOTE]
     assert 0 < machine.memory_bytes() <= psutil.virtual_memory().total
     assert machine.check_disk("disk", tmp_path / "none").severity == ERROR
@@ -146,7 +149,9 @@ def test_a_whole_examination_leaves_nothing_behind():
     severities = {one["check"]: one["severity"] for one in json.loads(broken.stdout)["checks"]}
     assert severities["plugin, driver"] == severities["plugin, ray"] == severities["plugin, vllm"] == ERROR
     deadline = time.monotonic() + 20  # Ray's processes name the temporary folder in their arguments
-    while left := [p for p in psutil.process_iter(["cmdline"]) if any("/vd-" in word for word in p.info["cmdline"] or [])]:
+    while left := [
+        p for p in psutil.process_iter(["cmdline"]) if any("/vd-" in word for word in p.info["cmdline"] or [])
+    ]:
         assert time.monotonic() < deadline, left
         time.sleep(0.5)
 

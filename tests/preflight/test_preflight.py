@@ -39,7 +39,9 @@ def test_the_command(case: Case, tmp_path: Path):
     assert "[steps]" in wrong.stdout
 
 
-@pytest.mark.parametrize("usage", [("--reward-timeout", "nan", "--"), ("--skip", "everything", "--"), ("--", "--multirun")])
+@pytest.mark.parametrize(
+    "usage", [("--reward-timeout", "nan", "--"), ("--skip", "everything", "--"), ("--", "--multirun")]
+)
 def test_wrong_usage(usage: tuple[str, ...], tmp_path: Path):
     run = call(*usage, cwd=tmp_path)
     assert (run.returncode, run.stdout) == (2, "")
@@ -78,7 +80,9 @@ def test_the_callers_process_stays_as_it_is(case: Case):
         "assert before == (logging.root.manager.disable, list(logging.root.handlers), list(warnings.filters))\n"
         "assert not {'verl', 'torch', 'ray'} & set(sys.modules), 'verl is imported in a process of its own'\n"
     )
-    run = subprocess.run([sys.executable, "-c", code], cwd=case.out, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=case.out, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+    )
     assert run.returncode == 0
 
 
@@ -86,7 +90,9 @@ def test_the_callers_process_stays_as_it_is(case: Case):
 def test_a_million_rows_take_less_than_thirty_seconds(case: Case):
     """Of processor time, as a busy machine is no fault of the code. A tenth of the prompts is too long."""
     long = [{"role": "user", "content": "few words " * 50}]
-    table = pa.Table.from_pylist(rows(1000, prompt=lambda i: long if i % 10 == 0 else [{"role": "user", "content": "jazz"}]))
+    table = pa.Table.from_pylist(
+        rows(1000, prompt=lambda i: long if i % 10 == 0 else [{"role": "user", "content": "jazz"}])
+    )
     path = case.out / "million.parquet"
     with pq.ParquetWriter(path, table.schema) as writer:
         for _ in range(1000):

@@ -72,7 +72,11 @@ def test_nonfinite_rewards_that_are_skipped(case: Case):
 
 
 def test_a_reward_that_needs_a_model_is_only_imported(case: Case):
-    judge = ["reward.reward_model.enable=True", "reward.reward_model.model_path=x", "reward.reward_model.rollout.name=vllm"]
+    judge = [
+        "reward.reward_model.enable=True",
+        "reward.reward_model.model_path=x",
+        "reward.reward_model.rollout.name=vllm",
+    ]
     judge.append("reward.reward_model.rollout.tensor_model_parallel_size=1")
     assert problems(case.check(*judge, case.reward(BAD["raising"][0]))) == set()
     assert problems(case.check(*judge, case.reward(BAD["unimportable"][0]))) == {("error", "reward")}

@@ -90,14 +90,20 @@ def test_wrong_sizes(good: list[str], override: str, severity: str, location: st
 def test_sizes_of_experts():
     moe = [*GOOD, f"{MEGATRON}.sequence_parallel=True"]
     assert ("error", EP) in check([*moe, f"{EP}=3"], "qwen3_moe", EXPERTS)
-    assert ("error", f"{MEGATRON}.sequence_parallel") in check([*moe, f"{MEGATRON}.sequence_parallel=False"], "qwen3_moe", EXPERTS)
+    assert ("error", f"{MEGATRON}.sequence_parallel") in check(
+        [*moe, f"{MEGATRON}.sequence_parallel=False"], "qwen3_moe", EXPERTS
+    )
 
 
-@pytest.mark.parametrize(("vllm", "severity"), [(None, "warning"), ((0, 27), None), ((0, 28), "error"), ((0, 33), "error")])
+@pytest.mark.parametrize(
+    ("vllm", "severity"), [(None, "warning"), ((0, 27), None), ((0, 28), "error"), ((0, 33), "error")]
+)
 def test_data_parallel_rollouts_across_nodes(monkeypatch: pytest.MonkeyPatch, vllm, severity: str | None):
     monkeypatch.setattr(sizes, "vllm_version", lambda: vllm)
     across = ["trainer.nnodes=2", f"{ROLLOUT}.tensor_model_parallel_size=8", f"{ROLLOUT}.data_parallel_size=2"]
-    assert check([*GOOD, *across]) == ([] if severity is None else [(severity, f"{ROLLOUT}.tensor_model_parallel_size, {ROLLOUT}.data_parallel_size")])
+    assert check([*GOOD, *across]) == (
+        [] if severity is None else [(severity, f"{ROLLOUT}.tensor_model_parallel_size, {ROLLOUT}.data_parallel_size")]
+    )
 
 
 @pytest.mark.parametrize(("vllm", "severity"), [(None, "warning"), ((0, 28), None), ((0, 30), "error")])

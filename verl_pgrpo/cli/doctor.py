@@ -26,7 +26,9 @@ def doctor(
     as_json: JsonOption = False,
 ) -> int:
     """Check that this machine or cluster can run verl with the plugin."""
-    found = examine(address, timeout, lambda text: print(f"doctor: {text}", file=sys.stderr, flush=True), arguments or ())
+    found = examine(
+        address, timeout, lambda text: print(f"doctor: {text}", file=sys.stderr, flush=True), arguments or ()
+    )
     ok = not any(one.severity == ERROR for one in found)
     emit(_text(found), {"ok": ok, "checks": [one.as_dict() for one in found]}, as_json)
     return 0 if ok else 1

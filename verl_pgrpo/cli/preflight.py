@@ -35,7 +35,7 @@ def preflight(
             raise UnsupportedVerlError(f"{package} is not installed here; run `verl-pgrpo doctor`")
     from verl_pgrpo.preflight import runner
 
-    if not 0 < reward_timeout:  # false for NaN, too
+    if not reward_timeout > 0:  # false for NaN, too
         raise ConfigError(f"--reward-timeout {reward_timeout:g}: must be > 0 seconds")
     names = list(dict(runner.CHECKS))
     if unknown := [name for name in skip or () if name not in names]:

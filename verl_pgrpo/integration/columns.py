@@ -72,7 +72,9 @@ def reserved_columns(use_v1: bool = True) -> dict[str, ReservedName]:
                 found.setdefault(name, ReservedName(name, effect, used_as.format(name)))
 
     files = (AGENT_LOOP_V1, AGENT_LOOP) if use_v1 else (AGENT_LOOP,)
-    add(_assigned(_function(DATASET, "__getitem__"), "row_dict"), "is replaced by", f"'{{}}', which verl/{DATASET} adds")
+    add(
+        _assigned(_function(DATASET, "__getitem__"), "row_dict"), "is replaced by", f"'{{}}', which verl/{DATASET} adds"
+    )
     calls = _calls_with_row(files)
     for function, (passed, _) in calls.items():
         add(passed, "collides with", f"the argument '{{}}' of {function}() in verl/{AGENT_LOOP}")
@@ -96,7 +98,9 @@ def reserved_reward_keys() -> dict[str, ReservedName]:
         for node in ast.walk(_tree(file)):
             if isinstance(node, ast.Subscript) and _is_name(node.value, "reward_extra_infos_dict"):
                 for name in _strings(node.slice):
-                    found.setdefault(name, ReservedName(name, "collides with", f"the validation metric '{name}' in verl/{file}"))
+                    found.setdefault(
+                        name, ReservedName(name, "collides with", f"the validation metric '{name}' in verl/{file}")
+                    )
     return found
 
 
@@ -189,7 +193,9 @@ def _is_name(node: ast.AST, name: str) -> bool:
 
 
 def _function(file: str, name: str) -> ast.AST:
-    found = (n for n in ast.walk(_tree(file)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and n.name == name)
+    found = (
+        n for n in ast.walk(_tree(file)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and n.name == name
+    )
     return next(found, ast.Module([], []))
 
 

@@ -85,7 +85,12 @@ def _check_space(context: PreflightContext, folder: Path, diagnostics: Diagnosti
     model = Path(str(context.get("actor_rollout_ref.model.path")))
     weights = sum(file.stat().st_size for file in model.glob("*.safetensors")) if model.is_dir() else 0
     contents = actor.checkpoint.get("save_contents")
-    if not weights or isinstance(contents, str) or context.hf_config is None or context.get("actor_rollout_ref.model.lora_rank"):
+    if (
+        not weights
+        or isinstance(contents, str)
+        or context.hf_config is None
+        or context.get("actor_rollout_ref.model.lora_rank")
+    ):
         return
     bytes_each = 4 if "32" in str(getattr(context.hf_config, "dtype", "")) else 2
     table = MEGATRON_BYTES if actor.strategy == "megatron" else FSDP_BYTES
@@ -113,7 +118,9 @@ def _check_resume(context: PreflightContext, folder: Path, diagnostics: Diagnost
         return
     steps = sorted(folder.glob("global_step_*"), key=lambda path: (len(path.name), path.name))
     if trainer.resume_mode == "auto" and checkpoint is None and steps:
-        why = "is missing" if not tracker.exists() else f"names step {tracker.read_text().strip()}, which does not exist"
+        why = (
+            "is missing" if not tracker.exists() else f"names step {tracker.read_text().strip()}, which does not exist"
+        )
         message = f"verl would start from scratch although {len(steps)} checkpoints exist (last: {steps[-1].name}): "
         fix = "trainer.resume_mode=resume_path and trainer.resume_from_path=<one of them>, or another folder"
         diagnostics.warning(f"{message}{TRACKER} {why}", location, fix)
@@ -169,7 +176,9 @@ def _check_shards(context: PreflightContext, actor: Path, diagnostics: Diagnosti
     if context.config.actor_rollout_ref.actor.strategy == "megatron" or not context.sizes_valid:
         return
     gpus = context.config.trainer.nnodes * context.config.trainer.n_gpus_per_node
-    names = (re.match(r"model_world_size_(\d+)_rank_(\d+)\.pt", path.name) for path in actor.glob("model_world_size_*.pt"))
+    names = (
+        re.match(r"model_world_size_(\d+)_rank_(\d+)\.pt", path.name) for path in actor.glob("model_world_size_*.pt")
+    )
     ranks = [(int(match[1]), int(match[2])) for match in names if match]
     sizes = {size for size, _ in ranks}
     if sizes and gpus not in sizes:

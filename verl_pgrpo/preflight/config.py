@@ -9,7 +9,6 @@ import copy
 import difflib
 import importlib
 import inspect
-import math
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -29,67 +28,6 @@ from .diagnostic import Diagnostics
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 V1 = "trainer.v1"
-
-# Integers without which no arithmetic is possible, and their minimum.
-INTEGERS = {
-    "data.train_batch_size": 1,
-    "data.max_prompt_length": 1,
-    "data.max_response_length": 1,
-    f"{ACTOR}.ppo_mini_batch_size": 1,
-    f"{ROLLOUT}.n": 1,
-    f"{ROLLOUT}.tensor_model_parallel_size": 1,
-    f"{ROLLOUT}.val_kwargs.n": 1,
-    f"{ROLLOUT}.max_num_seqs": 1,
-    f"{ROLLOUT}.max_num_batched_tokens": 1,
-    "trainer.nnodes": 1,
-    "trainer.n_gpus_per_node": 1,
-    "trainer.total_epochs": 1,
-    "trainer.save_freq": -1,
-    "trainer.test_freq": -1,
-}
-OPTIONAL_INTEGERS = (
-    "data.gen_batch_size",
-    f"{ACTOR}.ppo_micro_batch_size_per_gpu",
-    f"{ACTOR}.ppo_max_token_len_per_gpu",
-    f"{ACTOR}.ulysses_sequence_parallel_size",
-    f"{ACTOR}.megatron.tensor_model_parallel_size",
-    f"{ACTOR}.megatron.pipeline_model_parallel_size",
-    f"{ACTOR}.megatron.virtual_pipeline_model_parallel_size",
-    f"{ACTOR}.megatron.context_parallel_size",
-    f"{ACTOR}.megatron.expert_model_parallel_size",
-    f"{ACTOR}.megatron.expert_tensor_parallel_size",
-    f"{ROLLOUT}.data_parallel_size",
-    f"{ROLLOUT}.expert_parallel_size",
-    f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu",
-    f"{ROLLOUT}.log_prob_max_token_len_per_gpu",
-    "trainer.total_training_steps",
-)
-NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
-    f"{ROLLOUT}.temperature": (lambda value: 0 <= value < math.inf, ">= 0"),
-    f"{ROLLOUT}.top_p": (lambda value: 0 < value <= 1, "> 0 and <= 1"),
-    f"{ROLLOUT}.gpu_memory_utilization": (lambda value: 0 < value < 1, "> 0 and < 1"),
-    f"{ACTOR}.optim.lr": (lambda value: 0 <= value < math.inf, ">= 0"),
-}
-TEXTS = ("actor_rollout_ref.model.path", f"{ROLLOUT}.name", "trainer.default_local_dir")
-
-
-def check_values(context: PreflightContext, diagnostics: Diagnostics) -> None:
-    """Check the numbers and texts that every other check relies on."""
-    limits = {**INTEGERS, **dict.fromkeys(OPTIONAL_INTEGERS, 1)}
-    for key, least in limits.items():
-        value = context.get(key)
-        if value is None and key in OPTIONAL_INTEGERS:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            diagnostics.error(f"{key}={value} must be an integer >= {least}", key, "set one")
-    for key, (valid, text) in NUMBERS.items():
-        value = context.get(key)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not valid(value):
-            diagnostics.error(f"{key}={value} must be a number {text}", key, "set one")
-    for key in TEXTS:
-        if not isinstance(context.get(key), str):
-            diagnostics.error(f"{key} is not set", key, f"{key}=<...>")
-    context.sizes_valid = not diagnostics.found
 
 
 def check_config(context: PreflightContext, diagnostics: Diagnostics) -> None:
@@ -111,7 +49,9 @@ def _check_plugin(context: PreflightContext, diagnostics: Diagnostics) -> None:
     plugin = sys.modules.get("verl_pgrpo.integration.plugin")
     if plugin is None:
         message = "verl does not load the plugin here: pgrpo would be an unknown estimator"
-        diagnostics.error(message, "VERL_USE_EXTERNAL_PLUGINS", "unset it, or install verl-pgrpo; see `verl-pgrpo doctor`")
+        diagnostics.error(
+            message, "VERL_USE_EXTERNAL_PLUGINS", "unset it, or install verl-pgrpo; see `verl-pgrpo doctor`"
+        )
     try:
         context.options = PGRPOConfig.from_algorithm(context.config.algorithm)
     except PGRPOError as error:
@@ -148,7 +88,9 @@ def _check_dataclasses(context: PreflightContext, diagnostics: Diagnostics) -> N
     judge = ["reward.reward_model.rollout"] if context.get("reward.reward_model.enable") else []
     for key in (ROLLOUT, *judge):
         node: Any = OmegaConf.select(config, key)
-        check_accepted(lambda node=node: omega_conf_to_dataclass(node), key, "set the keys that the message names", diagnostics)
+        check_accepted(
+            lambda node=node: omega_conf_to_dataclass(node), key, "set the keys that the message names", diagnostics
+        )
 
 
 def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
@@ -168,7 +110,9 @@ def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
     # The user's modules may register losses, agent loops and engines, so they are imported first.
     for key in ("actor_rollout_ref.model.external_lib", f"{ROLLOUT}.checkpoint_engine.custom_backend_module"):
         if module := context.get(key):
-            check_accepted(lambda module=module: import_external_libs(module), key, "install it, or fix the name", diagnostics)
+            check_accepted(
+                lambda module=module: import_external_libs(module), key, "install it, or fix the name", diagnostics
+            )
     if config.trainer.use_v1:
         from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
@@ -183,9 +127,13 @@ def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
     if config.algorithm.use_kl_in_reward:
         penalties["algorithm.kl_penalty"] = config.algorithm.kl_penalty
         control = config.algorithm.kl_ctrl
-        check_accepted(lambda: core_algos.get_kl_controller(control), "algorithm.kl_ctrl", "fixed, or adaptive", diagnostics)
+        check_accepted(
+            lambda: core_algos.get_kl_controller(control), "algorithm.kl_ctrl", "fixed, or adaptive", diagnostics
+        )
     for key, name in penalties.items():
-        check_accepted(lambda name=name: core_algos.kl_penalty(zeros, zeros, name), key, "low_var_kl, for example", diagnostics)
+        check_accepted(
+            lambda name=name: core_algos.kl_penalty(zeros, zeros, name), key, "low_var_kl, for example", diagnostics
+        )
     for key in (ROLLOUT, *(["reward.reward_model.rollout"] if context.get("reward.reward_model.enable") else [])):
         check_choice(context.get(f"{key}.name"), {name for name, _ in _ROLLOUT_REGISTRY}, f"{key}.name", diagnostics)
     _check_engine(rollout.checkpoint_engine.backend, CheckpointEngineRegistry, diagnostics)
@@ -288,7 +236,9 @@ def _check_files(context: PreflightContext, diagnostics: Diagnostics) -> None:
         if any(key.startswith(prefix) for prefix in unused) or "profile" in key or "dir" in name:
             continue
         if value.startswith("pkg://"):
-            check_accepted(lambda value=value: importlib.import_module(value[6:].replace("/", ".")), key, "fix it", diagnostics)
+            check_accepted(
+                lambda value=value: importlib.import_module(value[6:].replace("/", ".")), key, "fix it", diagnostics
+            )
         elif not names_hub_model(value) and not Path(value.removeprefix("file://")).exists():
             diagnostics.error(f"{value} does not exist (working directory: {Path.cwd()})", key, "fix the path")
 
@@ -297,7 +247,9 @@ def names_hub_model(value: str) -> bool:
     """Whether a path may be a model on the Hugging Face hub, or on another file system."""
     if "://" in value:
         return not value.startswith("file://")
-    return value.count("/") == 1 and value[0] not in "/.~" and not Path(value).suffix and not Path(value).parent.is_dir()
+    return (
+        value.count("/") == 1 and value[0] not in "/.~" and not Path(value).suffix and not Path(value).parent.is_dir()
+    )
 
 
 def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:

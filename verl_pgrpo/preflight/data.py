@@ -101,7 +101,9 @@ def _build(context: PreflightContext, split: str, is_train: bool, diagnostics: D
             if cls.__module__ == "verl.utils.dataset.rl_dataset" and not data.filter_overlong_prompts:
                 _try_filter(dataset, trainer.tokenizer)
     except Exception as error:
-        location = where(context, split) if cls.__module__.startswith("verl.") else f"data.custom_cls, {where(context, split)}"
+        location = (
+            where(context, split) if cls.__module__.startswith("verl.") else f"data.custom_cls, {where(context, split)}"
+        )
         diagnostics.raised(error, location, "fix the file, or the path", prefix=f"the {split} data cannot be loaded: ")
         return None
     for result in results:
@@ -159,7 +161,9 @@ def _report_filter(context: PreflightContext, split: str, result: FilterResult, 
     long = result.dropped - result.failed
     if long > 0:
         effect = "are dropped" if filters else "lose their beginning"
-        message = f"{long:,} of {tried} have more than data.max_prompt_length={data.max_prompt_length} tokens and {effect}"
+        message = (
+            f"{long:,} of {tried} have more than data.max_prompt_length={data.max_prompt_length} tokens and {effect}"
+        )
         everything = filters and result.dropped == result.tried
         (diagnostics.error if everything else diagnostics.warning)(message, location, "raise data.max_prompt_length")
 
@@ -195,7 +199,9 @@ def _check_missing(context: PreflightContext, split: str, dataset: Any, diagnost
     for name in {prompt, "data_source", "reward_model"} - set(columns):
         message = f"the {split} data have no column {name!r}; columns: {', '.join(table.column_names)}"
         key = "data.prompt_key" if name == prompt else where(context, split)
-        diagnostics.error(message, key, "add the column" if name != prompt else "add it, or name yours with data.prompt_key")
+        diagnostics.error(
+            message, key, "add the column" if name != prompt else "add it, or name yours with data.prompt_key"
+        )
     missing: dict[str, list[int]] = {name: [] for name in (*columns, "reward_model.ground_truth")}
     start = 0
     for batch in table.select_columns(columns).with_format("arrow").iter(batch_size=1 << 14):
@@ -265,7 +271,8 @@ def check_steps(context: PreflightContext, diagnostics: Diagnostics) -> None:
     context.facts.append(f"{rows:,} training rows, {steps:,} steps of {size:,} prompts x {n} responses")
     asked = config.trainer.total_training_steps
     if asked and asked > in_epochs:
-        message = f"{config.trainer.total_epochs} epochs of {rows:,} rows are {in_epochs:,} steps: verl stops there, not at {asked:,}"
+        epochs = f"{config.trainer.total_epochs} epochs of {rows:,} rows"
+        message = f"{epochs} are {in_epochs:,} steps: verl stops there, not at {asked:,}"
         fix = f"trainer.total_epochs={-(-asked * size // rows)}"
         diagnostics.warning(message, "trainer.total_epochs, trainer.total_training_steps", fix)
 

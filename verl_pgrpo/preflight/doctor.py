@@ -86,7 +86,9 @@ def _rate_plugin(answers: dict[str, dict[str, Any]]) -> list[Diagnostic]:
         else:
             lacking = "verl" if "driver" not in answers else kind
             severity = WARNING if lacking == "vllm" else ERROR
-            found.append(Diagnostic(severity, name, f"not checked: {lacking} is not installed", "", f"install {lacking}"))
+            found.append(
+                Diagnostic(severity, name, f"not checked: {lacking} is not installed", "", f"install {lacking}")
+            )
     return found
 
 
@@ -115,10 +117,14 @@ def rate_ray(name: str, answer: dict[str, Any], driver: dict[str, Any]) -> Diagn
     ours = driver.get("versions", {})
     for node in answer["nodes"]:
         if failure := _failure(node):
-            return Diagnostic(ERROR, name, *_with_location((f"on {node['host']}: {failure[0]}", failure[1]), node["host"]))
+            return Diagnostic(
+                ERROR, name, *_with_location((f"on {node['host']}: {failure[0]}", failure[1]), node["host"])
+            )
         other = [f"{p} {node['versions'][p]}, here {ours[p]}" for p in ours if node["versions"][p] != ours[p]]
         if other:
-            return Diagnostic(ERROR, name, f"on {node['host']}: {'; '.join(other)}", node["host"], "install the same versions")
+            return Diagnostic(
+                ERROR, name, f"on {node['host']}: {'; '.join(other)}", node["host"], "install the same versions"
+            )
     where = "a worker of a private Ray" if answer["private"] else f"a worker on each of {len(answer['nodes'])} nodes"
     return Diagnostic(NOTE, name, f"pgrpo is registered in {where}", "")
 

@@ -74,7 +74,9 @@ def _check_sizes(context: PreflightContext, groups: dict[str, int], location: st
     rows, largest = sum(groups.values()), max(groups, key=lambda name: groups[name])
     n = context.get("actor_rollout_ref.rollout.n")
     if context.sizes_valid and (small := sorted((name for name in groups if groups[name] * n < FEW), key=groups.get)):
-        message = f"{len(small):,} of {len(groups):,} preference groups get fewer than {FEW} rewards an epoch (rows x {n})"
+        message = (
+            f"{len(small):,} of {len(groups):,} preference groups get fewer than {FEW} rewards an epoch (rows x {n})"
+        )
         named = _names(f"{name}: {groups[name]} rows" for name in small)
         fix = "merge them into larger ones, or shrink them toward all with +algorithm.pgrpo.prior_strength=16"
         diagnostics.warning(f"{message}: {named}", location, fix)
@@ -92,7 +94,9 @@ def _check_labels(groups: dict[str, int], location: str, diagnostics: Diagnostic
         fix = "spell each group in one way: each spelling has its own history"
         diagnostics.warning(f"preference groups look alike: {named}", location, fix)
     if odd := sorted(name for name in groups if name.strip().casefold() in MISSING):
-        message = f"{sum(groups[name] for name in odd):,} training rows have the preference group {_names(map(repr, odd))}"
+        message = (
+            f"{sum(groups[name] for name in odd):,} training rows have the preference group {_names(map(repr, odd))}"
+        )
         diagnostics.warning(f"{message}, probably a missing value", location, "fill them, or drop the rows")
 
 

@@ -9,7 +9,6 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -65,7 +64,9 @@ def check_model(context: PreflightContext, diagnostics: Diagnostics) -> None:
                 model = omega_conf_to_dataclass(context.config.actor_rollout_ref.model)
         except Exception as error:
             if folder.is_dir():
-                diagnostics.raised(error, location, "fix the model's files or settings: verl's workers would fail alike")
+                diagnostics.raised(
+                    error, location, "fix the model's files or settings: verl's workers would fail alike"
+                )
             else:
                 message = f"{named} is not on this machine: its tokenizer, chat template and weights were not checked"
                 diagnostics.note(message, location)

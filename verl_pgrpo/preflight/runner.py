@@ -23,15 +23,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from .checkpoints import check_checkpoints
 from .command_line import compose_valid_part, parse
-from .config import check_config, check_values
+from .config import check_config
 from .context import PreflightContext, Settings
 from .data import check_data, check_steps
 from .diagnostic import ERROR, SEVERITIES, Diagnostic, Diagnostics
 from .groups import check_groups
 from .isolated import IsolatedProcess
 from .model import check_model, check_trainer
-from .rehearsal import check_reward
+from .reward import check_reward
 from .sizes import check_sizes
+from .values import check_values
 
 __all__ = ["CHECKS", "Report", "preflight", "run_checks"]
 
@@ -117,16 +118,14 @@ def _run_isolated(config: DictConfig, settings: Settings, report: Report) -> Non
         (process.folder / "settings.json").write_text(json.dumps(asdict(settings)), encoding="utf-8")
         ready = process.folder / "ready"
         ready.touch()
-        events: list[dict[str, Any]] = []
-        seen, since = "", time.monotonic()
-        late = False
+        seen: tuple[str, bool] = "", False
+        since, late, limit = time.monotonic(), False, VERL_IMPORT
         while not process.wait(time.monotonic() + 0.2):
-            events = _events(process.folder / RESULTS)
-            check = next((event["check"] for event in reversed(events) if "check" in event), "")
-            if check != seen:
-                seen, since = check, time.monotonic()
-            limit = {"": VERL_IMPORT, "reward": settings.reward_timeout}.get(check, settings.timeout)
-            if late := time.monotonic() - since > limit:
+            check, running = _last(_events(process.folder / RESULTS))
+            if (check, running) != seen:
+                seen, since = (check, running), time.monotonic()
+            limit = settings.reward_timeout if check == "reward" and running else settings.timeout
+            if late := time.monotonic() - since > (limit if check else VERL_IMPORT):
                 break
         events = _events(process.folder / RESULTS)
         last_line = process.last_output_line
@@ -134,7 +133,9 @@ def _run_isolated(config: DictConfig, settings: Settings, report: Report) -> Non
     report.diagnostics += [Diagnostic(**event["diagnostic"]) for event in events if "diagnostic" in event]
     report.facts = next((event["facts"] for event in events if "facts" in event), [])
     if not any("facts" in event for event in events):
-        _report_end(events, f"did not finish in {limit:g} s" if late else f"ended with status {status}: {last_line}", report)
+        _report_end(
+            events, f"did not finish in {limit:g} s" if late else f"ended with status {status}: {last_line}", report
+        )
 
 
 def _report_end(events: list[dict[str, Any]], how: str, report: Report) -> None:
@@ -146,6 +147,12 @@ def _report_end(events: list[dict[str, Any]], how: str, report: Report) -> None:
     fix = "if it is only slow: --reward-timeout 120" if "finish" in how and check == "reward" else "see the message"
     found.error(f"{subject} {how}{f' ({doing})' if doing else ''}", doing or check, fix)
     report.diagnostics += found.found
+
+
+def _last(events: list[dict[str, Any]]) -> tuple[str, bool]:
+    """The check that is under way, and whether it has announced what it tries."""
+    at = max((number for number, event in enumerate(events) if "check" in event), default=-1)
+    return (events[at]["check"], any("progress" in event for event in events[at:])) if at >= 0 else ("", False)
 
 
 def _events(path: Path) -> list[dict[str, Any]]:

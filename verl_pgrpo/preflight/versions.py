@@ -50,7 +50,9 @@ def check_versions() -> list[Diagnostic]:
         if number is None:
             found.append(Diagnostic(ERROR, name, "not installed", "", fix))
         elif name == "verl" and number not in TESTED_VERSIONS:
-            found.append(Diagnostic(WARNING, name, f"{number}, not tested", "", f"tested: {', '.join(TESTED_VERSIONS)}"))
+            found.append(
+                Diagnostic(WARNING, name, f"{number}, not tested", "", f"tested: {', '.join(TESTED_VERSIONS)}")
+            )
         else:
             found.append(Diagnostic(NOTE, name, number, ""))
     if (number := installed("vllm")) is None:
