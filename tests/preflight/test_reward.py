@@ -16,7 +16,7 @@ from verl_pgrpo.preflight import Settings, preflight
 GOOD = {
     "number": "def compute_score(data_source, solution_str, ground_truth, extra_info=None): return len(solution_str)",
     "awaited": "async def compute_score(**given): return {'score': 0.5, 'acc': 1.0}",
-    "numpy": "import numpy\ndef compute_score(**given): return numpy.float32(0.5)",
+    "numpy": "import numpy\ndef compute_score(**given): return numpy.float64(0.5)",
     "decoded": "def compute_score(extra_info, **given):\n"
     "    assert given['data_source'].startswith('demo/') and given['ground_truth'] == 'jazz'\n"
     "    assert extra_info['index'] < 64 and extra_info['num_turns'] == 2\n"
@@ -28,6 +28,7 @@ BAD = {
     "raising_for_some": ("def compute_score(data_source, **given): return {'demo/a': 1.0}[data_source]", "error"),
     "not_a_number": ("def compute_score(**given): return float('nan')", "error"),
     "array": ("import numpy\ndef compute_score(**given): return numpy.ones(2)", "error"),
+    "numpy_32": ("import numpy\ndef compute_score(**given): return numpy.float32(0.5)", "error"),  # torch rejects it
     "text": ("def compute_score(**given): return 'good'", "error"),
     "nothing": ("def compute_score(**given): return None", "error"),
     "nameless": ("def compute_score(**given): return {'accuracy': 1.0}", "error"),

@@ -50,8 +50,8 @@ def preflight(
 def _text(report: Any) -> str:
     lines = []
     for one in report.diagnostics:
-        head = {"initial_indent": f"{one.severity:<8} ", "subsequent_indent": " " * 9, "break_long_words": False}
-        lines += textwrap.wrap(one.message, 116, **head)
+        first, rest = f"{one.severity:<8} ", " " * 9
+        lines += textwrap.wrap(one.message, 116, initial_indent=first, subsequent_indent=rest, break_long_words=False)
         lines.append(f"         at:  {one.location}  [{one.check}]")
         if one.fix:
             lines.append(f"         fix: {one.fix}")

@@ -10,6 +10,7 @@ are derived from verl's source (its syntax tree, without importing it), so that 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -156,9 +157,8 @@ def _fetched_fields() -> set[str]:
                 found.update(_strings(node.value))
         elif isinstance(node, ast.keyword) and node.arg == "select_fields":
             found.update(_strings(node.value))
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr in ("append", "extend") and getattr(node.func.value, "id", "").endswith("fields"):
-                found.update(name for argument in node.args for name in _strings(argument))
+        elif isinstance(node, ast.Call) and re.fullmatch(r"\w*fields\.(append|extend)", ast.unparse(node.func)):
+            found.update(name for argument in node.args for name in _strings(argument))
     return found
 
 

@@ -116,8 +116,8 @@ def compose_valid_part(line: CommandLine, diagnostics: Diagnostics) -> DictConfi
                 break
             rejected.append((culprit, error))
             line = replace(line, overrides=tuple(override for override in line.overrides if override != culprit))
-    for override, error in rejected:
-        diagnostics.error(one_line(error).partition("\n")[0], override, _fix(override, error, config))
+    for override, rejection in rejected:
+        diagnostics.error(one_line(rejection), override, _fix(override, rejection, config))
     return config
 
 

@@ -12,6 +12,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,7 @@ def _check_dataclasses(context: PreflightContext, diagnostics: Diagnostics) -> N
     judge = ["reward.reward_model.rollout"] if context.get("reward.reward_model.enable") else []
     for key in (ROLLOUT, *judge):
         node: Any = OmegaConf.select(config, key)
-        check_accepted(
-            lambda node=node: omega_conf_to_dataclass(node), key, "set the keys that the message names", diagnostics
-        )
+        check_accepted(partial(omega_conf_to_dataclass, node), key, "set the keys that the message names", diagnostics)
 
 
 def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
@@ -110,9 +109,7 @@ def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
     # The user's modules may register losses, agent loops and engines, so they are imported first.
     for key in ("actor_rollout_ref.model.external_lib", f"{ROLLOUT}.checkpoint_engine.custom_backend_module"):
         if module := context.get(key):
-            check_accepted(
-                lambda module=module: import_external_libs(module), key, "install it, or fix the name", diagnostics
-            )
+            check_accepted(partial(import_external_libs, module), key, "install it, or fix the name", diagnostics)
     if config.trainer.use_v1:
         from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
@@ -131,9 +128,7 @@ def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
             lambda: core_algos.get_kl_controller(control), "algorithm.kl_ctrl", "fixed, or adaptive", diagnostics
         )
     for key, name in penalties.items():
-        check_accepted(
-            lambda name=name: core_algos.kl_penalty(zeros, zeros, name), key, "low_var_kl, for example", diagnostics
-        )
+        check_accepted(partial(core_algos.kl_penalty, zeros, zeros, name), key, "low_var_kl, for example", diagnostics)
     for key in (ROLLOUT, *(["reward.reward_model.rollout"] if context.get("reward.reward_model.enable") else [])):
         check_choice(context.get(f"{key}.name"), {name for name, _ in _ROLLOUT_REGISTRY}, f"{key}.name", diagnostics)
     _check_engine(rollout.checkpoint_engine.backend, CheckpointEngineRegistry, diagnostics)
@@ -146,14 +141,14 @@ def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
         dtypes = {"dtype": engine.dtype} | {name: value for name, value in dtypes.items() if name.endswith("dtype")}
         for name, value in dtypes.items():
             key = f"{ACTOR}.fsdp_config.{name}"
-            check_accepted(lambda value=value: PrecisionType.to_dtype(value), key, "fp32, bf16 or fp16", diagnostics)
+            check_accepted(partial(PrecisionType.to_dtype, value), key, "fp32, bf16 or fp16", diagnostics)
         weight = [torch.nn.Parameter(torch.zeros(1))]
         if context.sizes_valid:
             key = f"{ACTOR}.optim"
             make = lambda: build_optimizer(weight, omega_conf_to_dataclass(actor.optim))  # noqa: E731
             check_accepted(make, key, "AdamW of torch.optim, for example", diagnostics)
     loggers = [config.trainer.logger] if isinstance(config.trainer.logger, str) else config.trainer.logger or []
-    source = inspect.getsource(inspect.getmodule(Tracking))
+    source = inspect.getsource(sys.modules[Tracking.__module__])
     for name in loggers:
         if check_choice(name, Tracking.supported_backend, "trainer.logger", diagnostics):
             imported = re.search(rf"\b(import {name}|{name} import)\b", source)
@@ -190,7 +185,7 @@ def registered(folder: str, registry: str) -> set[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == f"{registry}.register":
                 given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "backend")]
-                names |= {leaf.value for value in given for leaf in ast.walk(value) if isinstance(leaf, ast.Constant)}
+                names |= {str(n.value) for value in given for n in ast.walk(value) if isinstance(n, ast.Constant)}
     return names
 
 
@@ -236,9 +231,7 @@ def _check_files(context: PreflightContext, diagnostics: Diagnostics) -> None:
         if any(key.startswith(prefix) for prefix in unused) or "profile" in key or "dir" in name:
             continue
         if value.startswith("pkg://"):
-            check_accepted(
-                lambda value=value: importlib.import_module(value[6:].replace("/", ".")), key, "fix it", diagnostics
-            )
+            check_accepted(partial(importlib.import_module, value[6:].replace("/", ".")), key, "fix it", diagnostics)
         elif not names_hub_model(value) and not Path(value.removeprefix("file://")).exists():
             diagnostics.error(f"{value} does not exist (working directory: {Path.cwd()})", key, "fix the path")
 

@@ -190,7 +190,7 @@ def _check_columns(context: PreflightContext, split: str, dataset: Any, diagnost
 
 def _check_missing(context: PreflightContext, split: str, dataset: Any, diagnostics: Diagnostics) -> None:
     """Count missing values of the columns that every row needs."""
-    table = getattr(dataset, "dataframe", None)
+    table: Any = getattr(dataset, "dataframe", None)
     if not hasattr(table, "with_format"):
         diagnostics.note(f"{type(dataset).__name__} has no dataframe: only some rows were read", where(context, split))
         return
@@ -211,8 +211,8 @@ def _check_missing(context: PreflightContext, split: str, dataset: Any, diagnost
             if name == "reward_model":
                 truths = _field(column, "ground_truth")
                 if truths is not None:
-                    rows = set(_rows_without(truths, False)) - set(_rows_without(column, False))
-                    missing["reward_model.ground_truth"] += [start + row for row in sorted(rows)]
+                    without = set(_rows_without(truths, False)) - set(_rows_without(column, False))
+                    missing["reward_model.ground_truth"] += [start + row for row in sorted(without)]
         start += batch.num_rows
     for name, rows in missing.items():
         if rows:

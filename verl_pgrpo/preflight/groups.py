@@ -51,13 +51,10 @@ def _count(dataset: Any, options: PGRPOConfig) -> dict[str, int]:
         return counts
     rows = [dataset[number] for number in range(len(dataset))]
     column = GroupColumn.parse(options.group_key, list(rows[0]))
-    counts = Counter(column.labels([row.get(column.name) for row in rows]))
-    missing = counts.pop(None, 0)
-    if missing and options.default_group is None:
-        raise MissingGroupError(f"{missing} of {len(rows)} training rows have no {options.group_key!r}")
-    if missing:
-        counts[options.default_group] += missing
-    return dict(counts)
+    labels = column.labels([row.get(column.name) for row in rows])
+    if None in labels and options.default_group is None:
+        raise MissingGroupError(f"{labels.count(None)} of {len(rows)} training rows have no {options.group_key!r}")
+    return dict(Counter(str(options.default_group) if label is None else label for label in labels))
 
 
 def _options(context: PreflightContext) -> PGRPOConfig:
@@ -73,7 +70,9 @@ def _options(context: PreflightContext) -> PGRPOConfig:
 def _check_sizes(context: PreflightContext, groups: dict[str, int], location: str, diagnostics: Diagnostics) -> None:
     rows, largest = sum(groups.values()), max(groups, key=lambda name: groups[name])
     n = context.get("actor_rollout_ref.rollout.n")
-    if context.sizes_valid and (small := sorted((name for name in groups if groups[name] * n < FEW), key=groups.get)):
+    if context.sizes_valid and (
+        small := sorted((name for name in groups if groups[name] * n < FEW), key=lambda name: groups[name])
+    ):
         message = (
             f"{len(small):,} of {len(groups):,} preference groups get fewer than {FEW} rewards an epoch (rows x {n})"
         )

@@ -29,6 +29,7 @@ NOT_FINITE = "not a finite score"
 class Rehearsal:
     """The call that is under way, and the outcomes of all calls, each with its row."""
 
+    use_v1: bool
     row: str = ""
     response: str = ""
     calls: int = 0
@@ -82,7 +83,7 @@ class Scorer:
             raise
         self.result.scored.append(self.result.row)
         self.result.keys.append(tuple(map(str, scored.get("reward_extra_info") or {})))
-        if message := _score_error(scored.get("reward_score")):
+        if message := _score_error(scored.get("reward_score"), self.result.use_v1):
             self.result.reward_errors.append((message, self.result.row))
         return scored
 
@@ -195,15 +196,15 @@ async def _roll_out_v0(context: PreflightContext, worker: Any, batch: dict[str, 
     data.union(output)
 
 
-def _score_error(score: Any) -> str | None:
+def _score_error(score: Any, use_v1: bool) -> str | None:
     """Describe a score that verl cannot store; None if it can."""
     if inspect.iscoroutine(score):
         score.close()
         return "returned a coroutine as the score: define the function with `async def`"
+    import torch
+
     try:
-        value = float(score)
-    except (TypeError, ValueError):
-        value = None
-    if value is None or isinstance(score, str) or getattr(score, "ndim", 0):
-        return f"returned a score of type {type(score).__name__}, not a number: {str(score)[:60]!r}"
-    return None if math.isfinite(value) else f"returned {value}, which is {NOT_FINITE}"
+        torch.zeros(1)[0] = score if use_v1 else float(score)  # as verl's agent loops store it
+    except Exception as error:
+        return f"returned a score of type {type(score).__name__}, which verl cannot store: {one_line(error)}"
+    return None if math.isfinite(score) else f"returned {score}, which is {NOT_FINITE}"

@@ -32,7 +32,7 @@ def check_reward(context: PreflightContext, diagnostics: Diagnostics) -> None:
 async def _rehearse(context: PreflightContext, location: str, diagnostics: Diagnostics) -> None:
     from verl.trainer.ppo.reward import load_reward_manager
 
-    tokenizer, result = context.trainer.tokenizer or PlainTokenizer(), Rehearsal()
+    tokenizer, result = context.trainer.tokenizer or PlainTokenizer(), Rehearsal(bool(context.config.trainer.use_v1))
     scorer = Scorer(result)
     datasets = dict(splits(context))
     needs = "a reward model" if context.get("reward.reward_model.enable") else ""
@@ -72,7 +72,7 @@ def _rows(datasets: dict[str, Any]) -> list[tuple[bool, str, int]]:
     """The rows to try: the first training rows and the first row of each `data_source`; whether they must be tried."""
     chosen = [(True, "train", number) for number in range(min(ROWS, len(datasets.get("train", ()))))]
     for split, dataset in datasets.items():
-        table = getattr(dataset, "dataframe", None)
+        table: Any = getattr(dataset, "dataframe", None)
         if "data_source" not in getattr(table, "column_names", ()):
             chosen += [(True, split, number) for number in range(min(ROWS, len(dataset)))]
             continue
@@ -114,7 +114,7 @@ def _report(context: PreflightContext, result: Rehearsal, location: str, diagnos
 
 def _report_keys(result: Rehearsal, location: str, diagnostics: Diagnostics) -> None:
     if len(set(result.keys)) > 1:
-        odd = sorted(set().union(*result.keys) - set.intersection(*map(set, result.keys)))
+        odd = sorted(set().union(*result.keys) - set(result.keys[0]).intersection(*result.keys))
         message = f"the reward function returns {', '.join(odd) or 'its keys in another order'} for some rows only"
         diagnostics.warning(message, location, "return the same keys for every row")
     for key in sorted(set().union(*result.keys) if result.keys else ()):
