@@ -1,0 +1,134 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The task "next": which of these films does the user rate next? The answer is a title."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from verl_pgrpo.data.movielens_archive import Films
+from verl_pgrpo.data.movielens_log import Examples, Flags, Indices, RatingLog
+from verl_pgrpo.data.splits import sample_evenly
+from verl_pgrpo.data.summary import Summary
+
+CHUNK = 4096  # rows at a time, which bounds the memory
+OVERSAMPLING = 4  # films drawn per wanted candidate; some are known to the user or drawn twice
+EXTRA_INFO = (("user", pa.int64()), ("prompt_until", pa.int64()), ("answer_time", pa.int64()))
+
+
+def training_rows(log: RatingLog, history: int, min_history: int, per_user: int, size: int, seed: int) -> Examples:
+    """Draw some of each user's latest training-side ratings as answers, each with the ratings before it."""
+    place = np.arange(len(log.user))
+    end = log.past_end[log.user]
+    eligible = (place - log.start[log.user] >= min_history) & (place < end) & (place >= end - per_user)
+    asked = np.random.default_rng([seed, 20]).permutation(np.flatnonzero(eligible))[:size]
+    return _examples(log, asked, asked, history)
+
+
+def validation_rows(
+    log: RatingLog, popularity: Indices, group: npt.NDArray[np.str_], history: int, size: int, seed: int, summary: Summary
+) -> Examples:
+    """Take each user's first held-out rating of a film that somebody rated on the training side."""
+    held_out = np.flatnonzero(log.held_out)
+    known = popularity[log.film[held_out]] > 0
+    summary.drop("held-out ratings of films without a rating on the training side", (~known).sum())
+    users, first = np.unique(log.user[held_out[known]], return_index=True)
+    summary.drop("held-out ratings after the one that is asked for", known.sum() - len(users))
+    asked = held_out[known][first]
+    asked = asked[sample_evenly(group[users], size, np.random.default_rng([seed, 21]))]
+    summary.drop("users beyond --val-size", len(users) - len(asked))
+    return _examples(log, asked, log.past_end[log.user[asked]], history)
+
+
+def _examples(log: RatingLog, asked: Indices, shown_until: Indices, history: int) -> Examples:
+    user = log.user[asked]
+    shown = shown_until[:, None] - np.arange(history, 0, -1)
+    shown = np.where(shown >= log.start[user][:, None], shown, -1)
+    return Examples(user, shown, asked[:, None], np.empty((len(asked), 0), np.int64))
+
+
+def with_candidates(
+    log: RatingLog, rows: Examples, popularity: Indices, count: int, rng: np.random.Generator, summary: Summary
+) -> Examples:
+    """Add candidate films: the answer in a random place, the others drawn by popularity from films new to the user.
+
+    Drawn uniformly, popularity alone would give the answer away. Held-out ratings are not looked at: leaving those films
+    out would tell that a candidate is not among them.
+
+    Args:
+        log: the ratings.
+        rows: rows without candidates.
+        popularity: (F,) training-side ratings of each film; a film without any is not drawn.
+        count: candidates per row. Fewer (-1) where the user has rated nearly every film.
+        rng: generator of the draws.
+        summary: counts rows without a choice.
+    """
+    past = ~log.held_out
+    seen = np.sort(log.user[past] * len(popularity) + log.film[past])
+    answer = log.film[rows.asked[:, 0]]
+    chunks = [
+        _draw(rng, rows.user[i : i + CHUNK], answer[i : i + CHUNK], seen, popularity, count)
+        for i in range(0, len(rows), CHUNK)
+    ]
+    candidates = np.concatenate(chunks) if chunks else np.empty((0, count), np.int64)
+    choice = (candidates >= 0).sum(1) >= 2
+    summary.drop("rows of users who have rated every other film", (~choice).sum())
+    return Examples(rows.user, rows.shown, rows.asked, candidates).take(choice)
+
+
+def _draw(
+    rng: np.random.Generator, user: Indices, answer: Indices, seen: Indices, popularity: Indices, count: int
+) -> Indices:
+    films = len(popularity)
+    cumulative = np.cumsum(popularity)
+    ticket = rng.integers(cumulative[-1], size=(len(user), OVERSAMPLING * count))
+    drawn = np.searchsorted(cumulative, ticket, side="right")
+    good = ~_contains(seen, user[:, None] * films + drawn) & (drawn != answer[:, None]) & _first_occurrence(drawn)
+    order = np.argsort(~good, axis=1, kind="stable")[:, : count - 1]
+    lists = np.take_along_axis(np.where(good, drawn, -1), order, axis=1)
+    for row in np.flatnonzero((lists == -1).any(axis=1)):  # users who have rated nearly every film
+        others = rng.permutation(films)
+        unknown = ~_contains(seen, user[row] * films + others) & (others != answer[row]) & (popularity[others] > 0)
+        others = others[unknown][: count - 1]
+        lists[row] = -1
+        lists[row, : len(others)] = others
+    return rng.permuted(np.concatenate([answer[:, None], lists], axis=1), axis=1)
+
+
+def _contains(ascending: Indices, wanted: Indices) -> Flags:
+    place = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
+    return ascending[place] == wanted
+
+
+def _first_occurrence(rows: Indices) -> Flags:
+    """Return where a value occurs for the first time in its row."""
+    order = np.argsort(rows, axis=1, kind="stable")
+    ascending = np.take_along_axis(rows, order, axis=1)
+    repeated = np.zeros(rows.shape, bool)
+    repeated[:, 1:] = ascending[:, 1:] == ascending[:, :-1]
+    first = np.empty(rows.shape, bool)
+    np.put_along_axis(first, order, ~repeated, axis=1)
+    return first
+
+
+def render(log: RatingLog, rows: Examples, films: Films) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Yield prompt, ground truth and the task's part of `extra_info` of each row."""
+    for row in range(len(rows)):
+        shown, asked = rows.shown[row][rows.shown[row] >= 0], int(rows.asked[row, 0])
+        offered = [int(film) for film in rows.candidates[row] if film >= 0]
+        lines = ["Films that I rated, the latest at the end:"]
+        lines += [f"- {films.describe(log.film[i])}: {log.stars[i]:g} of 5 stars" for i in shown]
+        lines += ["", "Which one of these do I watch next?"]
+        lines += [f"- {films.describe(film)}" for film in offered]
+        lines += ["", "Answer with its title alone, written as above."]
+        truth = {
+            "answer": films.titles[log.film[asked]],
+            "candidates": {films.titles[film]: list(films.genres[film]) for film in offered},
+        }
+        times = {"prompt_until": int(log.time[shown[-1]]), "answer_time": int(log.time[asked])}
+        yield "\n".join(lines), truth, {"user": int(log.user_ids[rows.user[row]]), **times}
