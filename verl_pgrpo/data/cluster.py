@@ -3,8 +3,8 @@
 """Cluster users into preference groups with scikit-learn: standardize, choose K, fit, merge small clusters.
 
 K is chosen by two measures. Stability: do fits with different seeds on different 80% of the users agree (adjusted Rand
-index)? Separation: are users closer to their own cluster than to the next one (silhouette)? Among the stable K, the best
-separated one wins. A K whose smallest cluster would be merged away is not considered.
+index)? Separation: are users closer to their own cluster than to the next one (silhouette)? Among the stable K, the
+best separated one wins. A K whose smallest cluster would be merged away is not considered.
 """
 
 from __future__ import annotations

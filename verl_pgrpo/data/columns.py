@@ -40,7 +40,7 @@ def text_values(table: UserTable, name: str, option: str) -> list[str | None]:
         largest = pc.max(pc.abs(column)).as_py()
         if largest is not None and largest >= EXACT:
             raise DataError(
-                f"{table.name}: column {name!r} ({option}) holds floats of 2**53 or more, or integers that were stored as "
+                f"{table.name}: column {name!r} ({option}) holds floats of 2**53 or more, or integers stored as "
                 "floats, which are not exact; store them as integers or as text"
             )
     try:
@@ -153,7 +153,9 @@ def _parsed_times(table: UserTable, name: str, texts: pa.Array) -> pa.Array:
     wrong = (times.isna() & series.notna()).to_numpy()
     if wrong.any():
         row = int(wrong.argmax())
-        raise DataError(f"{table.where(row)}: column {name!r} is neither a number nor an ISO 8601 date: {series[row][:40]!r}")
+        raise DataError(
+            f"{table.where(row)}: column {name!r} is neither a number nor an ISO 8601 date: {series[row][:40]!r}"
+        )
     return pa.array(times)
 
 
@@ -166,7 +168,9 @@ def _numbers(table: UserTable, name: str, column: pa.Array) -> Matrix:
             column = pc.utf8_trim_whitespace(column).cast(pa.float64())
         except pa.ArrowInvalid as error:
             row = next(i for i, text in enumerate(column.to_pylist()) if text is not None and not _is_float(text))
-            raise DataError(f"{table.where(row)}: column {name!r} is not a number: {column[row].as_py()[:40]!r}; {fix}") from error
+            raise DataError(
+                f"{table.where(row)}: column {name!r} is not a number: {column[row].as_py()[:40]!r}; {fix}"
+            ) from error
     if not (_is_number(column.type) or pa.types.is_null(column.type)):
         raise DataError(f"{table.name}: column {name!r} is not a number column (it holds {column.type}); {fix}")
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)

@@ -6,8 +6,8 @@
         --out data/goodreads --group-by rating --seed 0
 
 The reviews are streamed twice (three times with --group-by cluster), the books once. In memory are a count of reviews
-per day, which gives the first day of the test side, and the sample: the reviews whose id has the lowest hash, so that it
-depends neither on the order of lines nor on other reviews.
+per day, which gives the first day of the test side, and the sample: the reviews whose id has the lowest hash. So the
+sample depends neither on the order of lines nor on other reviews.
 """
 
 from __future__ import annotations
@@ -74,10 +74,12 @@ def prepare(reviews: Path, books: Path, out: Path, options: GoodreadsOptions) ->
     sampled = len(train) + len(val)
     known = read_books(books, {*train["book"], *val["book"]})
     train, val = (rows[rows["book"].isin(known.index)] for rows in (train, val))
-    summary.drop("sampled reviews of books that the books file does not list with a title", sampled - len(train) - len(val))
+    summary.drop(
+        "sampled reviews of books that the books file does not list with a title", sampled - len(train) - len(val)
+    )
     if not len(train) + len(val):
-        raise DataError(f"none of {sampled:,} sampled reviews is of a book that {books.name} lists; are {reviews.name} and "
-                        f"{books.name} of the same genre?")  # fmt: skip
+        raise DataError(f"none of {sampled:,} sampled reviews in {reviews.name} is of a book that {books.name} lists; "
+                        "are both files of the same genre?")  # fmt: skip
     fresh = ~val["text"].isin(set(train["text"]))
     summary.drop("validation reviews with the text of a training review", (~fresh).sum())
     val = val[fresh]
@@ -176,12 +178,14 @@ def _render(
     options: GoodreadsOptions,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     for index, review in enumerate(rows.itertuples()):
-        book = books.loc[review.book]
+        book = books.loc[str(review.book)]
         about = " ".join(book["description"].split()[: options.description_words])
         stars = f"{review.rating} of 5 stars"
         lines = [f"Write my review of the book {book['title']}. I gave it {stars}."]
         lines += [f"About the book: {about}"] if about else []
-        lines += [f"Write as a reader who gave {stars}, in at most {options.max_words} words. The review alone, please."]
+        lines += [
+            f"Write as a reader who gave {stars}, in at most {options.max_words} words. The review alone, please."
+        ]
         truth = {
             "reference": review.text,
             "rating": review.rating,

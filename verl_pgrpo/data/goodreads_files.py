@@ -41,7 +41,11 @@ def read_reviews(path: Path, summary: Summary | None = None) -> Iterator[pd.Data
     """
     columns = ["review", "user", "book", "rating", "date", "text"]
     for first, table in _blocks(path, REVIEW_TYPES, "goodreads_reviews_*.json.gz"):
-        frame = table.select(list(REVIEW)).rename_columns(columns).to_pandas(ignore_metadata=True, integer_object_nulls=True)
+        frame = (
+            table.select(list(REVIEW))
+            .rename_columns(columns)
+            .to_pandas(ignore_metadata=True, integer_object_nulls=True)
+        )
         missing = frame.isna()
         for name in ("review", "user", "book", "date", "text"):
             missing[name] |= frame[name].fillna("").str.strip() == ""
@@ -59,8 +63,8 @@ def read_reviews(path: Path, summary: Summary | None = None) -> Iterator[pd.Data
         times = pd.to_datetime(frame["date"], format=TIME_FORMAT, utc=True, errors="coerce")
         if times.isna().any():
             row = times.isna().idxmax()
-            raise DataError(f"{path.name}, line {first + row}: date_added must look like 'Fri Aug 25 13:55:02 -0700 2017' "
-                            f"(got {frame['date'][row][:60]!r})")  # fmt: skip
+            raise DataError(f"{path.name}, line {first + row}: date_added must look like "
+                            f"'Fri Aug 25 13:55:02 -0700 2017' (got {frame['date'][row][:60]!r})")  # fmt: skip
         text = frame["text"].str.split().str.join(" ")
         yield frame.drop(columns="date").assign(
             time=times.astype("datetime64[s, UTC]").astype("int64"), text=text, words=text.str.count(" ") + 1

@@ -25,7 +25,7 @@ Matrix = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 FORMAT = {"format": "verl-pgrpo preference groups", "version": 2}
-PARAMETERS = {
+PARAMETERS: dict[str, dict[str, Any]] = {
     "kmeans": {"centers": float},
     "minibatch-kmeans": {"centers": float},
     "gaussian-mixture": {"means": float, "variances": float, "weights": float},

@@ -143,7 +143,13 @@ def _verl_rows(
     task, render = ("movielens_stars", movielens_stars.render) if stars else ("movielens", movielens_next.render)
     for index, (prompt, truth, own) in enumerate(render(log, rows, films)):
         user = rows.user[index]
-        extra_info = {"index": index, "split": split, **own, "random_group": str(random_group[user]), "seed": options.seed}
+        extra_info = {
+            "index": index,
+            "split": split,
+            **own,
+            "random_group": str(random_group[user]),
+            "seed": options.seed,
+        }
         yield verl_row(task, group[user], prompt, "recommendation", truth, extra_info)
 
 
@@ -152,6 +158,11 @@ def _describe_groups(
 ) -> list[dict[str, Any]]:
     differs = distinctive_features(model, profiles(model, values, group))
     return [
-        {"group": name, "users": model.sizes[i], **{split: counts[split][name] for split in counts}, "differs in": differs[i]}
+        {
+            "group": name,
+            "users": model.sizes[i],
+            **{split: counts[split][name] for split in counts},
+            "differs in": differs[i],
+        }
         for i, name in enumerate(model.groups)
     ]

@@ -118,7 +118,9 @@ def _read_films(archive: zipfile.ZipFile, member: zipfile.ZipInfo, kind: str) ->
         parse = _parse_u_item if kind == "u.item" else _parse_movies_dat
         rows = ((number, *parse(line, f"{member.filename}, line {number}")) for number, line in _lines(text))
     places: dict[str, int] = {}
-    ids, genres, place_of = [], [], {}
+    ids: list[int] = []
+    genres: list[tuple[str, ...]] = []
+    place_of: dict[int, int] = {}
     for number, film, title, kinds in rows:
         where = f"{member.filename}, line {number}"
         title = unicodedata.normalize("NFC", " ".join(title.split()))
@@ -159,7 +161,9 @@ def _parse_u_item(line: str, where: str) -> tuple[str, str, list[str]]:
     fields = line.split("|")
     flags = fields[-len(GENRES_100K) :]
     if len(fields) != 5 + len(GENRES_100K) or set(flags) - {"0", "1"}:
-        raise DataError(f"{where}: expected movie id|title|dates|URL|{len(GENRES_100K)} genre flags, found {line[:120]!r}")
+        raise DataError(
+            f"{where}: expected movie id|title|dates|URL|{len(GENRES_100K)} genre flags, found {line[:120]!r}"
+        )
     kinds = [genre for genre, flag in zip(GENRES_100K, flags, strict=True) if flag == "1" and genre != "unknown"]
     return fields[0], fields[1], kinds
 
@@ -224,7 +228,9 @@ def _check_ratings(batch: pa.RecordBatch, where: str, first: int) -> None:
         good = (user >= 1) & (film >= 1) & (time >= 0) & (stars >= 0.5) & (stars <= 5) & (stars * 2 % 1 == 0)
     if not good.all():
         row = int(good.argmin())
-        found = ", ".join("nothing" if value is None else str(value) for value in batch.slice(row, 1).to_pylist()[0].values())
+        found = ", ".join(
+            "nothing" if value is None else str(value) for value in batch.slice(row, 1).to_pylist()[0].values()
+        )
         raise DataError(f"{where} {first + row}: expected user, film, stars (0.5 to 5) and time, found {found}")
 
 

@@ -31,7 +31,13 @@ def training_rows(log: RatingLog, history: int, min_history: int, per_user: int,
 
 
 def validation_rows(
-    log: RatingLog, popularity: Indices, group: npt.NDArray[np.str_], history: int, size: int, seed: int, summary: Summary
+    log: RatingLog,
+    popularity: Indices,
+    group: npt.NDArray[np.str_],
+    history: int,
+    size: int,
+    seed: int,
+    summary: Summary,
 ) -> Examples:
     """Take each user's first held-out rating of a film that somebody rated on the training side."""
     held_out = np.flatnonzero(log.held_out)
@@ -57,8 +63,8 @@ def with_candidates(
 ) -> Examples:
     """Add candidate films: the answer in a random place, the others drawn by popularity from films new to the user.
 
-    Drawn uniformly, popularity alone would give the answer away. Held-out ratings are not looked at: leaving those films
-    out would tell that a candidate is not among them.
+    Drawn uniformly, popularity alone would give the answer away. Held-out ratings are not looked at: leaving those
+    films out would tell that a candidate is not among them.
 
     Args:
         log: the ratings.

@@ -12,8 +12,8 @@ Requests (occasion x mood) of the validation split never occur in training. Vali
 every persona and neither noise nor mood: it measures what a persona gets, not how it rates today.
 
 The control, `extra_info.random_group`, assigns the personas' names to the rows of a split at random, as many of each as
-there are. Elsewhere such labels are shuffled over users. Here a persona is both a user and a group, and shuffling labels
-over seven users would only rename the groups; so each row counts as a user of its own.
+there are. Elsewhere such labels are shuffled over users. Here a persona is both a user and a group, and shuffling
+labels over seven users would only rename the groups; so each row counts as a user of its own.
 """
 
 from __future__ import annotations
@@ -74,7 +74,13 @@ def prepare(
 
 
 def make_split(
-    split: str, size: int, surface: str = "toy", seed: int = 0, noise: float = 0.0, mood: float = 0.0, short: bool = False
+    split: str,
+    size: int,
+    surface: str = "toy",
+    seed: int = 0,
+    noise: float = 0.0,
+    mood: float = 0.0,
+    short: bool = False,
 ) -> pd.DataFrame:
     """Return `make_rows` as a table."""
     return pd.DataFrame(make_rows(split, size, surface, seed, noise, mood, short))

@@ -40,8 +40,8 @@ class Summary:
         if few:
             total = sum(row["val"] for row in self.groups)
             self.warnings.append(
-                f"{len(few)} of {len(self.groups)} groups have fewer than {FEW_ROWS} validation rows, too few to compare "
-                f"groups: {', '.join(few[:10])}{', ...' if len(few) > 10 else ''}; the validation split has {total:,} rows"
+                f"the validation split has {total:,} rows; {len(few)} of {len(self.groups)} groups have fewer than "
+                f"{FEW_ROWS}, too few to compare groups: {', '.join(few[:10])}{', ...' if len(few) > 10 else ''}"
             )
         untrained = [row["group"] for row in self.groups if not row["train"]]
         if untrained:

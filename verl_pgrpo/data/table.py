@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,19 +74,21 @@ class TableOptions(Clustering):
 class Columns:
     """The used columns of a table, (N,) each; `features` is (N, D). None where no such column was named."""
 
-    prompt: npt.NDArray[np.object_]
-    group: npt.NDArray[np.object_] | None
-    user: npt.NDArray[np.object_]
+    prompt: npt.NDArray[Any]
+    group: npt.NDArray[Any] | None
+    user: npt.NDArray[Any]
     time: npt.NDArray[np.int64] | None
-    truth: npt.NDArray[np.object_] | None
+    truth: npt.NDArray[Any] | None
     features: Matrix | None
     keep: dict[str, pa.Array]
 
     def filter(self, rows: Flags) -> Columns:
         """Return the rows where the flag is true."""
         kept = {name: column.filter(pa.array(rows)) for name, column in self.keep.items()}
-        one = {name: getattr(self, name) for name in ("prompt", "group", "user", "time", "truth", "features")}
-        return Columns(**{name: None if value is None else value[rows] for name, value in one.items()}, keep=kept)
+        values: dict[str, Any] = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name != "keep"
+        }
+        return replace(self, **{name: None if one is None else one[rows] for name, one in values.items()}, keep=kept)
 
 
 def prepare(path: Path, out: Path, options: TableOptions) -> Summary:
@@ -132,8 +134,8 @@ def prepare(path: Path, out: Path, options: TableOptions) -> Summary:
             yield verl_row(task, group[i], data.prompt[i], "personalization", truth, extra_info)
 
     sides = {"train": np.flatnonzero(~validation), "val": np.flatnonzero(validation)}
-    fields = extra_info_type(("user", pa.string()), *kept_types)
-    write_splits(out, {split: rows(split, places) for split, places in sides.items()}, fields, summary)
+    extra_info_fields = extra_info_type(("user", pa.string()), *kept_types)
+    write_splits(out, {split: rows(split, places) for split, places in sides.items()}, extra_info_fields, summary)
     summary.warn_small_groups()
     return summary
 
@@ -144,7 +146,7 @@ def _used_columns(
     """Read the used columns; rows with a missing or unusable value are an error, or dropped and counted."""
     bad: dict[str, Flags] = {}
 
-    def texts(read: Any, name: str | None, option: str) -> npt.NDArray[np.object_] | None:
+    def texts(read: Any, name: str | None, option: str) -> npt.NDArray[Any] | None:
         if name is None:
             return None
         values = np.empty(len(table), object)
@@ -162,11 +164,14 @@ def _used_columns(
     truth = texts(truth_values, options.truth_column, "--truth-column")
     time = None
     if options.time_column:
-        time, bad[f"no time in column {options.time_column!r}"] = time_ranks(table, options.time_column, "--time-column")
+        time, bad[f"no time in column {options.time_column!r}"] = time_ranks(
+            table, options.time_column, "--time-column"
+        )
     keep: dict[str, pa.Array] = {}
     for name in options.keep:
         keep[name], bad[f"no value in column {name!r} (--keep)"] = kept_values(table, name, "--keep")
-    features, names = None, []
+    features: Matrix | None = None
+    names: list[str] = []
     if not options.group_column:
         columns = model.columns if model else options.cluster_features
         features, names = feature_matrix(table, columns, "--cluster-features")
@@ -177,8 +182,8 @@ def _used_columns(
     wrong = np.zeros(len(table), bool)
     for reason, rows in bad.items():
         if rows.any() and not options.drop_bad_rows:
-            raise DataError(f"{table.where(int(rows.argmax()))}: {reason} ({rows.sum():,} such rows; --bad-rows drop "
-                            "leaves them out)")  # fmt: skip
+            raise DataError(f"{table.where(int(rows.argmax()))}: {reason}; rows with this fault: {rows.sum():,} "
+                            "(--bad-rows drop leaves them out)")  # fmt: skip
         if options.drop_bad_rows:
             summary.drop(f"rows with {reason}", (rows & ~wrong).sum())
         wrong |= rows
@@ -194,7 +199,9 @@ def _prompt_values(table: UserTable, name: str) -> list[Any]:
         return column.to_pylist()
     if not (pa.types.is_null(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
             or pa.types.is_string_view(column.type)):  # fmt: skip
-        raise DataError(f"{table.name}: column {name!r} (--prompt-column) holds {column.type}; expected text or messages")
+        raise DataError(
+            f"{table.name}: column {name!r} (--prompt-column) holds {column.type}; expected text or messages"
+        )
     return column.to_pylist()
 
 

@@ -80,7 +80,7 @@ def make_tiny_qwen3(path: str | Path, words: Sequence[str], seed: int = 0) -> Pa
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=32,
-        # 1 / sqrt(hidden_size). The usual 0.02 suits wide models; at this width learning would take twice as many steps.
+        # 1 / sqrt(hidden_size). The usual 0.02 suits wide models; at this width learning takes twice as many steps.
         initializer_range=0.088,
         max_position_embeddings=512,
         tie_word_embeddings=True,

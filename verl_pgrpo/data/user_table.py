@@ -119,7 +119,9 @@ def _read_text(path: Path, encoding: str | None) -> bytes:
         reason = f"not {encoding or 'UTF-8'} (byte {error.start:,}: {error.reason})"
         raise DataError(f"{path}: {reason}; name its encoding with --encoding, for example latin-1") from error
     if "\0" in text:
-        raise DataError(f"{path}: contains zero bytes, so it is not a text file, or it is UTF-16 (--encoding utf-16-le)")
+        raise DataError(
+            f"{path}: contains zero bytes, so it is not a text file, or it is UTF-16 (--encoding utf-16-le)"
+        )
     return raw if encoding is None and not raw.startswith(codecs.BOM_UTF8) else text.encode()
 
 
@@ -146,7 +148,7 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
 
 def _read_csv(text: bytes, name: str, delimiter: str) -> pa.Table:
     if text.count(b'"') % 2:
-        raise DataError(f"{name}: a quote (\") is not closed; a quote inside a quoted field is written twice")
+        raise DataError(f'{name}: a quote (") is not closed; a quote inside a quoted field is written twice')
     parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
 
     read = pa.csv.ReadOptions(use_threads=False, block_size=min(max(len(text), 1), LARGEST_BLOCK))

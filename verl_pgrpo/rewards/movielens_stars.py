@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reward of the MovieLens task "stars": the user's own stars for the film that the policy chose.
 
-`ground_truth` is JSON: `{"stars": {"A": 4.0, "B": 2.5, ...}}`. The answer is a letter at the start of the response, alone
-or followed by punctuation ("B", "(b)", "B. Heat (1995)", "Answer: B"). Any other response is invalid and scores 0, below
-the lowest rating of 0.5. Reasoning is not read.
+`ground_truth` is JSON: `{"stars": {"A": 4.0, "B": 2.5, ...}}`. The answer is a letter at the start of the response,
+alone or followed by punctuation ("B", "(b)", "B. Heat (1995)", "Answer: B"). Any other response is invalid and scores
+0, below the lowest rating of 0.5. Reasoning is not read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 
 from verl_pgrpo.rewards.reasoning import strip_reasoning
 
-_MARKS = r"[\s*_\"'`(\[]*"
-_ANSWER = re.compile(rf"{_MARKS}(?:(?:the |my )?(?:answer|choice)(?: is)?:?{_MARKS})?([a-z])(?:$|[*_\"'`]*[.):\],\n]|\s*$)", re.I)
+_OPEN = r"[\s*_\"'`(\[]*"
+_CLOSE = r"[*_\"'`]*(?:[.):\],]|\s*$|[ \t]*\n|\s+[-\u2013\u2014])"
+_ANSWER = re.compile(rf"{_OPEN}(?:(?:the |my )?(?:answer|choice)(?: is)?:?{_OPEN})?([a-z]){_CLOSE}", re.I)
 
 
 def compute_score(
