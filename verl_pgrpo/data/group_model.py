@@ -175,23 +175,24 @@ def load_groups(path: Path) -> GroupModel:
 
 
 def _model(content: dict[str, Any]) -> GroupModel:
-    """Build the model and apply it once, so that wrong shapes are found here."""
-    fields = {name: value for name, value in content.items() if name not in FORMAT}
-    kinds = PARAMETERS[content["algorithm"]]
-    fields["parameters"] = {name: np.array(content["parameters"][name], dtype=kind) for name, kind in kinds.items()}
+    """Build the model, check that its parts fit, and apply it once."""
+    kinds: dict[str, Any] = PARAMETERS[content["algorithm"]]
+    values = {name: value for name, value in content.items() if name not in FORMAT}
+    values["parameters"] = {name: np.array(content["parameters"][name], dtype=kind) for name, kind in kinds.items()}
     for name, kind in (("mean", float), ("scale", float), ("cluster_group", np.int64)):
-        fields[name] = np.array(content[name], dtype=kind)
-    for name in ("features", "columns", "groups"):
-        fields[name] = tuple(map(str, content[name]))
-    fields["sizes"] = tuple(map(int, content["sizes"]))
-    model = GroupModel(**fields)
-    clusters = next(iter(model.parameters.values())) if model.algorithm != "random" else model.parameters["shares"]
-    if len(clusters) != len(model.cluster_group) or len(model.groups) != len(model.sizes):
-        raise ValueError("numbers of clusters or groups differ")
-    if model.cluster_group.min() < 0 or model.cluster_group.max() >= len(model.groups):
-        raise ValueError("a cluster has no group")
-    if model.mean.shape != (len(model.features),) or model.scale.shape != model.mean.shape:
-        raise ValueError("numbers of features differ")
+        values[name] = np.array(content[name], dtype=kind)
+    for name in ("features", "columns", "groups", "sizes"):
+        values[name] = tuple(content[name])
+    model = GroupModel(**values)
+    clusters = len(model.parameters.get("shares", next(iter(model.parameters.values()))))
+    fits = (
+        model.mean.shape == model.scale.shape == (len(model.features),)
+        and model.cluster_group.shape == (clusters,)
+        and set(model.cluster_group.tolist()) == set(range(len(model.groups)))
+        and len(model.sizes) == len(model.groups)
+    )
+    if not fits:
+        raise ValueError("numbers of features, clusters or groups differ")
     model.assign(np.zeros((1, len(model.features))), ["a"])
     return model
 

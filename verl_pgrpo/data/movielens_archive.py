@@ -13,14 +13,17 @@ The format is recognized by the names of the files, and text is UTF-8 if it is v
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -113,16 +116,19 @@ def _members(archive: zipfile.ZipFile, name: str) -> list[zipfile.ZipInfo]:
 def _read_films(archive: zipfile.ZipFile, member: zipfile.ZipInfo, kind: str) -> Films:
     text = _decode(archive.read(member))
     if kind == "movies.csv":
-        rows = _csv_films(text, member.filename)
+        lines: Iterator[Any] = csv.reader(io.StringIO(text, newline=""))
+        parse: Callable[[Any, str], tuple[str, str, list[str]]] = _parse_movies_csv
+        next(lines, None)
     else:
+        lines = iter(text.removesuffix("\n").split("\n"))
         parse = _parse_u_item if kind == "u.item" else _parse_movies_dat
-        rows = ((number, *parse(line, f"{member.filename}, line {number}")) for number, line in _lines(text))
     places: dict[str, int] = {}
     ids: list[int] = []
     genres: list[tuple[str, ...]] = []
     place_of: dict[int, int] = {}
-    for number, film, title, kinds in rows:
+    for number, line in enumerate(lines, start=2 if kind == "movies.csv" else 1):
         where = f"{member.filename}, line {number}"
+        film, title, kinds = parse(line, where)
         title = unicodedata.normalize("NFC", " ".join(title.split()))
         if not (re.fullmatch("[1-9][0-9]{0,8}", film) and title):
             raise DataError(f"{where}: expected a film id and a title, found {film[:40]!r} and {title[:80]!r}")
@@ -144,21 +150,22 @@ def _decode(raw: bytes) -> str:
         return raw.decode("latin-1")  # as in the original ml-100k and ml-1m
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    lines = text.removesuffix("\n").split("\n")
-    return ((number, line.rstrip("\r")) for number, line in enumerate(lines, start=1))
+def _parse_movies_csv(fields: list[str], where: str) -> tuple[str, str, list[str]]:
+    if len(fields) != 3:
+        raise DataError(f"{where}: expected movieId,title,genres, found {','.join(fields)[:120]!r}")
+    return fields[0], fields[1], fields[2].split("|")
 
 
 def _parse_movies_dat(line: str, where: str) -> tuple[str, str, list[str]]:
     film, _, rest = line.partition("::")
-    title, separator, kinds = rest.rpartition("::")  # a title may hold the separator, a genre does not
+    title, separator, kinds = rest.rstrip("\r").rpartition("::")  # a title may hold the separator, a genre does not
     if not (separator and kinds):
         raise DataError(f"{where}: expected MovieID::Title::Genre|Genre, found {line[:120]!r}")
     return film, title, kinds.split("|")
 
 
 def _parse_u_item(line: str, where: str) -> tuple[str, str, list[str]]:
-    fields = line.split("|")
+    fields = line.rstrip("\r").split("|")
     flags = fields[-len(GENRES_100K) :]
     if len(fields) != 5 + len(GENRES_100K) or set(flags) - {"0", "1"}:
         raise DataError(
@@ -166,22 +173,6 @@ def _parse_u_item(line: str, where: str) -> tuple[str, str, list[str]]:
         )
     kinds = [genre for genre, flag in zip(GENRES_100K, flags, strict=True) if flag == "1" and genre != "unknown"]
     return fields[0], fields[1], kinds
-
-
-def _csv_films(text: str, name: str) -> Iterator[tuple[int, str, str, list[str]]]:
-    columns = ["movieId", "title", "genres"]
-    try:
-        table = pa.csv.read_csv(
-            pa.BufferReader(text.encode()),
-            pa.csv.ReadOptions(use_threads=False, block_size=max(len(text) * 4, BLOCK)),
-            convert_options=pa.csv.ConvertOptions(
-                include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
-            ),
-        )
-    except (pa.ArrowInvalid, KeyError) as error:
-        raise DataError(f"{name}: {_line_of(str(error))[:200]}") from error
-    rows = zip(*(table.column(column).to_pylist() for column in columns), strict=True)
-    return ((number, film, title, kinds.split("|")) for number, (film, title, kinds) in enumerate(rows, start=2))
 
 
 def _read_ratings(archive: zipfile.ZipFile, member: zipfile.ZipInfo, kind: str) -> Ratings:

@@ -12,12 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from verl_pgrpo.data.movielens_archive import Films
-from verl_pgrpo.data.movielens_log import Examples, Flags, Indices, RatingLog
+from verl_pgrpo.data.movielens_log import Examples, Indices, RatingLog
 from verl_pgrpo.data.splits import sample_evenly
 from verl_pgrpo.data.summary import Summary
 
-CHUNK = 4096  # rows at a time, which bounds the memory
-OVERSAMPLING = 4  # films drawn per wanted candidate; some are known to the user or drawn twice
+OVERSAMPLING = 8  # films drawn per wanted candidate; some are known to the user or drawn twice
 EXTRA_INFO = (("user", pa.int64()), ("prompt_until", pa.int64()), ("answer_time", pa.int64()))
 
 
@@ -74,52 +73,20 @@ def with_candidates(
         rng: generator of the draws.
         summary: counts rows without a choice.
     """
-    past = ~log.held_out
-    seen = np.sort(log.user[past] * len(popularity) + log.film[past])
-    answer = log.film[rows.asked[:, 0]]
-    chunks = [
-        _draw(rng, rows.user[i : i + CHUNK], answer[i : i + CHUNK], seen, popularity, count)
-        for i in range(0, len(rows), CHUNK)
-    ]
-    candidates = np.concatenate(chunks) if chunks else np.empty((0, count), np.int64)
+    candidates = np.full((len(rows), count), -1)
+    cumulative = np.cumsum(popularity)
+    for row, user in enumerate(rows.user):
+        answer = log.film[rows.asked[row, 0]]
+        known = np.append(log.film[log.start[user] : log.past_end[user]], answer)
+        drawn = np.searchsorted(cumulative, rng.integers(cumulative[-1], size=OVERSAMPLING * count), side="right")
+        drawn = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
+        others = drawn[~np.isin(drawn, known)]
+        if len(others) < count - 1:  # the user has rated nearly every popular film
+            others = rng.permutation(np.setdiff1d(np.flatnonzero(popularity), known))
+        candidates[row, : min(count, len(others) + 1)] = rng.permutation(np.append(others[: count - 1], answer))
     choice = (candidates >= 0).sum(1) >= 2
     summary.drop("rows of users who have rated every other film", (~choice).sum())
     return Examples(rows.user, rows.shown, rows.asked, candidates).take(choice)
-
-
-def _draw(
-    rng: np.random.Generator, user: Indices, answer: Indices, seen: Indices, popularity: Indices, count: int
-) -> Indices:
-    films = len(popularity)
-    cumulative = np.cumsum(popularity)
-    ticket = rng.integers(cumulative[-1], size=(len(user), OVERSAMPLING * count))
-    drawn = np.searchsorted(cumulative, ticket, side="right")
-    good = ~_contains(seen, user[:, None] * films + drawn) & (drawn != answer[:, None]) & _first_occurrence(drawn)
-    order = np.argsort(~good, axis=1, kind="stable")[:, : count - 1]
-    lists = np.take_along_axis(np.where(good, drawn, -1), order, axis=1)
-    for row in np.flatnonzero((lists == -1).any(axis=1)):  # users who have rated nearly every film
-        others = rng.permutation(films)
-        unknown = ~_contains(seen, user[row] * films + others) & (others != answer[row]) & (popularity[others] > 0)
-        others = others[unknown][: count - 1]
-        lists[row] = -1
-        lists[row, : len(others)] = others
-    return rng.permuted(np.concatenate([answer[:, None], lists], axis=1), axis=1)
-
-
-def _contains(ascending: Indices, wanted: Indices) -> Flags:
-    place = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
-    return ascending[place] == wanted
-
-
-def _first_occurrence(rows: Indices) -> Flags:
-    """Return where a value occurs for the first time in its row."""
-    order = np.argsort(rows, axis=1, kind="stable")
-    ascending = np.take_along_axis(rows, order, axis=1)
-    repeated = np.zeros(rows.shape, bool)
-    repeated[:, 1:] = ascending[:, 1:] == ascending[:, :-1]
-    first = np.empty(rows.shape, bool)
-    np.put_along_axis(first, order, ~repeated, axis=1)
-    return first
 
 
 def render(log: RatingLog, rows: Examples, films: Films) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:

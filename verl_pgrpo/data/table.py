@@ -13,16 +13,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from verl_pgrpo.data.columns import Flags, Matrix, feature_matrix, kept_values, label_values, time_ranks, truth_values
+from verl_pgrpo.data.columns import Flags, feature_matrix, kept_values, label_values, time_ranks, truth_values
 from verl_pgrpo.data.group_model import GroupModel, id_hashes, load_groups, random_groups, save_groups
 from verl_pgrpo.data.options import Clustering
 from verl_pgrpo.data.schema import extra_info_type, output_folder, verl_row, write_splits
@@ -70,27 +69,6 @@ class TableOptions(Clustering):
             raise DataError(f"--keep {', '.join(sorted(taken))}: extra_info already has a field of that name")
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The used columns of a table, (N,) each; `features` is (N, D). None where no such column was named."""
-
-    prompt: npt.NDArray[Any]
-    group: npt.NDArray[Any] | None
-    user: npt.NDArray[Any]
-    time: npt.NDArray[np.int64] | None
-    truth: npt.NDArray[Any] | None
-    features: Matrix | None
-    keep: dict[str, pa.Array]
-
-    def filter(self, rows: Flags) -> Columns:
-        """Return the rows where the flag is true."""
-        kept = {name: column.filter(pa.array(rows)) for name, column in self.keep.items()}
-        values: dict[str, Any] = {
-            field.name: getattr(self, field.name) for field in fields(self) if field.name != "keep"
-        }
-        return replace(self, **{name: None if one is None else one[rows] for name, one in values.items()}, keep=kept)
-
-
 def prepare(path: Path, out: Path, options: TableOptions) -> Summary:
     """Write `train.parquet` and `val.parquet` to `out`, and `groups.json` if groups were clustered.
 
@@ -101,83 +79,80 @@ def prepare(path: Path, out: Path, options: TableOptions) -> Summary:
     table = read_user_table(path, options.split, options.encoding)
     summary = Summary(f"{path.name}, seed {options.seed}", read={"rows": len(table)})
     model = load_groups(options.groups_file) if options.groups_file else None
-    data, feature_names = _used_columns(table, model, options, summary)
-    validation = _validation_side(data, options)
-    if options.group_column:
-        group = data.group
-    else:
-        data, validation, group = _cluster(data, feature_names, validation, model, options, out, summary)
-    for side, empty in (("training", validation.all()), ("validation", not validation.any())):
-        if empty:
-            raise DataError(f"{table.name}: the {side} split has no rows; {len(validation)} rows are too few for "
+    data, features, kept_types = _used_columns(table, model, options, summary)
+    data["val"] = _validation_side(data, options)
+    if not options.group_column:
+        data = _with_clusters(data, features, model, options, out, summary)
+    for side, places in (("training", ~data["val"]), ("validation", data["val"])):
+        if not places.any():
+            raise DataError(f"{table.name}: the {side} split has no rows; {len(data)} rows are too few for "
                             f"--val-fraction {options.val_fraction}")  # fmt: skip
-    assert group is not None
-    control = random_groups(group[~validation], data.user[~validation].tolist(), options.seed)
-    chance = control.assign(np.empty((len(group), 0)), data.user.tolist())
+    train = data[~data["val"]]
+    control = random_groups(train["group"].to_numpy(), train["user"].tolist(), options.seed)
+    data["random_group"] = control.assign(np.empty((len(data), 0)), data["user"].tolist())
 
-    output_folder(out)
-    kept_types = ((name, column.type) for name, column in data.keep.items())
-    kept = {name: column.to_pylist() for name, column in data.keep.items()}
     task = options.task or path.name.partition(".")[0]
 
-    def rows(split: str, places: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
-        for index, i in enumerate(places.tolist()):
+    def rows(split: str, part: pd.DataFrame) -> Iterator[dict[str, Any]]:
+        for index, row in enumerate(part.to_dict("records")):
             extra_info = {
                 "index": index,
                 "split": split,
-                "user": data.user[i] if options.user_column else None,
-                **{name: values[i] for name, values in kept.items()},
-                "random_group": str(chance[i]),
+                "user": row["user"] if options.user_column else None,
+                **{name: row[f"keep {name}"] for name in options.keep},
+                "random_group": row["random_group"],
                 "seed": options.seed,
             }
-            truth = "" if data.truth is None else data.truth[i]
-            yield verl_row(task, group[i], data.prompt[i], "personalization", truth, extra_info)
+            truth = row["truth"] if options.truth_column else ""
+            yield verl_row(task, row["group"], row["prompt"], "personalization", truth, extra_info)
 
-    sides = {"train": np.flatnonzero(~validation), "val": np.flatnonzero(validation)}
-    extra_info_fields = extra_info_type(("user", pa.string()), *kept_types)
-    write_splits(out, {split: rows(split, places) for split, places in sides.items()}, extra_info_fields, summary)
+    splits = {split: rows(split, data[data["val"] == (split == "val")]) for split in ("train", "val")}
+    write_splits(output_folder(out), splits, extra_info_type(("user", pa.string()), *kept_types), summary)
     summary.warn_small_groups()
     return summary
 
 
 def _used_columns(
     table: UserTable, model: GroupModel | None, options: TableOptions, summary: Summary
-) -> tuple[Columns, list[str]]:
-    """Read the used columns; rows with a missing or unusable value are an error, or dropped and counted."""
-    bad: dict[str, Flags] = {}
+) -> tuple[pd.DataFrame, pd.DataFrame, list[tuple[str, pa.DataType]]]:
+    """Read the used columns; rows with a missing or unusable value are an error, or dropped and counted.
 
-    def texts(read: Any, name: str | None, option: str) -> npt.NDArray[Any] | None:
-        if name is None:
-            return None
-        values = np.empty(len(table), object)
-        values[:] = read(table, name, option)
-        bad[f"no value in column {name!r} ({option})"] = np.array([value is None for value in values], bool)
-        return values
-
-    prompts = np.empty(len(table), object)
-    for i, value in enumerate(_prompt_values(table, options.prompt_column)):
-        prompts[i] = _messages(value)
-        if isinstance(prompts[i], str):
-            bad.setdefault(prompts[i], np.zeros(len(table), bool))[i] = True
-    group = texts(label_values, options.group_column, "--group-column")
-    user = texts(label_values, options.user_column, "--user-column")
-    truth = texts(truth_values, options.truth_column, "--truth-column")
-    time = None
+    Returns:
+        The columns prompt, group, user, truth, time and `keep <name>`; features to cluster by, with the same index;
+        names and types of the kept columns.
+    """
+    data: dict[str, list[Any]] = {
+        "prompt": [_messages(value) for value in _prompt_values(table, options.prompt_column)]
+    }
+    bad = {
+        reason: np.array([value is reason for value in data["prompt"]])
+        for reason in dict.fromkeys(value for value in data["prompt"] if isinstance(value, str))
+    }
+    for name, column, read in (
+        ("group", options.group_column, label_values),
+        ("user", options.user_column, label_values),
+        ("truth", options.truth_column, truth_values),
+    ):
+        if column:
+            option = f"--{name}-column"
+            data[name] = read(table, column, option)
+            bad[f"no value in column {column!r} ({option})"] = np.array([value is None for value in data[name]])
     if options.time_column:
-        time, bad[f"no time in column {options.time_column!r}"] = time_ranks(
-            table, options.time_column, "--time-column"
-        )
-    keep: dict[str, pa.Array] = {}
+        time, missing = time_ranks(table, options.time_column, "--time-column")
+        data["time"], bad[f"no time in column {options.time_column!r}"] = time.tolist(), missing
+    kept_types = []
     for name in options.keep:
-        keep[name], bad[f"no value in column {name!r} (--keep)"] = kept_values(table, name, "--keep")
-    features: Matrix | None = None
+        array, missing = kept_values(table, name, "--keep")
+        data[f"keep {name}"], bad[f"no value in column {name!r} (--keep)"] = array.to_pylist(), missing
+        kept_types.append((name, array.type))
+    features = np.empty((len(table), 0))
     names: list[str] = []
     if not options.group_column:
-        columns = model.columns if model else options.cluster_features
-        features, names = feature_matrix(table, columns, "--cluster-features")
-        missing = np.isnan(features)
-        for name in dict.fromkeys(np.array(names)[missing.any(0)].tolist()):
-            bad[f"no finite number in column {name!r}"] = missing[:, names.index(name)]
+        features, names = feature_matrix(
+            table, model.columns if model else options.cluster_features, "--cluster-features"
+        )
+        for i in np.flatnonzero(np.isnan(features).any(0)):
+            bad[f"no finite number in column {names[i]!r}"] = np.isnan(features[:, i])
 
     wrong = np.zeros(len(table), bool)
     for reason, rows in bad.items():
@@ -189,16 +164,16 @@ def _used_columns(
         wrong |= rows
     if wrong.all():
         raise DataError(f"{table.name}: every row has a missing value in a used column; see the columns you named")
-    users = np.arange(len(table)).astype(object) if user is None else user
-    return Columns(prompts, group, users, time, truth, features, keep).filter(~wrong), names
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in data.items()})
+    if not options.user_column:
+        frame["user"] = [str(i) for i in range(len(frame))]
+    return frame[~wrong].copy(), pd.DataFrame(features, columns=names)[~wrong], kept_types
 
 
 def _prompt_values(table: UserTable, name: str) -> list[Any]:
     column = table.column(name, "--prompt-column")
-    if pa.types.is_nested(column.type):
-        return column.to_pylist()
-    if not (pa.types.is_null(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-            or pa.types.is_string_view(column.type)):  # fmt: skip
+    is_text = (pa.types.is_null, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    if not (pa.types.is_nested(column.type) or any(check(column.type) for check in is_text)):
         raise DataError(
             f"{table.name}: column {name!r} (--prompt-column) holds {column.type}; expected text or messages"
         )
@@ -224,10 +199,12 @@ def _messages(value: Any) -> list[dict[str, str]] | str:
     return messages
 
 
-def _validation_side(data: Columns, options: TableOptions) -> Flags:
-    if data.time is not None:
-        return data.time >= cut_time(data.time, options.val_fraction)
-    keys = data.user if options.user_column else np.array([json.dumps(one) for one in data.prompt], object)
+def _validation_side(data: pd.DataFrame, options: TableOptions) -> Flags:
+    """Return which rows are for validation, (N,)."""
+    if options.time_column:
+        time = data["time"].to_numpy(np.int64)
+        return time >= cut_time(time, options.val_fraction)
+    keys = data["user"] if options.user_column else data["prompt"].map(json.dumps)
     codes, distinct = pd.factorize(keys, sort=True)
     order = np.argsort(id_hashes(distinct.tolist(), options.seed), kind="stable")
     chosen = np.zeros(len(distinct), bool)
@@ -235,29 +212,30 @@ def _validation_side(data: Columns, options: TableOptions) -> Flags:
     return chosen[codes]
 
 
-def _cluster(
-    data: Columns, names: list[str], validation: Flags, model: GroupModel | None, options: TableOptions, out: Path,
+def _with_clusters(
+    data: pd.DataFrame, features: pd.DataFrame, model: GroupModel | None, options: TableOptions, out: Path,
     summary: Summary,
-) -> tuple[Columns, Flags, npt.NDArray[np.str_]]:  # fmt: skip
-    """Return the rows that have a group, their side and group (N,).
+) -> pd.DataFrame:  # fmt: skip
+    """Return the rows whose user can be assigned to a group, with the column group.
 
     A user's features are averaged over the user's rows; in a split by time, over the user's training rows only, so that
     users without training rows have no group.
     """
-    by_user_and_time = data.time is not None and options.user_column is not None
-    if by_user_and_time:
-        known = pd.Index(data.user).isin(set(data.user[~validation]))
+    usable = pd.Series(True, data.index)
+    if options.time_column and options.user_column:
+        usable = ~data["val"]
+        known = data["user"].isin(set(data["user"][usable]))
         summary.drop("rows of users who have no training row", (~known).sum())
-        data, validation = data.filter(known), validation[known]
-    assert data.features is not None
-    codes, users = pd.factorize(data.user)
-    usable = ~validation if by_user_and_time else np.ones(len(codes), bool)
-    of_user = pd.DataFrame(data.features[usable]).groupby(codes[usable], sort=True).mean().to_numpy()
+        data = data[known].copy()
+    of_user = features[usable].groupby(data["user"][usable].astype(str), sort=True).mean()
     if model is None:
-        trained = np.unique(codes[~validation])
+        trained = of_user.loc[sorted(set(data["user"][~data["val"]]))]
         if not len(trained):
             raise DataError("the training split has no rows to cluster")
-        model = replace(options.fit(of_user[trained], names, options.user_column), columns=options.cluster_features)
+        names = list(features.columns)
+        model = replace(options.fit(trained.to_numpy(), names, options.user_column), columns=options.cluster_features)
         save_groups(model, output_folder(out) / "groups.json")
         summary.notes.append(f"{len(model.groups)} groups were fitted on {len(trained):,} users of the training split")
-    return data, validation, model.assign(of_user, users.tolist())[codes]
+    assigned = model.assign(of_user.to_numpy(), of_user.index.tolist())
+    data["group"] = data["user"].map(dict(zip(of_user.index, assigned.tolist(), strict=True)))
+    return data
