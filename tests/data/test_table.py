@@ -134,6 +134,14 @@ def test_a_pandas_index_is_a_column(folder: Path, frame: pd.DataFrame) -> None:
     assert set(all_rows(folder)["preference_group"]) == {"rare", "common"}
 
 
+@pytest.mark.parametrize("file", ["other.txt", "dataset_info.json", "state.json"])
+def test_a_folder_that_is_no_dataset_is_an_error(tmp_path: Path, capsys, file: str) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / file).write_text("{}")
+    assert run(tmp_path, "t", "--group-column", "g") == 2
+    assert "not a dataset" in error_of(capsys)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_long_fields_and_many_lines_are_read(tmp_path: Path, suffix: str) -> None:
     frame = pd.DataFrame({"q": ["word " * 600_000 if i == 3 else f"a\nb {i}" for i in range(40)], "g": ["a", "b"] * 20})

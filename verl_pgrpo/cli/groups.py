@@ -81,7 +81,9 @@ def fit(
         raise DataError("--random needs --id-column: random groups are assigned by user id")
     table = read_user_table(source, split, encoding)
     ids = _ids(table, id_column)
-    columns = names(features) or tuple(name for name in table.data.column_names if name != id_column)
+    columns = names(features) or tuple(
+        name for name in table.data.column_names if name != id_column and not name.startswith("__index_level_")
+    )
     values, feature_names = _features(table, columns)
     model = fit_groups(
         values, feature_names, algorithm=algorithm.value, k=number_of_groups(groups), k_range=(k_min, k_max),

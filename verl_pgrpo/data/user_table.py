@@ -168,7 +168,7 @@ def _read_hugging_face(path: Path, split: str | None) -> pa.Table:
 
     try:
         data = datasets.load_from_disk(str(path))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
         raise DataError(f"{path}: not a dataset written by Dataset.save_to_disk ({str(error)[:200]})") from error
     if isinstance(data, datasets.DatasetDict):
         if split not in data:
