@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from verl_pgrpo.cli.data_common import (
-    Algorithm,
     AlgorithmOption,
     EncodingOption,
     GroupsOption,
@@ -40,49 +38,17 @@ TrainSizeOption = Annotated[int, typer.Option(help="Training rows, at most.")]
 ValSizeOption = Annotated[int, typer.Option(help="Validation rows, at most; divided equally among the groups.")]
 
 
-class Task(str, Enum):
-    """MovieLens tasks."""
-
-    next = "next"
-    stars = "stars"
-
-
-class HoldOut(str, Enum):
-    """What a MovieLens split holds out."""
-
-    last = "last"
-    time = "time"
-
-
-class GroupBy(str, Enum):
-    """Sources of Goodreads groups."""
-
-    rating = "rating"
-    cluster = "cluster"
-
-
-class Surface(str, Enum):
-    """Forms of the personas' prompts."""
-
-    toy = "toy"
-    english = "english"
-
-
-class BadRows(str, Enum):
-    """What to do with a row that has a missing value in a used column."""
-
-    error = "error"
-    drop = "drop"
-
-
 @app.command(epilog="Example: verl-pgrpo data movielens --archive ml-1m.zip --out data/movielens --groups 8 --seed 0")
 def movielens(
     archive: Annotated[Path, typer.Option(help="ml-100k.zip, ml-1m.zip, ml-32m.zip, ... as GroupLens publishes them.")],
     out: OutOption,
-    task: Annotated[Task, typer.Option(help="The next film's title, or the letter of the best rated one.")] = Task.next,
+    task: Annotated[
+        Literal["next", "stars"], typer.Option(help="The next film's title, or the letter of the best rated one.")
+    ] = "next",
     split: Annotated[
-        HoldOut, typer.Option(help="Hold out each user's last ratings, or all ratings after one moment.")
-    ] = HoldOut.last,
+        Literal["last", "time"],
+        typer.Option(help="Hold out each user's last ratings, or all ratings after one moment."),
+    ] = "last",
     test_fraction: Annotated[float, typer.Option(help="Latest ratings that --split time holds out.")] = 0.1,
     history: Annotated[int, typer.Option(help="Films in a prompt.")] = 10,
     min_history: Annotated[int, typer.Option(help="Ratings a user must have on the training side.")] = 5,
@@ -96,7 +62,7 @@ def movielens(
     train_size: TrainSizeOption = 16384,
     val_size: ValSizeOption = 1024,
     groups: GroupsOption = "auto",
-    algorithm: AlgorithmOption = Algorithm.kmeans,
+    algorithm: AlgorithmOption = "kmeans",
     k_min: KMinOption = 2,
     k_max: KMaxOption = 10,
     min_size: MinSizeOption = None,
@@ -105,7 +71,7 @@ def movielens(
 ) -> None:
     """Build film data from a MovieLens archive; users are grouped by taste."""
     options = MovieLensOptions(
-        task=task.value, split=split.value, test_fraction=test_fraction, history=history, min_history=min_history,
+        task=task, split=split, test_fraction=test_fraction, history=history, min_history=min_history,
         candidates=candidates, rows_per_user=rows_per_user, train_size=train_size, val_size=val_size,
         **clustering(groups, algorithm, k_min, k_max, min_size, seed),
     )  # fmt: skip
@@ -118,7 +84,9 @@ def goodreads(
     reviews: Annotated[Path, typer.Option(help="goodreads_reviews_*.json.gz of the UCSD Book Graph.")],
     books: Annotated[Path, typer.Option(help="goodreads_books_*.json.gz of the same genre.")],
     out: OutOption,
-    group_by: Annotated[GroupBy, typer.Option(help="The review's rating, or clusters of readers.")] = GroupBy.rating,
+    group_by: Annotated[
+        Literal["rating", "cluster"], typer.Option(help="The review's rating, or clusters of readers.")
+    ] = "rating",
     test_fraction: Annotated[float, typer.Option(help="Latest reviews that are held out.")] = 0.1,
     min_words: Annotated[int, typer.Option(help="Words of a review.")] = 20,
     max_words: Annotated[int, typer.Option(help="Words of a review, and the limit in the prompt.")] = 120,
@@ -126,7 +94,7 @@ def goodreads(
     train_size: TrainSizeOption = 16384,
     val_size: ValSizeOption = 1024,
     groups: GroupsOption = "auto",
-    algorithm: AlgorithmOption = Algorithm.kmeans,
+    algorithm: AlgorithmOption = "kmeans",
     k_min: KMinOption = 2,
     k_max: KMaxOption = 10,
     min_size: MinSizeOption = None,
@@ -135,7 +103,7 @@ def goodreads(
 ) -> None:
     """Build review-writing data from Goodreads files."""
     options = GoodreadsOptions(
-        group_by=group_by.value, test_fraction=test_fraction, min_words=min_words, max_words=max_words,
+        group_by=group_by, test_fraction=test_fraction, min_words=min_words, max_words=max_words,
         description_words=description_words, train_size=train_size, val_size=val_size,
         **clustering(groups, algorithm, k_min, k_max, min_size, seed),
     )  # fmt: skip
@@ -147,7 +115,9 @@ def goodreads(
 )
 def personas(
     out: OutOption,
-    surface: Annotated[Surface, typer.Option(help="Words for a tiny model, or English prompts.")] = Surface.toy,
+    surface: Annotated[
+        Literal["toy", "english"], typer.Option(help="Words for a tiny model, or English prompts.")
+    ] = "toy",
     short: Annotated[bool, typer.Option("--short", help="One-line English prompts, for small models.")] = False,
     train_size: Annotated[int, typer.Option(help="Training rows.")] = 4096,
     val_size: Annotated[int, typer.Option(help="Validation rows.")] = 70,
@@ -157,7 +127,7 @@ def personas(
     as_json: JsonOption = False,
 ) -> None:
     """Build data of seven synthetic users who want different music."""
-    summary = personas_data.prepare(out, surface=surface.value, train_size=train_size, val_size=val_size, seed=seed,
+    summary = personas_data.prepare(out, surface=surface, train_size=train_size, val_size=val_size, seed=seed,
                                     noise=noise, mood=mood, short=short)  # fmt: skip
     emit_summary(summary, as_json)
 
@@ -182,12 +152,13 @@ def table(
     task: Annotated[str | None, typer.Option(help="First part of data_source; default the input's name.")] = None,
     val_fraction: Annotated[float, typer.Option(help="Share of the validation split.")] = 0.1,
     bad_rows: Annotated[
-        BadRows, typer.Option(help="Rows with a missing value in a used column: stop, or drop and count them.")
-    ] = BadRows.error,
+        Literal["error", "drop"],
+        typer.Option(help="Rows with a missing value in a used column: stop, or drop and count them."),
+    ] = "error",
     split: SplitOption = None,
     encoding: EncodingOption = None,
     groups: GroupsOption = "auto",
-    algorithm: AlgorithmOption = Algorithm.kmeans,
+    algorithm: AlgorithmOption = "kmeans",
     k_min: KMinOption = 2,
     k_max: KMaxOption = 10,
     min_size: MinSizeOption = None,
@@ -198,7 +169,7 @@ def table(
     options = TableOptions(
         prompt_column=prompt_column, group_column=group_column, cluster_features=names(cluster_features),
         groups_file=groups_file, user_column=user_column, time_column=time_column, truth_column=truth_column,
-        keep=names(keep), task=task, val_fraction=val_fraction, drop_bad_rows=bad_rows == BadRows.drop, split=split,
+        keep=names(keep), task=task, val_fraction=val_fraction, drop_bad_rows=bad_rows == "drop", split=split,
         encoding=encoding, **clustering(groups, algorithm, k_min, k_max, min_size, seed),
     )  # fmt: skip
     emit_summary(table_data.prepare(source, out, options), as_json)

@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,17 +13,11 @@ from verl_pgrpo.cli.output import emit, format_table
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.errors import DataError
 
-
-class Algorithm(str, Enum):
-    """scikit-learn estimators."""
-
-    kmeans = "kmeans"
-    minibatch = "minibatch-kmeans"
-    mixture = "gaussian-mixture"
-
-
 GroupsOption = Annotated[str, typer.Option("--groups", metavar="K|auto", help="Number of groups.")]
-AlgorithmOption = Annotated[Algorithm, typer.Option("--algorithm", help="scikit-learn estimator.")]
+AlgorithmOption = Annotated[
+    Literal["kmeans", "minibatch-kmeans", "gaussian-mixture"],
+    typer.Option("--algorithm", help="scikit-learn estimator."),
+]
 KMinOption = Annotated[int, typer.Option(help="First K that --groups auto tries.")]
 KMaxOption = Annotated[int, typer.Option(help="Last K that --groups auto tries.")]
 MinSizeOption = Annotated[int | None, typer.Option(help="Users of the smallest group; default 1% of the users.")]
@@ -34,9 +27,9 @@ EncodingOption = Annotated[
 ]
 
 
-def clustering(groups: str, algorithm: Enum, k_min: int, k_max: int, min_size: int | None, seed: int) -> dict[str, Any]:
+def clustering(groups: str, algorithm: str, k_min: int, k_max: int, min_size: int | None, seed: int) -> dict[str, Any]:
     """Return the fields of `verl_pgrpo.data.options.Clustering`."""
-    return {"groups": number_of_groups(groups), "algorithm": algorithm.value, "k_range": (k_min, k_max),
+    return {"groups": number_of_groups(groups), "algorithm": algorithm, "k_range": (k_min, k_max),
             "min_size": min_size, "seed": seed}  # fmt: skip
 
 

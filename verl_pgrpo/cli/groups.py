@@ -16,7 +16,6 @@ import pyarrow.csv
 import typer
 
 from verl_pgrpo.cli.data_common import (
-    Algorithm,
     AlgorithmOption,
     EncodingOption,
     GroupsOption,
@@ -69,7 +68,7 @@ def fit(
     split: SplitOption = None,
     encoding: EncodingOption = None,
     groups: GroupsOption = "auto",
-    algorithm: AlgorithmOption = Algorithm.kmeans,
+    algorithm: AlgorithmOption = "kmeans",
     k_min: KMinOption = 2,
     k_max: KMaxOption = 10,
     min_size: MinSizeOption = None,
@@ -86,7 +85,7 @@ def fit(
     )
     values, feature_names = _features(table, columns)
     model = fit_groups(
-        values, feature_names, algorithm=algorithm.value, k=number_of_groups(groups), k_range=(k_min, k_max),
+        values, feature_names, algorithm=algorithm, k=number_of_groups(groups), k_range=(k_min, k_max),
         min_size=min_size, scale=not no_scale, seed=seed, id_column=id_column,
     )  # fmt: skip
     model = replace(model, columns=columns)

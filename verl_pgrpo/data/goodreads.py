@@ -25,7 +25,7 @@ import pyarrow as pa
 from verl_pgrpo.data.goodreads_files import read_books, read_reviews
 from verl_pgrpo.data.group_model import id_hashes, random_groups, save_groups
 from verl_pgrpo.data.options import Archive
-from verl_pgrpo.data.schema import extra_info_type, output_folder, verl_row, write_splits
+from verl_pgrpo.data.schema import output_folder, verl_row, write_splits
 from verl_pgrpo.data.splits import LeakError
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.errors import DataError
@@ -33,10 +33,8 @@ from verl_pgrpo.errors import DataError
 DAY = 86400
 FEATURES = ("mean_rating", "std_rating", "log_reviews", "mean_log_words")
 TOO_FEW = "see --min-words, --max-words and --test-fraction"
-EXTRA_INFO = extra_info_type(
-    ("user", pa.string()), ("book", pa.string()), ("review", pa.string()), ("rating", pa.int64()),
-    ("answer_time", pa.int64()),
-)  # fmt: skip
+OWN_FIELDS = [(name, pa.string()) for name in ("user", "book", "review")]
+OWN_FIELDS += [("rating", pa.int64()), ("answer_time", pa.int64())]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,8 +106,8 @@ def prepare(reviews: Path, books: Path, out: Path, options: GoodreadsOptions) ->
     splits = {}
     for split, rows, group in (("train", train, groups[0]), ("val", val, groups[1])):
         chance = control.assign(np.empty((len(rows), 0)), rows[unit].tolist())
-        splits[split] = _render(split, rows, known, group, chance, options)
-    write_splits(out, splits, EXTRA_INFO, summary)
+        splits[split] = _render(rows, known, group, chance, options)
+    write_splits(out, splits, OWN_FIELDS, options.seed, summary)
     summary.warn_small_groups()
     summary.notes.append(f"the test side begins at {cut} (seconds since 1970)")
     return summary
@@ -174,7 +172,7 @@ def _reader_features(reviews: Path, cut: int, users: set[str]) -> pd.DataFrame:
 
 
 def _render(
-    split: str, rows: pd.DataFrame, books: pd.DataFrame, group: npt.NDArray[np.str_], chance: npt.NDArray[np.str_],
+    rows: pd.DataFrame, books: pd.DataFrame, group: npt.NDArray[np.str_], chance: npt.NDArray[np.str_],
     options: GoodreadsOptions,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     for index, review in enumerate(rows.itertuples()):
@@ -192,15 +190,6 @@ def _render(
             "title": book["title"],
             "max_words": options.max_words,
         }
-        extra_info = {
-            "index": index,
-            "split": split,
-            "user": review.user,
-            "book": review.book,
-            "review": review.review,
-            "rating": review.rating,
-            "answer_time": review.time,
-            "random_group": str(chance[index]),
-            "seed": options.seed,
-        }
-        yield verl_row("goodreads", group[index], "\n".join(lines), "writing", truth, extra_info)
+        own = {name: getattr(review, name) for name in ("user", "book", "review", "rating")}
+        own["answer_time"] = review.time
+        yield verl_row("goodreads", group[index], "\n".join(lines), "writing", truth, chance[index], own)

@@ -26,7 +26,7 @@ from verl_pgrpo.data.group_picture import distinctive_features, profiles
 from verl_pgrpo.data.movielens_archive import Films, read_archive
 from verl_pgrpo.data.movielens_log import Examples, RatingLog, check_no_leak, known_films, rating_log
 from verl_pgrpo.data.options import Archive
-from verl_pgrpo.data.schema import extra_info_type, output_folder, verl_row, write_splits, write_table
+from verl_pgrpo.data.schema import output_folder, verl_row, write_splits, write_table
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.taste import genre_tastes, rating_style
 from verl_pgrpo.errors import DataError
@@ -117,11 +117,11 @@ def prepare(archive: Path, out: Path, options: MovieLensOptions) -> Summary:
 
     output_folder(out)
     splits = {
-        split: _verl_rows(split, rows, log, films, group, random_group, options)
+        split: _verl_rows(rows, log, films, group, random_group, options)
         for split, rows in (("train", train), ("val", val))
     }
-    own = (movielens_stars if stars else movielens_next).EXTRA_INFO
-    counts = write_splits(out, splits, extra_info_type(*own), summary)
+    own = (movielens_stars if stars else movielens_next).OWN_FIELDS
+    counts = write_splits(out, splits, own, seed, summary)
     write_table(
         out / "user_groups.parquet",
         pa.table({"user": log.user_ids, "preference_group": group, "random_group": random_group}),
@@ -136,21 +136,14 @@ def prepare(archive: Path, out: Path, options: MovieLensOptions) -> Summary:
 
 
 def _verl_rows(
-    split: str, rows: Examples, log: RatingLog, films: Films, group: npt.NDArray[np.str_],
+    rows: Examples, log: RatingLog, films: Films, group: npt.NDArray[np.str_],
     random_group: npt.NDArray[np.str_], options: MovieLensOptions,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     stars = options.task == "stars"
     task, render = ("movielens_stars", movielens_stars.render) if stars else ("movielens", movielens_next.render)
     for index, (prompt, truth, own) in enumerate(render(log, rows, films)):
         user = rows.user[index]
-        extra_info = {
-            "index": index,
-            "split": split,
-            **own,
-            "random_group": str(random_group[user]),
-            "seed": options.seed,
-        }
-        yield verl_row(task, group[user], prompt, "recommendation", truth, extra_info)
+        yield verl_row(task, group[user], prompt, "recommendation", truth, random_group[user], own)
 
 
 def _describe_groups(

@@ -17,7 +17,7 @@ from verl_pgrpo.data.splits import sample_evenly
 from verl_pgrpo.data.summary import Summary
 
 OVERSAMPLING = 8  # films drawn per wanted candidate; some are known to the user or drawn twice
-EXTRA_INFO = (("user", pa.int64()), ("prompt_until", pa.int64()), ("answer_time", pa.int64()))
+OWN_FIELDS = (("user", pa.int64()), ("prompt_until", pa.int64()), ("answer_time", pa.int64()))
 
 
 def training_rows(log: RatingLog, history: int, min_history: int, per_user: int, size: int, seed: int) -> Examples:

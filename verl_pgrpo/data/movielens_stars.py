@@ -26,7 +26,7 @@ from verl_pgrpo.data.splits import sample_evenly
 from verl_pgrpo.data.summary import Summary
 
 MOST_CANDIDATES = len(ascii_uppercase)
-EXTRA_INFO = (("user", pa.int64()), ("shown", pa.list_(pa.int64())), ("candidates", pa.list_(pa.int64())))
+OWN_FIELDS = (("user", pa.int64()), ("shown", pa.list_(pa.int64())), ("candidates", pa.list_(pa.int64())))
 
 
 def first_halves(log: RatingLog, min_history: int) -> tuple[Indices, Flags]:

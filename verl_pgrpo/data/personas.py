@@ -28,13 +28,12 @@ import pyarrow as pa
 
 from verl_pgrpo.data import tastes
 from verl_pgrpo.data.group_model import assign_random
-from verl_pgrpo.data.schema import extra_info_type, output_folder, verl_row, write_splits
+from verl_pgrpo.data.schema import output_folder, verl_row, write_splits
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.tastes import PERSONAS, Persona
 from verl_pgrpo.errors import DataError
 
 SURFACES = ("toy", "english")
-EXTRA_INFO = extra_info_type(("persona", pa.string()))
 HELD_OUT = 4  # every fourth (occasion, mood) pair is for validation
 
 
@@ -58,7 +57,7 @@ def prepare(
     splits = {split: make_rows(split, size, surface, seed, noise, mood, short) for split, size in sizes.items()}
     form = f"{surface}{', short prompts' if short else ''}"
     summary = Summary(f"personas, {form}, noise {noise:g}, mood {mood:g}, seed {seed}")
-    counts = write_splits(output_folder(out), splits, EXTRA_INFO, summary)
+    counts = write_splits(output_folder(out), splits, [("persona", pa.string())], seed, summary)
     if surface == "toy":
         (out / "vocabulary.txt").write_text("\n".join(toy_vocabulary()) + "\n", encoding="utf-8")
     summary.groups = [
@@ -138,15 +137,9 @@ def make_rows(
             "seed": seed,
             "row": ids[index],
         }
-        extra_info = {
-            "index": index,
-            "split": split,
-            "persona": persona.name,
-            "random_group": str(random_group[index]),
-            "seed": seed,
-        }
         prompt = _prompt(persona, surface, short, training, rng)
-        rows.append(verl_row("personas", persona.name, prompt, "personalization", truth, extra_info))
+        own = {"index": index, "split": split, "persona": persona.name, "seed": seed}
+        rows.append(verl_row("personas", persona.name, prompt, "personalization", truth, random_group[index], own))
     return rows
 
 

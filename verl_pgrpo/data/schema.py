@@ -30,19 +30,11 @@ def schema(extra_info: pa.StructType) -> pa.Schema:
     return pa.schema(list(zip(COLUMNS, types, strict=True)))
 
 
-def extra_info_type(*own: tuple[str, pa.DataType]) -> pa.StructType:
-    """The type of `extra_info`: common fields around the task's own.
-
-    `random_group` is the label of the control run with random groups; `seed` is the seed of the dataset.
-    """
-    last = (("random_group", pa.string()), ("seed", pa.int64()))
-    return pa.struct([("index", pa.int64()), ("split", pa.string()), *own, *last])
-
-
 def verl_row(
-    task: str, group: str, prompt: str | list[dict[str, str]], ability: str, truth: Any, extra_info: dict[str, Any]
-) -> dict[str, Any]:
-    """Return one row in verl's layout.
+    task: str, group: str, prompt: str | list[dict[str, str]], ability: str, truth: Any, random_group: str,
+    own: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Return one row in verl's layout; `write_splits` adds index, split and seed.
 
     Args:
         task: first part of `data_source`. The second is the group, because verl reports validation per `data_source`.
@@ -50,7 +42,8 @@ def verl_row(
         prompt: chat messages, or the text of a single user message.
         ability: verl's name for the kind of task. Nothing depends on it.
         truth: `ground_truth` of the reward function: text, or an object that is stored as JSON.
-        extra_info: the fields of `extra_info_type`.
+        random_group: group of the control run.
+        own: the task's own fields of `extra_info`.
     """
     truth = truth if isinstance(truth, str) else json.dumps(truth, ensure_ascii=False, separators=(",", ":"))
     return {
@@ -58,15 +51,23 @@ def verl_row(
         "prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
         "ability": ability,
         "reward_model": {"style": "rule", "ground_truth": truth},
-        "extra_info": extra_info,
+        "extra_info": {**own, "random_group": str(random_group)},
         "preference_group": str(group),
     }
 
 
 def write_splits(
-    out: Path, splits: Mapping[str, Iterable[dict[str, Any]]], extra_info: pa.StructType, summary: Summary
-) -> dict[str, Counter[str]]:
+    out: Path, splits: Mapping[str, Iterable[dict[str, Any]]], own: Iterable[tuple[str, pa.DataType]], seed: int,
+    summary: Summary,
+) -> dict[str, Counter[str]]:  # fmt: skip
     """Write `<split>.parquet` for each split and fill in the summary's files, groups and label warnings.
+
+    Args:
+        out: existing folder.
+        splits: rows of `verl_row` per split.
+        own: names and types of the task's own fields of `extra_info`.
+        seed: seed of the dataset.
+        summary: completed here.
 
     Returns:
         Rows per split and preference group.
@@ -75,12 +76,16 @@ def write_splits(
         DataError: a split has no rows.
     """
     counts: dict[str, Counter[str]] = {}
-    layout = schema(extra_info)
+    common = [("index", pa.int64()), ("split", pa.string()), ("random_group", pa.string()), ("seed", pa.int64())]
+    layout = schema(pa.struct([*common[:2], *own, *common[2:]]))
     for split, rows in splits.items():
-        path, iterator = out / f"{split}.parquet", iter(rows)
+        path, iterator = out / f"{split}.parquet", enumerate(rows)
         counts[split] = Counter()
         with atomic_write(path, "wb") as file, pq.ParquetWriter(file, layout, compression="zstd") as writer:
-            while batch := list(islice(iterator, ROW_GROUP)):
+            while numbered := list(islice(iterator, ROW_GROUP)):
+                batch = [row for _, row in numbered]
+                for index, row in numbered:
+                    row["extra_info"] |= {"index": index, "split": split, "seed": seed}
                 counts[split].update(row["preference_group"] for row in batch)
                 writer.write_table(pa.Table.from_pylist(batch, schema=layout))
             if not counts[split]:

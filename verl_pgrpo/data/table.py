@@ -24,7 +24,7 @@ import pyarrow as pa
 from verl_pgrpo.data.columns import Flags, feature_matrix, kept_values, label_values, time_ranks, truth_values
 from verl_pgrpo.data.group_model import GroupModel, id_hashes, load_groups, random_groups, save_groups
 from verl_pgrpo.data.options import Clustering
-from verl_pgrpo.data.schema import extra_info_type, output_folder, verl_row, write_splits
+from verl_pgrpo.data.schema import output_folder, verl_row, write_splits
 from verl_pgrpo.data.splits import cut_time
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.user_table import UserTable, read_user_table
@@ -93,21 +93,15 @@ def prepare(path: Path, out: Path, options: TableOptions) -> Summary:
 
     task = options.task or path.name.partition(".")[0]
 
-    def rows(split: str, part: pd.DataFrame) -> Iterator[dict[str, Any]]:
-        for index, row in enumerate(part.to_dict("records")):
-            extra_info = {
-                "index": index,
-                "split": split,
-                "user": row["user"] if options.user_column else None,
-                **{name: row[f"keep {name}"] for name in options.keep},
-                "random_group": row["random_group"],
-                "seed": options.seed,
-            }
+    def rows(part: pd.DataFrame) -> Iterator[dict[str, Any]]:
+        for row in part.to_dict("records"):
+            own = {"user": row["user"] if options.user_column else None}
+            own |= {name: row[f"keep {name}"] for name in options.keep}
             truth = row["truth"] if options.truth_column else ""
-            yield verl_row(task, row["group"], row["prompt"], "personalization", truth, extra_info)
+            yield verl_row(task, row["group"], row["prompt"], "personalization", truth, row["random_group"], own)
 
-    splits = {split: rows(split, data[data["val"] == (split == "val")]) for split in ("train", "val")}
-    write_splits(output_folder(out), splits, extra_info_type(("user", pa.string()), *kept_types), summary)
+    splits = {split: rows(data[data["val"] == (split == "val")]) for split in ("train", "val")}
+    write_splits(output_folder(out), splits, [("user", pa.string()), *kept_types], options.seed, summary)
     summary.warn_small_groups()
     return summary
 
