@@ -145,6 +145,13 @@ def test_a_bad_film_is_an_error_with_its_line(tmp_path: Path, layout: str, line:
         read_archive(changed(good, tmp_path / "bad.zip", name, lambda lines: [*lines[:9], bad, *lines[9:]]))
 
 
+def test_an_unclosed_quote_in_movies_csv_is_an_error(tmp_path: Path) -> None:
+    good = write_archive(tmp_path / "good.zip", count=200, num_films=6000, layout="ml-32m")
+    bad = changed(good, tmp_path / "bad.zip", "movies.csv", lambda lines: [*lines[:9], b'999999,"Heat\n', *lines[9:]])
+    with pytest.raises(DataError, match=r"movies\.csv"):
+        read_archive(bad)
+
+
 def test_a_wrong_archive_is_an_error(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_archive(tmp_path / "none.zip")

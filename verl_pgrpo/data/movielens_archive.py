@@ -116,7 +116,7 @@ def _members(archive: zipfile.ZipFile, name: str) -> list[zipfile.ZipInfo]:
 def _read_films(archive: zipfile.ZipFile, member: zipfile.ZipInfo, kind: str) -> Films:
     text = _decode(archive.read(member))
     if kind == "movies.csv":
-        lines: Iterator[Any] = csv.reader(io.StringIO(text, newline=""))
+        lines: Iterator[Any] = _csv_rows(text, member.filename)
         parse: Callable[[Any, str], tuple[str, str, list[str]]] = _parse_movies_csv
         next(lines, None)
     else:
@@ -148,6 +148,13 @@ def _decode(raw: bytes) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         return raw.decode("latin-1")  # as in the original ml-100k and ml-1m
+
+
+def _csv_rows(text: str, name: str) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(io.StringIO(text, newline=""), strict=True)
+    except csv.Error as error:
+        raise DataError(f"{name}: {error}; is a quote not closed?") from error
 
 
 def _parse_movies_csv(fields: list[str], where: str) -> tuple[str, str, list[str]]:
