@@ -1,0 +1,288 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Load the runs that a user names into arms of an experiment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.evaluation.metrics_log import MetricsLog
+from verl_pgrpo.evaluation.rollouts import Groups, GroupsFromData, GroupsFromField, first_rows, read_dump
+from verl_pgrpo.monitoring import metric_label
+from verl_pgrpo.report.comparison import CELLS, Arm, Comparison, Run
+from verl_pgrpo.report.configuration import same_settings
+from verl_pgrpo.report.run_folder import RunFolder, find_run
+from verl_pgrpo.rewards.personas import utility
+
+GROUP_FIELDS = ("preference_group", "gts.preference_group", "gts.persona", "gts.group")  # tried in this order
+
+
+def find_runs(names: Sequence[str], metrics: Sequence[str] = ()) -> list[tuple[str | None, RunFolder]]:
+    """Find runs given as `RUN`, `NAME=RUN` or `NAME=RUN1,RUN2`, and their metrics given as `NAME=FILE`.
+
+    Returns: the name of the arm, None if not given, and the run.
+
+    Raises:
+        DataError: a run or a file does not exist, or a run is named twice.
+    """
+    logs: dict[str, list[Path]] = {}
+    for text in metrics:
+        name, equals, file = text.partition("=")
+        if not equals:
+            raise DataError(f"--metrics takes NAME=FILE, such as grpo=my_project/grpo.jsonl (got {text!r})")
+        logs.setdefault(name, []).append(Path(file))
+    found: list[tuple[str | None, RunFolder]] = []
+    for text in names:
+        label, paths = _split_name(text)
+        for path in paths:
+            files = logs.get(label or "", [])
+            found.append((label, find_run(path, files.pop(0) if files else None)))
+    for name in (name for name, files in logs.items() if files):
+        raise DataError(f"--metrics {name}=...: no run with this name is left to use it")
+    if len({folder.path.resolve() for _, folder in found}) < len(found):
+        raise DataError("a run is named twice; every run is one seed of one arm")
+    return found
+
+
+def load_runs(
+    found: Sequence[tuple[str | None, RunFolder]],
+    data: Sequence[Path] = (),
+    field: str | None = None,
+    key: str | None = None,
+    value: str = "auto",
+    baseline: str | None = None,
+) -> tuple[Comparison, list[Groups | None]]:
+    """Read runs and compare them.
+
+    Args:
+        found: from `find_runs`.
+        data: training data with the preference groups; found by itself if the configuration names it.
+        field: or the field of the dumps with the preference groups.
+        key: column of the preference group in `data`.
+        value: what to compare: "utility", "score", "standardized", a field of the dumps, or "auto" (utility if all runs
+            have it, else standardized).
+        baseline: the arm that others are compared with.
+
+    Returns: the comparison, and for the first run of each arm how to look up groups in its dumps (None without dumps).
+
+    Raises:
+        DataError: no preference groups, no such value or baseline, or a damaged file.
+    """
+    folders = [folder for _, folder in found]
+    key = key or _group_key(folders)
+    groups = [_find_groups(folder, data, field, key) for folder in folders]
+    if value == "auto":
+        with_utility = [place is not None and _has_utility(folder) for folder, place in zip(folders, groups, strict=True)]
+        value = "utility" if all(with_utility) else "standardized"
+    runs: dict[int, Run] = {}
+    # Runs with dumps first: they have the full labels, of which metrics have a shortened form.
+    for i in sorted(range(len(folders)), key=lambda i: groups[i] is None):
+        place, labels = groups[i], dict.fromkeys(label for run in runs.values() for label in run.cells["group"])
+        if place is not None:
+            runs[i] = _without_foreign_history(_read_dumps(folders[i], place, value))
+        else:
+            runs[i] = _read_metrics(folders[i], {metric_label(label): label for label in labels})
+        _check(runs[i], value)
+    arms = _arms([(name, runs[i]) for i, (name, _) in enumerate(found)])
+    if baseline is not None and baseline not in [arm.label for arm in arms]:
+        raise DataError(f"--baseline {baseline!r}: the arms are {', '.join(arm.label for arm in arms)}")
+    place_of = {folder.path: place for folder, place in zip(folders, groups, strict=True)}
+    return Comparison(arms, value, baseline), [place_of[arm.runs[0].folder.path] for arm in arms]
+
+
+def values_of(rows: pd.DataFrame, name: str) -> pd.Series:
+    """A number of each dumped response, NaN where it has none.
+
+    `name` is a field of the dump, "standardized" (the score), or "utility", which for personas is computed from the
+    text if the dump lacks it.
+    """
+    if name in ("score", "standardized"):
+        return rows["score"]
+    known = rows[name].map(_number) if name in rows else pd.Series(math.nan, index=rows.index)
+    if name == "utility":
+        persona = known.isna() & rows["gts"].map(lambda truth: '"persona"' in str(truth))
+        known = known.where(~persona, rows[persona].apply(_persona_utility, axis=1) if persona.any() else math.nan)
+    return known.astype("float64")
+
+
+def group_metrics(log: MetricsLog, what: str) -> dict[str, pd.Series]:
+    """The metrics `pgrpo/group/<name>/<what>`, by name."""
+    prefix, suffix = "pgrpo/group/", f"/{what}"
+    names = [name for name in log.frame if name.startswith(prefix) and name.endswith(suffix)]
+    return {name[len(prefix) : -len(suffix)]: log.series(name) for name in names}
+
+
+def _split_name(text: str) -> tuple[str | None, list[Path]]:
+    name, equals, rest = text.partition("=")
+    if Path(text).exists() or not (name and equals and rest):
+        return None, [Path(text)]
+    return name, [Path(rest)] if Path(rest).exists() else [Path(part) for part in rest.split(",")]
+
+
+def _group_key(folders: Iterable[RunFolder]) -> str:
+    """The column by which the runs normalized; if they differ, as controls do, the usual one."""
+    keys = {folder.group_key for folder in folders if folder.option("algorithm.adv_estimator", "pgrpo") == "pgrpo"}
+    return keys.pop() if len(keys) == 1 else "preference_group"
+
+
+def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key: str) -> Groups | None:
+    """Where the preference groups of a run's responses are: as the user says, in the dumps, or in the training data."""
+    if folder.dumps is None:
+        return None
+    if data:
+        return GroupsFromData.read(data, key)
+    if field:
+        return GroupsFromField(field)
+    rows = first_rows(folder.dumps)
+    for name in GROUP_FIELDS if key == "preference_group" else ():
+        groups = GroupsFromField(name)
+        if rows and all(groups.lookup(row) is not None for row in rows):
+            return groups
+    named = folder.option("data.train_files", [])
+    files = [Path(str(file)) for file in (named if isinstance(named, list) else [named])]
+    nearby = ("train.parquet", "data/train.parquet", "../data/train.parquet")
+    for choice in (files, *([folder.path / name] for name in nearby)):
+        if choice and all(file.is_file() for file in choice):
+            try:
+                return GroupsFromData.read(choice, key)
+            except DataError:  # a run without P-GRPO may have had data without groups
+                continue
+    if not group_metrics(folder.log, "reward") and not any(name.startswith("val-core/") for name in folder.log.frame):
+        raise DataError(
+            f"{folder.path}: the preference groups of its responses are neither in the rollouts nor in training data "
+            "nearby; give the training data (--data train.parquet) or a field of the dumps (--group-field gts.user)"
+        )
+    return None
+
+
+def _has_utility(folder: RunFolder) -> bool:
+    assert folder.dumps is not None
+    rows = pd.DataFrame(first_rows(folder.dumps), dtype=object)
+    return bool({"output", "gts"} <= set(rows)) and bool(values_of(rows, "utility").notna().any())
+
+
+def _read_dumps(folder: RunFolder, groups: Groups, value: str) -> Run:
+    assert folder.dumps is not None
+    parts, unknown, missing = [], 0, 0
+    for step, file in tqdm(folder.dumps.files.items(), desc=folder.name, unit=" steps", disable=None):
+        rows = read_dump(file, groups)
+        unknown += int(rows["group"].isna().sum())
+        rows = rows[rows["group"].notna()]
+        rows = rows.assign(value=values_of(rows, value))
+        finite = np.isfinite(rows["value"])
+        missing += int((~finite).sum())
+        by_group = rows[finite].groupby("group", sort=False)
+        values = by_group["value"]
+        cells = {"count": values.size(), "rows": values.size(), "value": values.mean(), "reward": by_group["score"].mean()}
+        cells["m2"] = values.var(ddof=0) * cells["count"]
+        parts.append(pd.DataFrame(cells).rename_axis("group").reset_index().assign(step=step))
+    return Run(folder, pd.concat(parts, ignore_index=True), "rollouts", unknown, missing)
+
+
+def _read_metrics(folder: RunFolder, labels: Mapping[str, str]) -> Run:
+    """Group means from P-GRPO's metrics (`labels`: name in metrics to label), else from validations."""
+    counts, source = group_metrics(folder.log, "count"), "metrics"
+    parts = [
+        (labels.get(name, name), rewards, _new_responses(counts.get(name), rewards.index))
+        for name, rewards in group_metrics(folder.log, "reward").items()
+    ]
+    if not parts:
+        source = "validation"
+        for name in folder.log.frame:  # val-core/<task>/<group>/reward/mean@n
+            _, *group, _, last = name.split("/") if name.count("/") >= 4 else ("", "")
+            if name.startswith("val-core/") and last.startswith("mean@"):
+                parts.append(("/".join(group[1:]), folder.log.series(name), 1.0))
+    frames = [
+        pd.DataFrame({"step": values.index, "value": values.to_numpy(), "count": count, "rows": 1, "m2": 0.0, "group": label})
+        for label, values, count in parts
+    ]
+    cells = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=CELLS)
+    finite = np.isfinite(cells["value"].astype("float64"))
+    return Run(folder, cells[finite], source, missing=int((~finite).sum()))
+
+
+def _new_responses(count: pd.Series | None, steps: pd.Index) -> Any:
+    """How many rewards a group got in each step, from the size of its history.
+
+    If the log begins later, with a resumed run or with a group that was too small to be logged, the first size may be
+    that of a long history; it counts as much as a typical step.
+    """
+    if count is None:
+        return 1.0
+    new = count.diff()
+    first = float(count.iloc[0])
+    typical = new.median() if len(new) > 1 else 1.0
+    new.iloc[0] = min(first, typical) if count.index[0] > 1 else first
+    new = new.reindex(steps)
+    return new.where(new > 0, 1.0).to_numpy()
+
+
+def _without_foreign_history(run: Run) -> Run:
+    """Drop the history of a run that normalized by other groups than those compared.
+
+    A control may use groups that only share their names with those compared. Then the rewards that its log has for a
+    group are not those of the group's responses.
+    """
+    logged = group_metrics(run.folder.log, "reward")
+    same = other = 0
+    for label, cells in run.cells.groupby("group"):
+        if metric_label(label) in logged:
+            own = cells.set_index("step")["reward"]
+            difference = (own - logged[metric_label(label)]).dropna().abs()
+            near = difference <= 1e-3 * (own.reindex(difference.index).abs() + 1e-3)
+            same, other = same + int(near.sum()), other + int((~near).sum())
+    if other <= same:
+        return run
+    log = run.folder.log
+    kept = [name for name in log.frame if not name.startswith("pgrpo/group/")]
+    folder = replace(run.folder, histories={}, log=replace(log, frame=log.frame[kept]))
+    return replace(run, folder=folder, other_groups=True)
+
+
+def _check(run: Run, value: str) -> None:
+    path = run.folder.path
+    if run.cells.empty and run.missing:
+        raise DataError(f"{path}: its rollouts have no number {value!r}; --value score always exists")
+    if run.cells.empty:
+        reason = "neither rollouts nor metrics name preference groups"
+        if run.unknown:
+            reason = f"none of its {run.unknown:,} responses has a known preference group"
+        raise DataError(f"{path}: {reason}; give the training data (--data) or a field of the dumps (--group-field)")
+
+
+def _arms(runs: Iterable[tuple[str | None, Run]]) -> list[Arm]:
+    """Runs with the same name are seeds; without names, those with the same estimator and otherwise equal settings."""
+    arms: dict[str, Arm] = {}
+    for label, run in runs:
+        folder = run.folder
+        name = label or folder.estimator or folder.name
+        if label is None:
+            if folder.estimator == "pgrpo" and "random" in folder.group_key:
+                name += "_random_groups"
+            if name in arms and not same_settings(arms[name].runs[0].folder, folder):
+                name = f"{name} ({folder.name})"
+        arms.setdefault(name, Arm(name, folder.estimator)).runs.append(run)
+    return list(arms.values())
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        return math.nan
+
+
+def _persona_utility(row: pd.Series) -> float:
+    try:
+        return utility(str(row["output"]), str(row["gts"]))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return math.nan
