@@ -104,7 +104,7 @@ def replay(steps: Iterable[pd.DataFrame], config: PGRPOConfig) -> Replay:
         config: how P-GRPO would have been configured.
 
     Raises:
-        NonFiniteRewardError: a reward is not finite and config.on_nonfinite is "error".
+        NonFiniteRewardError: a reward is not finite, and config.on_nonfinite is "error".
     """
     history = GroupHistoryManager(config)
     parts, products = [], np.zeros(3)
@@ -113,19 +113,19 @@ def replay(steps: Iterable[pd.DataFrame], config: PGRPOConfig) -> Replay:
         known = frame["group"].notna()
         unknown += int((~known).sum())
         frame = frame[known]
-        if config.on_nonfinite == "skip":
-            finite = np.isfinite(frame["score"])
-            nonfinite += int((~finite).sum())
-            frame = frame[finite]
         if frame.empty:
             continue
-        rewards, prompt_ids = frame["score"].to_numpy(), frame["prompt_id"].tolist()
-        result = history.compute_advantages(frame["group"].tolist(), rewards, prompt_ids=prompt_ids)
-        pgrpo, grpo = result.advantages, grpo_advantages(rewards, prompt_ids, config.norm_adv_by_std_in_grpo)
+        prompt_ids = frame["prompt_id"].tolist()
+        result = history.compute_advantages(frame["group"].tolist(), frame["score"].to_numpy(), prompt_ids)
+        kept = ~result.skipped
+        nonfinite += int((~kept).sum())
+        frame, pgrpo = frame[kept], result.advantages[kept]
+        rewards = frame["score"].to_numpy()
+        grpo = grpo_advantages(rewards, frame["prompt_id"].tolist(), config.norm_adv_by_std_in_grpo)
         grpo = np.where(np.abs(grpo) > 1e-6, grpo, 0.0)  # equal rewards may differ by rounding
         has_signal = pd.Series(grpo != 0).groupby(frame["prompt_id"].to_numpy())
         values = (rewards, ~has_signal.transform("any"), grpo**2, pgrpo**2, grpo * pgrpo < 0)
-        values = (*values, result.scale, result.shift, result.cold)
+        values = (*values, result.scale[kept], result.shift[kept], result.cold[kept])
         columns = {name: np.asarray(value, dtype=float) for name, value in zip(MEANS, values, strict=True)}
         keys = {"step": frame["step"].to_numpy(), "group": frame["group"].to_numpy()}
         parts.append(pd.DataFrame({**keys, "responses": 1.0, **columns}).groupby(["step", "group"]).sum().reset_index())

@@ -180,7 +180,9 @@ def read_dump(path: Path, groups: Groups) -> pd.DataFrame:
             sessions[session] = (output, row)
     rows = [row for _, row in sessions.values()]
     # dtype=object: pandas' string type cannot hold lone surrogates, which responses may contain.
-    frame = pd.DataFrame(rows, columns=None if rows else ["input", "output", "gts", "score"], dtype=object)
+    frame = pd.DataFrame([{"input": "", "gts": None, **row} for row in rows], dtype=object)
+    if frame.empty:
+        frame = pd.DataFrame(columns=["input", "gts", "output", "score"], dtype=object)
     computed = {
         "step": int(path.stem),
         "prompt_id": pd.Series([prompt for prompt, _ in sessions], dtype=object),
@@ -253,7 +255,7 @@ def _data_rows(
 
 def _label(value: Any) -> str | None:
     label = group_label(value)
-    return label if isinstance(label, str) else None
+    return label.encode("utf-8", "replace").decode() if isinstance(label, str) else None  # no lone surrogates
 
 
 def _text(truth: Any) -> str:

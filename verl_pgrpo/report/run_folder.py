@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Find what a run left on disk: metrics, rollout dumps, configuration, reward histories, the plugin's warnings.
+"""Find what a run left on disk: metrics, rollout dumps, configuration, reward histories, the plugin's messages.
 
 A run is a folder, or a file of verl's `file` logger. Only one of dumps and metrics is required.
 """
@@ -22,7 +22,7 @@ PREFIXES = ("pgrpo/", "val-core/")  # metrics that the report uses
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LINE = re.compile(r"^(\(\w+ pid=\d+(?:, ip=[\w.:]+)?\) )?(.*)$")  # Ray's prefix for the output of another process
-_WARNING = re.compile(r"P-GRPO warning: .*")
+_MESSAGE = re.compile(r"P-GRPO(?: warning)?: .{1,1000}")
 _LOG_BYTES = 32 << 20  # how much of a console log is searched; the configuration is printed at the start
 
 
@@ -36,7 +36,7 @@ class RunFolder:
         rollouts: folder of the dumps; `dumps` are the files in it.
         config: verl's configuration as a nested dict, empty if unknown, and `config_file`, where it was found.
         histories: reward histories in checkpoints, by step.
-        warnings: the plugin's warnings in console logs.
+        messages: what the plugin printed to console logs.
         problems: what could not be read or was left out.
     """
 
@@ -48,7 +48,7 @@ class RunFolder:
     config: dict[str, Any] = field(default_factory=dict)
     config_file: Path | None = None
     histories: dict[int, Path] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def option(self, path: str, default: Any = None) -> Any:
@@ -145,20 +145,20 @@ def _rollout_folder(folder: Path) -> Path | None:
 
 
 def _read_console(run: RunFolder, root: Path) -> None:
-    """Read the configuration that verl prints to its console log, else hydra's copy; and the plugin's warnings."""
+    """Read the configuration that verl prints to its console log, else hydra's copy; and the plugin's messages."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
 
-    warnings: dict[str, None] = {}
+    messages: dict[str, None] = {}
     for file in sorted(root.glob("*.log"), key=lambda file: (file.stat().st_mtime, file.name)):
         with open(file, "rb") as lines:
             text = _ANSI.sub("", lines.read(_LOG_BYTES).decode("utf-8", "replace"))
-        warnings |= dict.fromkeys(_WARNING.findall(text))
+        messages |= dict.fromkeys(_MESSAGE.findall(text))
         printed = _printed_config(text)
         if printed:
             run.config, run.config_file = printed, file
-    run.warnings = list(warnings)
+    run.messages = list(messages)
     copies = (*root.glob(".hydra/config.yaml"), *root.glob("*/.hydra/config.yaml"))
     for file in sorted(copies, key=lambda file: (file.stat().st_mtime, str(file))):
         try:

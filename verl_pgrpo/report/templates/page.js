@@ -6,7 +6,7 @@
   const table = document.getElementById("groups");
   const body = table.tBodies[0];
   const filter = document.getElementById("filter");
-  const says = document.getElementById("picked-says");
+  const ends = document.getElementById("picked-ends");
   const rows = Array.from(body.rows);
   const nameOf = (row) => row.cells[0].textContent;
   const shown = () => Array.from(body.rows).filter((row) => !row.hidden);
@@ -64,8 +64,8 @@
     button.tabIndex = 0;
     draw(row.dataset.group);
     document.getElementById("picked-name").textContent = nameOf(row);
-    const ends = data.arms.map((arm, i) => arm + " " + row.cells[i + 1].textContent.trim());
-    says.textContent = "Ends at: " + ends.join(", ") + ".";
+    const values = data.arms.map((arm, i) => arm + " " + row.cells[i + 1].textContent.trim());
+    ends.textContent = "Ends at: " + values.join(", ") + ".";
     document.documentElement.dataset.picked = nameOf(row);
     if (focus) button.focus();
   }

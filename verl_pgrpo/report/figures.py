@@ -1,0 +1,199 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The charts of the page: which curves are in which frame, and the numbers behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from verl_pgrpo.report.charts import COLORS, DASHES, Chart, Frame, Line, draw, value_range
+from verl_pgrpo.report.comparison import Comparison, ConfidenceBand
+from verl_pgrpo.report.curves import Curves, smooth_series
+from verl_pgrpo.report.history_snapshot import history_metrics
+from verl_pgrpo.report.narrative import number, percent, with_band
+
+SMALL = 24  # groups with a chart of their own
+TABLE_ROWS = 9  # of the table behind a chart
+MOST_RAW = 400  # steps; beyond, the values of single steps are not drawn
+MOST_DOTS = 150
+PICKED_CHARACTERS = 900_000  # for the curves of all groups, two per point
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+LEVELS = 36 * 36 - 2
+
+
+class Figures:
+    """Draws one comparison. Charts of a kind share one scale."""
+
+    def __init__(self, comparison: Comparison, curves: Curves) -> None:
+        self.comparison, self.curves = comparison, curves
+        self._is_share = comparison.value == "utility"
+        x = (float(comparison.steps[0]), float(max(comparison.steps[-1], comparison.steps[0] + 1)))
+        y = value_range(np.concatenate([groups.ravel() for groups in curves.groups]), self._is_share)
+        span = None if comparison.disjoint else (float(comparison.last[0]), float(comparison.last[-1]))
+        self.frame = Frame(x, y, span=span)
+        self.small_frame = replace(self.frame, width=300, height=180, left=38, right=16, top=8, bottom=26)
+        self.picked_frame = replace(self.frame, height=260, right=14)
+        self.cold_frame = replace(self.frame, height=200, span=None)
+        roles = [arm for arm in (comparison.baseline, comparison.ours) if arm is not None]
+        self._order = [*roles, *(arm for arm in range(len(comparison.arms)) if arm not in roles)]
+
+    def color(self, arm: int) -> str:
+        """Colour of an arm: blue for the baseline, red for the arm in question."""
+        return COLORS[self._order.index(arm) % len(COLORS)]
+
+    def dash(self, arm: int) -> tuple[int, ...]:
+        """Dash pattern of an arm, as on and off lengths; empty for a solid line."""
+        return DASHES[self._order.index(arm) % len(DASHES)]
+
+    def main(self) -> list[Chart]:
+        """The group in focus, the mean over groups, and the worst of them."""
+        comparison, curves = self.comparison, self.curves
+        arms, focus = range(len(comparison.arms)), comparison.focus
+        summaries = [comparison.summary(arm) for arm in arms]
+        tenth = comparison.by_tenths
+        baseline, share = comparison.arms[comparison.baseline].title, percent(float(comparison.share[focus]))
+        drawn = [
+            (
+                f"The group in focus: {comparison.labels[focus]}",
+                f"The worst-off group with {baseline} at the end, {share} of the responses.",
+                [curves.group(arm, focus) for arm in arms],
+                [ConfidenceBand.over_seeds(comparison.seeds[arm][:, focus]) for arm in arms],
+            ),
+            (
+                "Mean over groups",
+                "Every group counts the same, whatever its size.",
+                [curves.mean(arm) for arm in arms],
+                [summary["mean"] for summary in summaries],
+            ),
+            (
+                "Mean of the worst tenth of the groups" if tenth else "Worst group",
+                "At each step, whichever groups are worst then." if tenth else "At each step, whichever is worst then.",
+                [curves.worst(arm) for arm in arms],
+                [summary["worst tenth" if tenth else "worst"] for summary in summaries],
+            ),
+        ]
+        charts = []
+        for place, (title, note, bands, ends) in enumerate(drawn):
+            values = np.concatenate([bound for band in bands for bound in (band.mean, band.low, band.high)])
+            frame = replace(self.frame, y=value_range(values, self._is_share))
+            lines = [
+                self._line(arm, band, focus if place == 0 else None, end=float(end.mean))
+                for arm, (band, end) in enumerate(zip(bands, ends, strict=True))
+            ]
+            results = "; ".join(
+                f"{arm.title} ends at {with_band(end)}" for arm, end in zip(comparison.arms, ends, strict=True)
+            )
+            charts.append(Chart(title, f"{title}. {results}.", draw(frame, lines), note, *self._table(bands)))
+        return charts
+
+    def small(self) -> list[Chart]:
+        """A chart each for the group in focus, the worst of each arm, and the largest."""
+        comparison = self.comparison
+        arms = range(len(comparison.arms))
+        largest = np.argsort(-comparison.share, kind="stable").tolist()
+        groups = list(dict.fromkeys([comparison.focus, *map(comparison.worst, arms), *largest]))[:SMALL]
+        charts = []
+        for group in groups:
+            label, share = comparison.labels[group], percent(float(comparison.share[group]))
+            ends = [f"{comparison.arms[arm].title} {number(float(comparison.ends[arm][group]))}" for arm in arms]
+            lines = [self._line(arm, self.curves.group(arm, group), group) for arm in arms]
+            summary = f"{label}, {share}: ends at {', '.join(ends)}."
+            charts.append(Chart(label, summary, draw(self.small_frame, lines), share))
+        return charts
+
+    def history(self, groups: Iterable[int]) -> list[Chart]:
+        """The reward history against the reward of each step, on the users' own scale: a chart per group and arm."""
+        charts, groups = [], list(groups)
+        for number_of_arm, arm in enumerate(self.comparison.arms):
+            for group in groups:
+                label = self.comparison.labels[group]
+                metrics = history_metrics(arm.runs[0], label)
+                past = pd.DataFrame() if metrics is None else metrics[["mean", "std"]].dropna()
+                if metrics is None or past.empty or metrics["reward"].isna().all():
+                    continue
+                rewards, (mean, std) = metrics["reward"].dropna(), (past["mean"], past["std"])
+                smoothed = smooth_series(rewards)
+                y = value_range(np.concatenate([mean - std, mean + std, rewards]), False)
+                frame = replace(self.small_frame, y=y, left=42, span=None)
+                dots = rewards.iloc[:: max(1, len(rewards) // MOST_DOTS)]
+                lines = [
+                    Line("#777777", (5, 3), past.index, mean, mean - std, mean + std),
+                    Line(
+                        self.color(number_of_arm), (), rewards.index, smoothed, raw=(dots.index, dots), dots=True,
+                    ),
+                ]  # fmt: skip
+                title = label if len(self.comparison.arms) == 1 else f"{label} · {arm.title}"
+                summary = (
+                    f"{title}: the history's mean ends at {number(float(mean.iloc[-1]))} with a standard deviation of "
+                    f"{number(float(std.iloc[-1]))}; the smoothed reward ends at {number(float(smoothed.iloc[-1]))}."
+                )
+                charts.append(Chart(title, summary, draw(frame, lines)))
+        return charts
+
+    def cold(self) -> Chart | None:
+        """The share of responses that were normalized by a short history."""
+        series = {i: arm.runs[0].folder.log.series("pgrpo/cold_fraction") for i, arm in enumerate(self.comparison.arms)}
+        series = {arm: values for arm, values in series.items() if len(values)}
+        if not series:
+            return None
+        top = min(1.0, max(0.05, 1.1 * max(float(values.max()) for values in series.values())))
+        lines = [Line(self.color(arm), self.dash(arm), values.index, values) for arm, values in series.items()]
+        ends = [f"{self.comparison.arms[arm].title} {percent(float(values.iloc[-1]))}" for arm, values in series.items()]
+        title = "Responses normalized by a short history"
+        frame = replace(self.cold_frame, y=(0.0, top))
+        return Chart(title, f"{title}, in the last step: {', '.join(ends)}.", draw(frame, lines))
+
+    def picked(self, order: Sequence[int]) -> dict[str, Any]:
+        """The curves of the groups in `order` for the page's script, as two digits of base 36 per point.
+
+        A number from 0 to LEVELS is a place between the ends of the y axis; LEVELS + 1 means unknown.
+        """
+        comparison, frame = self.comparison, self.picked_frame
+        seeds = [len(arm.runs) for arm in comparison.arms]
+        lines = sum(3 if count > 1 else 1 for count in seeds)
+        points = int(np.clip(PICKED_CHARACTERS // (2 * lines * len(order)), 8, len(self.curves.at)))
+        places = np.unique(np.linspace(0, len(self.curves.at) - 1, points).round().astype(int))
+        curves: dict[str, list[str]] = {}
+        for group in order:
+            bands = [(self.curves.group(arm, group), count) for arm, count in enumerate(seeds)]
+            parts = [part for band, count in bands for part in (band.mean, band.low, band.high)[: 3 if count > 1 else 1]]
+            curves[str(group)] = [_encoded(part[places], frame.y) for part in parts]
+        return {
+            "x": np.round(frame.px(self.curves.at[places]), 1).tolist(),
+            "top": frame.top,
+            "bottom": frame.height - frame.bottom,
+            "levels": LEVELS,
+            "bands": [count > 1 for count in seeds],
+            "arms": [arm.title for arm in comparison.arms],
+            "curves": curves,
+            "focus": comparison.focus,
+        }
+
+    def _line(self, arm: int, band: ConfidenceBand, group: int | None, end: float | None = None) -> Line:
+        """`group`: also draw its value in single steps, if the arm has one run."""
+        raw = None
+        if group is not None and len(self.comparison.arms[arm].runs) == 1:
+            values = self.curves.raw(arm, group)
+            raw = (values.index, values) if 1 < len(values) <= MOST_RAW else None
+        several = len(self.comparison.arms[arm].runs) > 1
+        low, high = (band.low, band.high) if several else (None, None)
+        return Line(self.color(arm), self.dash(arm), self.curves.at, band.mean, low, high, raw=raw, end=end)
+
+    def _table(self, bands: list[ConfidenceBand]) -> tuple[list[str], list[list[str]]]:
+        at = self.curves.at
+        rows = []
+        for place in np.unique(np.linspace(0, len(at) - 1, TABLE_ROWS).round().astype(int)):
+            cells = [ConfidenceBand(band.mean[place], band.low[place], band.high[place]) for band in bands]
+            rows.append([f"{at[place]:,}", *map(with_band, cells)])
+        return ["step", *(arm.title for arm in self.comparison.arms)], rows
+
+
+def _encoded(values: np.ndarray, y: tuple[float, float]) -> str:
+    part = np.clip((values - y[0]) / (y[1] - y[0]), 0.0, 1.0)
+    level = np.where(np.isfinite(part), np.round(np.nan_to_num(part) * LEVELS), LEVELS + 1).astype(int)
+    return "".join(_DIGITS[one // 36] + _DIGITS[one % 36] for one in level.tolist())

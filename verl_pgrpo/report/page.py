@@ -1,0 +1,238 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Render the report as one HTML page that needs nothing but itself.
+
+Labels, prompts and responses come from users and models: Jinja escapes all of it, the data for the page's script is
+JSON without `<`, and a Content-Security-Policy allows no other script and no request.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+import verl_pgrpo
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.report import configuration, narrative
+from verl_pgrpo.report.charts import draw
+from verl_pgrpo.report.comparison import Comparison, ConfidenceBand
+from verl_pgrpo.report.curves import Curves
+from verl_pgrpo.report.figures import Figures
+from verl_pgrpo.report.history_snapshot import FEW, HistorySnapshot, lag
+from verl_pgrpo.report.loading import find_runs, load_runs
+from verl_pgrpo.report.samples import Sample, find_samples, groups_to_show
+
+TEMPLATES = Path(__file__).parent / "templates"
+TABLE_ROWS = 6000
+HISTORY_CHARTS = 6  # groups
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # not allowed in HTML; tab and newline are
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page and `--json` are made of.
+
+    Attributes:
+        samples: by index of the group.
+        snapshots: reward history of the first run of each arm.
+        problems: what could not be read.
+    """
+
+    comparison: Comparison
+    samples: dict[int, list[Sample]]
+    snapshots: list[HistorySnapshot | None]
+    problems: list[str] = field(default_factory=list)
+
+    @cached_property
+    def cautions(self) -> list[str]:
+        return narrative.cautions(self.comparison) + self.problems
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row per group, the ranked ones first, the worst of the baseline before the others."""
+        comparison = self.comparison
+        change = None if comparison.ours is None else comparison.change(comparison.ours)
+        snapshot = next((one for one in self.snapshots if one is not None), None)
+        order = np.argsort(np.where(comparison.ranked, comparison.ends[comparison.baseline], np.inf), kind="stable")
+        return [
+            {
+                "group": group,
+                "label": comparison.labels[group],
+                "share": float(comparison.share[group]),
+                "responses": int(comparison.responses[group]),
+                "ends": [float(values[group]) for values in comparison.ends],
+                "change": None if change is None else float(change[0][group]),
+                "error": None if change is None else float(change[1][group]),
+                "history": None if snapshot is None else int(snapshot.count[group]),
+                "ranked": bool(comparison.ranked[group]),
+            }
+            for group in order.tolist()
+        ]
+
+
+def make_report(
+    runs: Sequence[str],
+    data: Sequence[Path] = (),
+    group_field: str | None = None,
+    group_key: str | None = None,
+    value: str = "auto",
+    baseline: str | None = None,
+    *,
+    metrics: Sequence[str] = (),
+    samples_of: Sequence[str] = (),
+) -> Report:
+    """Read runs and compare them. The arguments are those of `verl-pgrpo report`.
+
+    Raises:
+        DataError: a run, file or group does not exist, or a file is damaged.
+    """
+    found = find_runs(runs, metrics)
+    comparison, groups_of = load_runs(found, data, group_field, group_key, value, baseline)
+    for name in samples_of:
+        if name not in comparison.labels:
+            raise DataError(f"--samples-of {name!r}: not one of the {len(comparison.labels):,} groups")
+    chosen = groups_to_show(comparison, [comparison.labels.index(name) for name in samples_of])
+    problems = [problem for _, folder in found for problem in folder.problems]
+    snapshots = [HistorySnapshot.read(arm.runs[0], comparison.labels, problems) for arm in comparison.arms]
+    return Report(comparison, find_samples(comparison, groups_of, chosen), snapshots, problems)
+
+
+def render(report: Report) -> str:
+    """Render the page."""
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_without_control,
+    )
+    environment.filters.update(number=narrative.number, percent=narrative.percent)
+    comparison = report.comparison
+    figures = Figures(comparison, Curves(comparison))
+    worst = [comparison.focus, *map(comparison.worst, range(len(comparison.arms)))]
+    largest = np.argsort(-comparison.share, kind="stable").tolist()
+    history_groups = list(dict.fromkeys([*worst, *largest]))[:HISTORY_CHARTS]
+    table = report.rows[:TABLE_ROWS]
+    return environment.get_template("page.html.j2").render(
+        report=report,
+        comparison=comparison,
+        figures=figures,
+        narrative=narrative,
+        legend=[
+            {"title": arm.title, "color": figures.color(i), "dash": " ".join(map(str, figures.dash(i)))}
+            for i, arm in enumerate(comparison.arms)
+        ],
+        summaries=[comparison.summary(i) for i in range(len(comparison.arms))],
+        small=figures.small(),
+        rows=table,
+        axes=draw(figures.picked_frame, []),
+        history=figures.history(history_groups),
+        cold=figures.cold(),
+        lags=_lags(comparison, history_groups),
+        few=FEW,
+        settings=_settings(comparison),
+        differences=configuration.differing_options([arm.runs[0].folder for arm in comparison.arms]),
+        versions=configuration.versions(),
+        package=f"verl-pgrpo {verl_pgrpo.__version__}",
+        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'",
+        style=Markup(style),
+        script=Markup(script),
+        data=Markup(script_json(figures.picked([row["group"] for row in table]))),
+    )
+
+
+def as_dict(report: Report) -> dict[str, Any]:
+    """The numbers behind the headline and the tables, for programs; NaN where unknown."""
+    comparison = report.comparison
+    ours, arms = comparison.ours, comparison.arms
+    gained, lost, unmoved = (None, None, None) if ours is None else comparison.gained_and_lost(ours)
+    return {
+        "headline": narrative.headline(comparison),
+        "value": comparison.value,
+        "meaning": narrative.value_meaning(comparison),
+        "steps": [int(comparison.steps[0]), int(comparison.steps[-1])],
+        "last_fifth": [int(comparison.last[0]), int(comparison.last[-1])],
+        "groups": len(comparison.labels),
+        "ranked": int(comparison.ranked.sum()),
+        "focus": comparison.labels[comparison.focus],
+        "baseline": arms[comparison.baseline].label,
+        "ours": None if ours is None else arms[ours].label,
+        "gained": gained,
+        "lost": lost,
+        "unmoved": unmoved,
+        "arms": [
+            {
+                "label": arm.label,
+                "estimator": arm.estimator,
+                "runs": [str(run.folder.path) for run in arm.runs],
+                "worst_group": comparison.labels[comparison.worst(i)],
+                **{name.replace(" ", "_"): _bounds(band) for name, band in comparison.summary(i).items()},
+            }
+            for i, arm in enumerate(arms)
+        ],
+        "by_group": [
+            {
+                "group": row["label"],
+                "share": row["share"],
+                "responses": row["responses"],
+                "ranked": row["ranked"],
+                "ends": {arm.label: end for arm, end in zip(arms, row["ends"], strict=True)},
+            }
+            for row in report.rows
+        ],
+        "cautions": report.cautions,
+    }
+
+
+def script_json(data: object) -> str:
+    """JSON that is safe inside HTML's script element."""
+    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _without_control(value: Any) -> Any:
+    return _CONTROL.sub("\ufffd", value.replace("\r\n", "\n")) if type(value) is str else value
+
+
+def _settings(comparison: Comparison) -> list[dict[str, str]]:
+    """The shown options of each run; equal ones are shown once."""
+    found: list[dict[str, str]] = []
+    seen: dict[str, str] = {}
+    for arm in comparison.arms:
+        for folder in (run.folder for run in arm.runs):
+            text = "\n".join(f"{name}: {value}" for name, value in configuration.shown_options(folder).items())
+            same = seen.setdefault(text, str(folder.path))
+            shown = text if not text or same == str(folder.path) else f"The same as {same}."
+            found.append({"arm": arm.title, "path": str(folder.path), "text": shown})
+    return found
+
+
+def _lags(comparison: Comparison, groups: list[int]) -> list[list[str]]:
+    """How far each group's rewards are above its history, per arm."""
+    runs = [arm.runs[0] for arm in comparison.arms]
+    rows = [
+        [label, *(lag(run, label, comparison.last) for run in runs)] for label in (comparison.labels[g] for g in groups)
+    ]
+    return [[row[0], *map(narrative.number, row[1:])] for row in rows if np.isfinite(row[1:]).any()]
+
+
+def _bounds(band: ConfidenceBand) -> dict[str, float]:
+    return {"mean": float(band.mean), "low": float(band.low), "high": float(band.high)}
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
