@@ -10,6 +10,7 @@ prompt; or it is read from a field of the dump.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -255,7 +256,9 @@ def _data_rows(
 
 def _label(value: Any) -> str | None:
     label = group_label(value)
-    return label.encode("utf-8", "replace").decode() if isinstance(label, str) else None  # no lone surrogates
+    if not isinstance(label, str):
+        return None
+    return sys.intern(label.encode("utf-8", "replace").decode())  # no lone surrogates, which files cannot hold
 
 
 def _text(truth: Any) -> str:

@@ -35,7 +35,7 @@ def smooth(total: pd.DataFrame, count: pd.DataFrame, width: float) -> pd.DataFra
 def smooth_series(series: pd.Series) -> pd.Series:
     """Smooth a metric over its steps."""
     known = series.notna().to_frame().astype(float)
-    return smooth(series.fillna(0.0).to_frame(), known, max(0.5, len(series) / 50)).iloc[:, 0]
+    return smooth(series.fillna(0.0).to_frame(), known, max(0.5, len(series) / 35)).iloc[:, 0]
 
 
 class Curves:
@@ -87,7 +87,7 @@ class Curves:
         curves = np.full((size, len(self.at)), np.nan)
         if cells.empty:
             return curves
-        width = max(0.5, len(steps) / 50)
+        width = max(0.5, len(steps) / 35)
         cells = cells.sort_values("group", kind="stable")
         group, place = cells["group"].to_numpy(), np.searchsorted(steps, cells["step"])
         count, total = cells["count"].to_numpy(float), (cells["count"] * cells["value"]).to_numpy(float)

@@ -109,8 +109,8 @@ def values_of(rows: pd.DataFrame, name: str) -> pd.Series:
         return rows["score"]
     known = rows[name].map(_number) if name in rows else pd.Series(math.nan, index=rows.index)
     if name == "utility":
-        persona = known.isna() & rows["gts"].map(lambda truth: '"persona"' in str(truth))
-        known = known.where(~persona, rows[persona].apply(_persona_utility, axis=1) if persona.any() else math.nan)
+        computed = [_persona_utility(text, truth) for text, truth in zip(rows["output"], rows["gts"], strict=True)]
+        known = known.fillna(pd.Series(computed, index=rows.index, dtype="float64"))
     return known.astype("float64")
 
 
@@ -172,20 +172,18 @@ def _has_utility(folder: RunFolder) -> bool:
 
 def _read_dumps(folder: RunFolder, groups: Groups, value: str) -> Run:
     assert folder.dumps is not None
-    parts, unknown, missing = [], 0, 0
-    for step, file in tqdm(folder.dumps.files.items(), desc=folder.name, unit=" steps", disable=None):
+    steps = []
+    for file in tqdm(folder.dumps.files.values(), desc=folder.name, unit=" steps", disable=None):
         rows = read_dump(file, groups)
-        unknown += int(rows["group"].isna().sum())
-        rows = rows[rows["group"].notna()]
-        rows = rows.assign(value=values_of(rows, value))
-        finite = np.isfinite(rows["value"])
-        missing += int((~finite).sum())
-        by_group = rows[finite].groupby("group", sort=False)
-        values = by_group["value"]
-        cells = {"count": values.size(), "rows": values.size(), "value": values.mean(), "reward": by_group["score"].mean()}
-        cells["m2"] = values.var(ddof=0) * cells["count"]
-        parts.append(pd.DataFrame(cells).rename_axis("group").reset_index().assign(step=step))
-    return Run(folder, pd.concat(parts, ignore_index=True), "rollouts", unknown, missing)
+        steps.append(rows.assign(value=values_of(rows, value))[["step", "group", "score", "value"]])
+    rows = pd.concat(steps, ignore_index=True)
+    known, finite = rows["group"].notna(), np.isfinite(rows["value"])
+    by_cell = rows[known & finite].groupby(["step", "group"], sort=False)
+    values = by_cell["value"]
+    cells = {"count": values.size(), "rows": values.size(), "value": values.mean(), "reward": by_cell["score"].mean()}
+    cells["m2"] = values.var(ddof=0) * cells["count"]
+    unknown, missing = int((~known).sum()), int((known & ~finite).sum())
+    return Run(folder, pd.DataFrame(cells).reset_index(), "rollouts", unknown, missing)
 
 
 def _read_metrics(folder: RunFolder, labels: Mapping[str, str]) -> Run:
@@ -281,8 +279,10 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _persona_utility(row: pd.Series) -> float:
+def _persona_utility(text: Any, truth: Any) -> float:
+    if not (isinstance(truth, str) and '"persona"' in truth):
+        return math.nan
     try:
-        return utility(str(row["output"]), str(row["gts"]))
+        return utility(str(text), truth)
     except (KeyError, TypeError, ValueError, RecursionError):
         return math.nan

@@ -169,7 +169,7 @@ def band_meaning(comparison: Comparison) -> str:
     return f"Lines are means over seeds and bands show the {kind} (seeds: {counts})."
 
 
-def fifths_table(comparison: Comparison) -> list[dict[str, str]]:
+def fifths_table(comparison: Comparison) -> list[dict[str, str | None]]:
     """Rows of a table: each group's value in the first, the central and the last fifth of the steps, per arm."""
     steps = comparison.steps
     fifth = math.ceil(len(steps) / 5)
@@ -179,7 +179,7 @@ def fifths_table(comparison: Comparison) -> list[dict[str, str]]:
         (arm.title, part): comparison.means(i, at) for i, arm in enumerate(comparison.arms) for part, at in parts.items()
     }
     order = np.argsort(-comparison.share, kind="stable")
-    rows = [
+    rows: list[dict[str, str | None]] = [
         {
             "group": comparison.labels[group],
             "share": percent(float(comparison.share[group])),
@@ -192,5 +192,5 @@ def fifths_table(comparison: Comparison) -> list[dict[str, str]]:
             f"{title} {part}": number(float(summarize(values)) if np.isfinite(values).any() else None)
             for (title, part), values in columns.items()
         }
-        rows.append({"group": name, "share": "", **cells})
+        rows.append({"group": name, "share": None, **cells})
     return rows

@@ -142,6 +142,7 @@ def render(report: Report) -> str:
         history=figures.history(history_groups),
         cold=figures.cold(),
         lags=_lags(comparison, history_groups),
+        snapshots=[(arm.title, one) for arm, one in zip(comparison.arms, report.snapshots, strict=True) if one],
         few=FEW,
         settings=_settings(comparison),
         differences=configuration.differing_options([arm.runs[0].folder for arm in comparison.arms]),
