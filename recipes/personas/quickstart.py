@@ -170,7 +170,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("\nquickstart: interrupted; no process is left. Call it again to continue.")
     text, first_sentence = compare(setting)
-    print(f"\nMean utility (what a persona wants, 0 to 1) in the first, central and last fifth of training:\n\n{text}\n")
+    print(
+        f"\nMean utility (what a persona wants, 0 to 1) in the first, central and last fifth of training:\n\n{text}\n"
+    )
     print(f"The picture: {OUT / 'report.png'}   ({(time.monotonic() - started) / 60:.1f} minutes)")
     print("What it shows, and when not to use P-GRPO: recipes/personas/README.md")
     print(f"\n{first_sentence}\nDetails on one page; open it in a browser: {OUT / 'report.html'}")

@@ -64,7 +64,9 @@ def test_it_is_drawn_without_errors_or_requests(pages, chromium, tmp_path, kind,
     pixels = np.asarray(Image.open(tmp_path / "page.png").convert("RGB"), dtype=float)
     for color in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):  # both arms
         assert (np.abs(pixels - color).max(axis=2) < 8).sum() > 100
-    heights = chromium.value("[...document.querySelectorAll('svg.big text')].map(t => t.getBoundingClientRect().height)")
+    heights = chromium.value(
+        "[...document.querySelectorAll('svg.big text')].map(t => t.getBoundingClientRect().height)"
+    )
     assert min(heights) >= 10  # readable axes, on a phone too
 
 

@@ -95,7 +95,9 @@ def test_the_sums_follow_from_the_definitions():
 
 def test_unknown_groups_and_skipped_rewards_are_counted_and_left_out():
     [frame] = steps(1)
-    more = pd.DataFrame({"step": 1, "group": ["jazz", "new", None], "prompt_id": [0, 99, 0], "score": [np.nan, np.inf, 1.0]})
+    more = pd.DataFrame(
+        {"step": 1, "group": ["jazz", "new", None], "prompt_id": [0, 99, 0], "score": [np.nan, np.inf, 1.0]}
+    )
     both = [pd.concat([frame, more], ignore_index=True)]
     result = replay(both, PGRPOConfig(on_nonfinite="skip"))
     assert (result.unknown, result.nonfinite) == (1, 2)

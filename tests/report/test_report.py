@@ -108,7 +108,9 @@ def test_without_a_utility_groups_are_compared_with_themselves(runs):
     end = table(folder / "pgrpo").query("step > 8").groupby("group")["score"].mean()
     for value, expected in (("standardized", (end - start.mean()) / start.std()), ("score", end)):
         found = report(folder / "grpo", folder / "pgrpo", value=value)
-        assert {group["group"]: group["ends"]["pgrpo"] for group in found["by_group"]} == pytest.approx(expected.to_dict())
+        assert {group["group"]: group["ends"]["pgrpo"] for group in found["by_group"]} == pytest.approx(
+            expected.to_dict()
+        )
 
 
 def test_runs_of_different_length_and_without_common_steps(runs, tmp_path):
@@ -174,7 +176,9 @@ def test_bands_count_the_seeds_that_have_data():
     for band in (full, with_gaps):  # t(0.975, 4) = 2.776, std of the mean 0.7071
         assert [band.low, band.high] == pytest.approx([3 - 2.776 * 0.7071, 3 + 2.776 * 0.7071], abs=0.001)
     several = ConfidenceBand.over_seeds(np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan]]))
-    np.testing.assert_equal([several.mean, several.low, several.high], [[2, 5, np.nan], [1, np.nan, np.nan], [3, np.nan, np.nan]])
+    np.testing.assert_equal(
+        [several.mean, several.low, several.high], [[2, 5, np.nan], [1, np.nan, np.nan], [3, np.nan, np.nan]]
+    )
 
 
 def test_curves_are_weighted_means_with_a_two_sided_kernel():
@@ -281,28 +285,24 @@ def test_the_utility_of_personas_is_computed_from_the_text(tmp_path):
     (tmp_path / "run/rollouts/1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = report(tmp_path / "run")
     assert found["value"] == "utility"
-    assert {group["group"]: group["ends"]["run"] for group in found["by_group"]} == {"slang_hiphop": 1.0, "slang_metal": 0.5}
+    assert {group["group"]: group["ends"]["run"] for group in found["by_group"]} == {
+        "slang_hiphop": 1.0,
+        "slang_metal": 0.5,
+    }
 
 
-def test_controls_are_arms_of_their_own(runs, tmp_path, page):
+def test_controls_with_other_groups(runs, tmp_path, page):
     shutil.copytree(runs / "pgrpo-1", tmp_path / "control")
     config = tmp_path / "control/hydra/.hydra/config.yaml"
     config.write_text("algorithm:\n  adv_estimator: pgrpo\n  pgrpo:\n    group_key: extra_info.random_group\n")
     found = page(runs / "pgrpo-0", runs / "grpo-0", tmp_path / "control")
     assert [arm["label"] for arm in found["arms"]] == ["pgrpo", "grpo", "pgrpo_random_groups"]
     assert (found["baseline"], found["ours"]) == ("grpo", "pgrpo")
-    assert "extra_info.random_group" in (tmp_path / "r.html").read_text()
-
-
-def test_the_history_of_other_groups_with_the_same_names_is_not_shown(runs, tmp_path, page):
-    shutil.copytree(runs / "pgrpo-1", tmp_path / "control")
-    log = tmp_path / "control/metrics.jsonl"
-    log.write_text(re.sub("group/group([1-6])/", lambda m: f"group/group{int(m[1]) % 6 + 1}/", log.read_text()))
-    found = page(runs / "pgrpo-0", f"control={tmp_path / 'control'}")
-    assert any(line.startswith("control") and "other groups" in line for line in found["cautions"])
+    assert any("other groups" in line for line in found["cautions"])
     html = (tmp_path / "r.html").read_text()
+    assert "extra_info.random_group" in html
     assert "group0 · P-GRPO" in html
-    assert "group0 · control" not in html
+    assert "group0 · pgrpo_random_groups" not in html  # a history of other groups
 
 
 def test_a_damaged_history_or_number_does_not_stop_the_page(runs, tmp_path, page):
@@ -328,7 +328,11 @@ def test_no_secret_of_a_configuration_reaches_the_page(runs, tmp_path, page):
     shutil.copytree(runs / "pgrpo-0", tmp_path / "run")
     config = {
         "actor_rollout_ref": {"model": {"path": f"https://user:{SECRET}@host/org/model"}, "rollout": {"n": 2}},
-        "algorithm": {"adv_estimator": "pgrpo", "openai_key": SECRET, "pgrpo": {"initial_history": f"s3://{SECRET}@b/h"}},
+        "algorithm": {
+            "adv_estimator": "pgrpo",
+            "openai_key": SECRET,
+            "pgrpo": {"initial_history": f"s3://{SECRET}@b/h"},
+        },
         "data": {"seed": 7, "train_files": [f"hf://{SECRET}@x/train.parquet"], "truncation": f"Basic {SECRET}=="},
         "ray_kwargs": {"ray_init": {"runtime_env": {"env_vars": {"HF": f"hf_{SECRET}", "MY_PAT": SECRET}}}},
         "trainer": {"experiment_name": SECRET, "n_gpus_per_node": 8, "logger": ["console"]},

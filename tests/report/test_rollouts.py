@@ -46,8 +46,8 @@ def test_metrics_of_an_abandoned_branch_are_dropped(tmp_path):
     (tmp_path / "z.jsonl").write_text(first)
     (tmp_path / "a.jsonl").write_text(resumed)
     os.utime(tmp_path / "z.jsonl", (2e9, 2e9))  # copied later
-    files, problems = find_logs(tmp_path)
-    assert ([file.name for file in files], problems) == (["z.jsonl", "a.jsonl"], [])
+    files = find_logs(tmp_path)
+    assert [file.name for file in files] == ["z.jsonl", "a.jsonl"]
     (tmp_path / "joined").write_text(first.rpartition("\n")[0] + "\n" + resumed)
     for logs in (files, [tmp_path / "joined"]):
         log = read_log(logs, ("reward", "old", "val-core/"))
@@ -58,7 +58,9 @@ def test_metrics_of_an_abandoned_branch_are_dropped(tmp_path):
 
 
 def test_lines_of_one_step_are_merged(tmp_path):
-    (tmp_path / "log.jsonl").write_text(entry(1, a=1) + json.dumps({"step": 1, "data": {"b": 2}}) + "\n" + entry(2, a=3))
+    (tmp_path / "log.jsonl").write_text(
+        entry(1, a=1) + json.dumps({"step": 1, "data": {"b": 2}}) + "\n" + entry(2, a=3)
+    )
     log = read_log([tmp_path / "log.jsonl"], ("",))
     assert log.frame.loc[1, ["a", "b"]].tolist() == [1, 2]
     assert log.abandoned == ()

@@ -34,13 +34,15 @@ app = typer.Typer(add_completion=False)
 def replay_command(
     rollouts: Annotated[Path, typer.Argument(help="The run's trainer.rollout_data_dir.")],
     data: Annotated[
-        list[Path] | None, typer.Option(help="The run's training data (Parquet) with the groups. Repeat for more files.")
+        list[Path] | None,
+        typer.Option(help="The run's training data (Parquet) with the groups. Repeat for more files."),
     ] = None,
     group_field: Annotated[
         str | None, typer.Option(metavar="FIELD", help="Or a field of the dumps with the groups, such as gts.persona.")
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of algorithm.pgrpo, such as group_key=user.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An option of algorithm.pgrpo, such as group_key=user."),
     ] = None,
     parts: Annotated[int, typer.Option(min=0, help="Rows of the table over time; 0 for every step.")] = 8,
     as_json: JsonOption = False,
@@ -49,7 +51,7 @@ def replay_command(
     if bool(data) == bool(group_field):
         raise DataError("give either --data (the training data) or --group-field (a field of the dumps)")
     config = _config(option or [])
-    metrics, _ = find_logs(rollouts.parent if rollouts.name == "rollouts" else rollouts)
+    metrics = find_logs(rollouts.parent if rollouts.name == "rollouts" else rollouts)
     dumps = find_dumps(rollouts, read_log(metrics))
     if data:
         groups: GroupsFromData | GroupsFromField = GroupsFromData.read(data, config.group_key, config.default_group)

@@ -28,7 +28,8 @@ def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="A run; NAME=RUN also names its arm.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")],
     data: Annotated[
-        list[Path] | None, typer.Option(help="Training data (Parquet) with the preference groups. Repeat for more files.")
+        list[Path] | None,
+        typer.Option(help="Training data (Parquet) with the preference groups. Repeat for more files."),
     ] = None,
     group_key: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column of the groups in it. [default: preference_group]")

@@ -48,27 +48,19 @@ class MetricsLog:
         return self.frame[name].dropna() if name in self.frame else pd.Series(dtype=float)
 
 
-def find_logs(folder: Path) -> tuple[list[Path], list[str]]:
-    """Metrics files (`*.jsonl`) in a folder, in the order in which they were written, and problems found on the way.
+def find_logs(folder: Path) -> list[Path]:
+    """Metrics files (`*.jsonl`) in a folder, in the order in which they were written.
 
     A resumed run starts at a later step than the run it resumes. Modification times only break ties, because they do
     not survive every copy.
     """
-    found, problems = [], []
-    for file in sorted(folder.glob("*.jsonl")):
-        if file.stem.isdecimal():  # a rollout dump
-            continue
-        if is_log(file):
-            found.append(file)
-        elif _first_lines(file)[:1] == [None]:
-            problems.append(f"{file}: its first line is damaged; the file was not read")
-    return sorted(found, key=lambda file: (_first_step(file), file.stat().st_mtime, file.name)), problems
+    files = [file for file in folder.glob("*.jsonl") if not file.stem.isdecimal() and is_log(file)]
+    return sorted(files, key=lambda file: (_first_step(file) or 0, file.stat().st_mtime, file.name))
 
 
 def is_log(file: Path) -> bool:
-    """Whether a file looks like one of verl's `file` logger, even if some of its first lines are damaged."""
-    first = _first_lines(file)
-    return any(map(_is_entry, first)) or (file.name.startswith("metrics") and first[:1] == [None])
+    """Whether a file looks like one of verl's `file` logger, even if its first line is damaged."""
+    return _first_step(file) is not None or file.name.startswith("metrics")
 
 
 def read_log(files: Sequence[Path], prefixes: tuple[str, ...] = ()) -> MetricsLog:
@@ -112,21 +104,14 @@ def _entries(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise DataError(f"{file}, line {number}: not an entry of verl's file logger ({error!r})") from error
 
 
-def _first_step(file: Path) -> int:
-    return next((int(entry["step"]) for entry in _first_lines(file) if _is_entry(entry)), 0)
-
-
-def _first_lines(file: Path) -> list[Any]:
-    """The first lines, parsed; None for a line that is not JSON."""
-    parsed: list[Any] = []
+def _first_step(file: Path) -> int | None:
+    """The step of the first entry among the first lines of a file."""
     with open(file, "rb") as lines:
         for line in islice(lines, 10):
             try:
-                parsed.append(json.loads(line))
+                entry = json.loads(line)
             except (ValueError, RecursionError):
-                parsed.append(None)
-    return parsed
-
-
-def _is_entry(line: Any) -> bool:
-    return isinstance(line, dict) and isinstance(line.get("step"), int) and isinstance(line.get("data"), dict)
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int) and isinstance(entry.get("data"), dict):
+                return int(entry["step"])
+    return None

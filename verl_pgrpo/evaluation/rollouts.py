@@ -225,9 +225,7 @@ def _session(row: dict[str, Any], number: int) -> tuple[Any, int]:
     return (str(uid), number), 0
 
 
-def _data_rows(
-    files: Sequence[Path], key: str, with_prompt: bool
-) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
+def _data_rows(files: Sequence[Path], key: str, with_prompt: bool) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
     """Ground truth, message texts and preference group of each row of the training data."""
     for path in files:
         try:

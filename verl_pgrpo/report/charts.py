@@ -28,7 +28,12 @@ from verl_pgrpo.report.narrative import number
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ((7, 4), (), (2, 3), (10, 3, 2, 3), (12, 4), (4, 2))
 
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "verl-pgrpo", "lines.scale_dashes": False, "path.simplify_threshold": 0.2}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "verl-pgrpo",
+    "lines.scale_dashes": False,
+    "path.simplify_threshold": 0.2,
+}
 _CLASSES = "marked|band|raw|line|dots|end|grid"
 
 
@@ -106,7 +111,9 @@ def draw(frame: Frame, lines: Sequence[Line]) -> Markup:
             )  # fmt: skip
         _label_ends(axes, frame, lines)
         file = io.StringIO()
-        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")), transparent=True)
+        figure.savefig(
+            file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")), transparent=True
+        )
     return _plain_svg(file.getvalue())
 
 

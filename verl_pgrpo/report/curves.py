@@ -51,7 +51,9 @@ class Curves:
         self.at = steps[self._places]
         cells = comparison.cells
         self.groups: list[Floats] = [
-            np.array([self._smoothed(cells[(cells["arm"] == i) & (cells["seed"] == seed)]) for seed in range(len(arm.runs))])
+            np.array(
+                [self._smoothed(cells[(cells["arm"] == i) & (cells["seed"] == seed)]) for seed in range(len(arm.runs))]
+            )
             for i, arm in enumerate(comparison.arms)
         ]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from verl_pgrpo.report.charts import COLORS, DASHES, Chart, Frame, Line, draw, value_range
 from verl_pgrpo.report.comparison import Comparison, ConfidenceBand
@@ -17,13 +18,13 @@ from verl_pgrpo.report.curves import Curves, smooth_series
 from verl_pgrpo.report.history_snapshot import history_metrics
 from verl_pgrpo.report.narrative import number, percent, with_band
 
+Floats = NDArray[np.float64]
+
 SMALL = 24  # groups with a chart of their own
 TABLE_ROWS = 9  # of the table behind a chart
 MOST_RAW = 400  # steps; beyond, the values of single steps are not drawn
 MOST_DOTS = 150
-PICKED_CHARACTERS = 900_000  # for the curves of all groups, two per point
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-LEVELS = 36 * 36 - 2
+PICKED_POINTS = 300_000  # in the curves of all groups
 
 
 class Figures:
@@ -143,35 +144,42 @@ class Figures:
             return None
         top = min(1.0, max(0.05, 1.1 * max(float(values.max()) for values in series.values())))
         lines = [Line(self.color(arm), self.dash(arm), values.index, values) for arm, values in series.items()]
-        ends = [f"{self.comparison.arms[arm].title} {percent(float(values.iloc[-1]))}" for arm, values in series.items()]
+        ends = [
+            f"{self.comparison.arms[arm].title} {percent(float(values.iloc[-1]))}" for arm, values in series.items()
+        ]
         title = "Responses normalized by a short history"
         frame = replace(self.cold_frame, y=(0.0, top))
         return Chart(title, f"{title}, in the last step: {', '.join(ends)}.", draw(frame, lines))
 
     def picked(self, order: Sequence[int]) -> dict[str, Any]:
-        """The curves of the groups in `order` for the page's script, as two digits of base 36 per point.
+        """The curves of the groups in `order`, for the page's script.
 
-        A number from 0 to LEVELS is a place between the ends of the y axis; LEVELS + 1 means unknown.
+        Per group and arm a list of one curve or, with several seeds, of three (mean, low, high). A point is its height
+        above the lower end of the y axis, in thousandths of the axis; None if unknown.
         """
-        comparison, frame = self.comparison, self.picked_frame
-        seeds = [len(arm.runs) for arm in comparison.arms]
-        lines = sum(3 if count > 1 else 1 for count in seeds)
-        points = int(np.clip(PICKED_CHARACTERS // (2 * lines * len(order)), 8, len(self.curves.at)))
-        places = np.unique(np.linspace(0, len(self.curves.at) - 1, points).round().astype(int))
-        curves: dict[str, list[str]] = {}
-        for group in order:
-            bands = [(self.curves.group(arm, group), count) for arm, count in enumerate(seeds)]
-            parts = [part for band, count in bands for part in (band.mean, band.low, band.high)[: 3 if count > 1 else 1]]
-            curves[str(group)] = [_encoded(part[places], frame.y) for part in parts]
+        arms = self.comparison.arms
+        bounds = [("mean", "low", "high") if len(arm.runs) > 1 else ("mean",) for arm in arms]
+        points = PICKED_POINTS // (sum(map(len, bounds)) * len(order))
+        places = (
+            np.linspace(0, len(self.curves.at) - 1, int(np.clip(points, 8, len(self.curves.at)))).round().astype(int)
+        )
+
+        def heights(values: Floats) -> list[int | None]:
+            part = 1000 * np.clip((values[places] - self.frame.y[0]) / (self.frame.y[1] - self.frame.y[0]), 0, 1)
+            return [round(height) if height == height else None for height in part.tolist()]
+
+        def curves(arm: int, group: int) -> list[list[int | None]]:
+            band = self.curves.group(arm, group)
+            return [heights(getattr(band, bound)) for bound in bounds[arm]]
+
+        frame = self.picked_frame
         return {
             "x": np.round(frame.px(self.curves.at[places]), 1).tolist(),
             "top": frame.top,
             "bottom": frame.height - frame.bottom,
-            "levels": LEVELS,
-            "bands": [count > 1 for count in seeds],
-            "arms": [arm.title for arm in comparison.arms],
-            "curves": curves,
-            "focus": comparison.focus,
+            "arms": [arm.title for arm in arms],
+            "curves": {str(group): [curves(arm, group) for arm in range(len(arms))] for group in order},
+            "focus": self.comparison.focus,
         }
 
     def _line(self, arm: int, band: ConfidenceBand, group: int | None, end: float | None = None) -> Line:
@@ -191,9 +199,3 @@ class Figures:
             cells = [ConfidenceBand(band.mean[place], band.low[place], band.high[place]) for band in bands]
             rows.append([f"{at[place]:,}", *map(with_band, cells)])
         return ["step", *(arm.title for arm in self.comparison.arms)], rows
-
-
-def _encoded(values: np.ndarray, y: tuple[float, float]) -> str:
-    part = np.clip((values - y[0]) / (y[1] - y[0]), 0.0, 1.0)
-    level = np.where(np.isfinite(part), np.round(np.nan_to_num(part) * LEVELS), LEVELS + 1).astype(int)
-    return "".join(_DIGITS[one // 36] + _DIGITS[one % 36] for one in level.tolist())

@@ -81,14 +81,16 @@ def load_runs(
     key = key or _group_key(folders)
     groups = [_find_groups(folder, data, field, key) for folder in folders]
     if value == "auto":
-        with_utility = [place is not None and _has_utility(folder) for folder, place in zip(folders, groups, strict=True)]
+        with_utility = [
+            place is not None and _has_utility(folder) for folder, place in zip(folders, groups, strict=True)
+        ]
         value = "utility" if all(with_utility) else "standardized"
     runs: dict[int, Run] = {}
     # Runs with dumps first: they have the full labels, of which metrics have a shortened form.
     for i in sorted(range(len(folders)), key=lambda i: groups[i] is None):
         place, labels = groups[i], dict.fromkeys(label for run in runs.values() for label in run.cells["group"])
         if place is not None:
-            runs[i] = _without_foreign_history(_read_dumps(folders[i], place, value))
+            runs[i] = _without_other_groups(_read_dumps(folders[i], place, value), key)
         else:
             runs[i] = _read_metrics(folders[i], {metric_label(label): label for label in labels})
         _check(runs[i], value)
@@ -175,12 +177,11 @@ def _read_dumps(folder: RunFolder, groups: Groups, value: str) -> Run:
     steps = []
     for file in tqdm(folder.dumps.files.values(), desc=folder.name, unit=" steps", disable=None):
         rows = read_dump(file, groups)
-        steps.append(rows.assign(value=values_of(rows, value))[["step", "group", "score", "value"]])
+        steps.append(rows.assign(value=values_of(rows, value))[["step", "group", "value"]])
     rows = pd.concat(steps, ignore_index=True)
     known, finite = rows["group"].notna(), np.isfinite(rows["value"])
-    by_cell = rows[known & finite].groupby(["step", "group"], sort=False)
-    values = by_cell["value"]
-    cells = {"count": values.size(), "rows": values.size(), "value": values.mean(), "reward": by_cell["score"].mean()}
+    values = rows[known & finite].groupby(["step", "group"], sort=False)["value"]
+    cells = {"count": values.size(), "rows": values.size(), "value": values.mean()}
     cells["m2"] = values.var(ddof=0) * cells["count"]
     unknown, missing = int((~known).sum()), int((known & ~finite).sum())
     return Run(folder, pd.DataFrame(cells).reset_index(), "rollouts", unknown, missing)
@@ -190,7 +191,7 @@ def _read_metrics(folder: RunFolder, labels: Mapping[str, str]) -> Run:
     """Group means from P-GRPO's metrics (`labels`: name in metrics to label), else from validations."""
     counts, source = group_metrics(folder.log, "count"), "metrics"
     parts = [
-        (labels.get(name, name), rewards, _new_responses(counts.get(name), rewards.index))
+        (labels.get(name, name), rewards, _new_responses(counts[name], rewards.index) if name in counts else 1.0)
         for name, rewards in group_metrics(folder.log, "reward").items()
     ]
     if not parts:
@@ -200,7 +201,9 @@ def _read_metrics(folder: RunFolder, labels: Mapping[str, str]) -> Run:
             if name.startswith("val-core/") and last.startswith("mean@"):
                 parts.append(("/".join(group[1:]), folder.log.series(name), 1.0))
     frames = [
-        pd.DataFrame({"step": values.index, "value": values.to_numpy(), "count": count, "rows": 1, "m2": 0.0, "group": label})
+        pd.DataFrame(
+            {"step": values.index, "value": values.to_numpy(), "count": count, "rows": 1, "m2": 0.0, "group": label}
+        )
         for label, values, count in parts
     ]
     cells = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=CELLS)
@@ -208,42 +211,24 @@ def _read_metrics(folder: RunFolder, labels: Mapping[str, str]) -> Run:
     return Run(folder, cells[finite], source, missing=int((~finite).sum()))
 
 
-def _new_responses(count: pd.Series | None, steps: pd.Index) -> Any:
-    """How many rewards a group got in each step, from the size of its history.
+def _new_responses(count: pd.Series, steps: pd.Index) -> Any:
+    """How many rewards a group got in each step, from the size of its history; 1 where unknown.
 
-    If the log begins later, with a resumed run or with a group that was too small to be logged, the first size may be
-    that of a long history; it counts as much as a typical step.
+    The first step counts like a typical one, because the history may be that of a resumed run.
     """
-    if count is None:
-        return 1.0
     new = count.diff()
-    first = float(count.iloc[0])
-    typical = new.median() if len(new) > 1 else 1.0
-    new.iloc[0] = min(first, typical) if count.index[0] > 1 else first
-    new = new.reindex(steps)
-    return new.where(new > 0, 1.0).to_numpy()
+    new.iloc[0] = min(count.iloc[0], new.median() if len(new) > 1 else 1.0) if count.index[0] > 1 else count.iloc[0]
+    return new[new > 0].reindex(steps, fill_value=1.0).to_numpy()
 
 
-def _without_foreign_history(run: Run) -> Run:
-    """Drop the history of a run that normalized by other groups than those compared.
-
-    A control may use groups that only share their names with those compared. Then the rewards that its log has for a
-    group are not those of the group's responses.
-    """
-    logged = group_metrics(run.folder.log, "reward")
-    same = other = 0
-    for label, cells in run.cells.groupby("group"):
-        if metric_label(label) in logged:
-            own = cells.set_index("step")["reward"]
-            difference = (own - logged[metric_label(label)]).dropna().abs()
-            near = difference <= 1e-3 * (own.reindex(difference.index).abs() + 1e-3)
-            same, other = same + int(near.sum()), other + int((~near).sum())
-    if other <= same:
+def _without_other_groups(run: Run, key: str) -> Run:
+    """Drop the history of a control that normalized by another column than that of the groups compared."""
+    folder = run.folder
+    if folder.estimator != "pgrpo" or not folder.config or folder.group_key == key:
         return run
-    log = run.folder.log
-    kept = [name for name in log.frame if not name.startswith("pgrpo/group/")]
-    folder = replace(run.folder, histories={}, log=replace(log, frame=log.frame[kept]))
-    return replace(run, folder=folder, other_groups=True)
+    kept = [name for name in folder.log.frame if not name.startswith("pgrpo/group/")]
+    log = replace(folder.log, frame=folder.log.frame[kept])
+    return replace(run, folder=replace(folder, histories={}, log=log), other_groups=True)
 
 
 def _check(run: Run, value: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 
 from verl_pgrpo.report.comparison import ENOUGH, Comparison, ConfidenceBand
 
@@ -121,7 +122,9 @@ def cautions(comparison: Comparison) -> list[str]:
     """State what limits the results."""
     lines = []
     if any(len(arm.runs) == 1 for arm in comparison.arms):
-        lines.append("At least one arm has a single run. Another seed may give other numbers; use several runs per arm.")
+        lines.append(
+            "At least one arm has a single run. Another seed may give other numbers; use several runs per arm."
+        )
     ranked, groups, enough = int(comparison.ranked.sum()), len(comparison.labels), comparison.enough
     if ranked < groups:
         where = "the last fifth of every arm"
@@ -169,28 +172,16 @@ def band_meaning(comparison: Comparison) -> str:
     return f"Lines are means over seeds and bands show the {kind} (seeds: {counts})."
 
 
-def fifths_table(comparison: Comparison) -> list[dict[str, str | None]]:
-    """Rows of a table: each group's value in the first, the central and the last fifth of the steps, per arm."""
-    steps = comparison.steps
-    fifth = math.ceil(len(steps) / 5)
-    middle = (len(steps) - fifth) // 2
-    parts = {"early": comparison.first, "middle": steps[middle : middle + fifth], "end": comparison.last}
-    columns = {
-        (arm.title, part): comparison.means(i, at) for i, arm in enumerate(comparison.arms) for part, at in parts.items()
-    }
+def fifths_table(comparison: Comparison) -> pd.DataFrame:
+    """Return each group's value in the first, the central and the last fifth of the steps of each arm, as text."""
+    steps, size = comparison.steps, len(comparison.last)
+    middle = (len(steps) - size) // 2
+    parts = {"early": comparison.first, "middle": steps[middle : middle + size], "end": comparison.last}
+    arms = list(enumerate(arm.title for arm in comparison.arms))
+    columns = {f"{title} {part}": comparison.means(i, at) for i, title in arms for part, at in parts.items()}
+    table = pd.DataFrame(columns, index=comparison.labels)
+    summary = pd.DataFrame({"mean over groups": table.mean(), "worst group": table.min()}).T
+    table.insert(0, "share", [percent(float(share)) for share in comparison.share])
     order = np.argsort(-comparison.share, kind="stable")
-    rows: list[dict[str, str | None]] = [
-        {
-            "group": comparison.labels[group],
-            "share": percent(float(comparison.share[group])),
-            **{f"{title} {part}": number(float(values[group])) for (title, part), values in columns.items()},
-        }
-        for group in order
-    ]
-    for name, summarize in (("mean over groups", np.nanmean), ("worst group", np.nanmin)):
-        cells = {
-            f"{title} {part}": number(float(summarize(values)) if np.isfinite(values).any() else None)
-            for (title, part), values in columns.items()
-        }
-        rows.append({"group": name, "share": None, **cells})
-    return rows
+    table = pd.concat([table.iloc[order], summary]).map(lambda cell: number(cell) if isinstance(cell, float) else cell)
+    return table.rename_axis("group").reset_index()

@@ -188,9 +188,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "by_group": [
             {
                 "group": row["label"],
-                "share": row["share"],
-                "responses": row["responses"],
-                "ranked": row["ranked"],
+                **{name: row[name] for name in ("share", "responses", "ranked", "change", "error", "history")},
                 "ends": {arm.label: end for arm, end in zip(arms, row["ends"], strict=True)},
             }
             for row in report.rows

@@ -69,7 +69,9 @@ def _draw_overview(axes: Axes, comparison: Comparison, curves: Curves, figures: 
         worst = "worst tenth" if comparison.by_tenths else "worst"
         for line, dashes, what in ((curves.mean(arm), "-", "mean"), (curves.worst(arm), (0, (4, 1.6)), worst)):
             axes.plot(curves.at, line.mean, color=color, lw=2.6, ls=dashes)
-            ends.append([line.mean[np.isfinite(line.mean)][-1], f"{title} {what} {number(float(summary[what].mean))}", color])
+            ends.append(
+                [line.mean[np.isfinite(line.mean)][-1], f"{title} {what} {number(float(summary[what].mean))}", color]
+            )
     gap = 0.045 * (figures.frame.y[1] - figures.frame.y[0])
     height = -math.inf
     for end, label, color in sorted(ends):

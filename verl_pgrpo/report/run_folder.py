@@ -14,6 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import MetricsLog, find_logs, is_log, read_log
 from verl_pgrpo.evaluation.rollouts import Dumps, find_dumps
@@ -76,12 +80,8 @@ class RunFolder:
     @property
     def history(self) -> tuple[int, Path] | None:
         """Step and file of the newest reward history, without those of an abandoned branch."""
-        ends = [*([max(self.dumps.files)] if self.dumps else []), *([self.log.training_steps[1]] if self._logged else [])]
-        return max((item for item in self.histories.items() if item[0] <= max(ends)), default=None)
-
-    @property
-    def _logged(self) -> bool:
-        return self.log.training_steps is not None
+        end = max(self.dumps.files) if self.dumps is not None else (self.log.training_steps or (0, 0))[1]
+        return max((item for item in self.histories.items() if item[0] <= end), default=None)
 
 
 def find_run(path: Path, log: Path | None = None) -> RunFolder:
@@ -104,8 +104,7 @@ def find_run(path: Path, log: Path | None = None) -> RunFolder:
     run = RunFolder(path, rollouts=_rollout_folder(path))
     # `RUN/rollouts` stands for RUN; another folder of dumps stands for itself.
     root = path.parent if run.rollouts == path and path.name == "rollouts" else path
-    run.metrics, run.problems = find_logs(root)
-    run.metrics += [log] if log is not None else []
+    run.metrics = [*find_logs(root), *([] if log is None else [log])]
     run.log = read_log(run.metrics, PREFIXES)
     _read_console(run, root)
     for depth in ("", "*/"):
@@ -125,8 +124,8 @@ def find_run(path: Path, log: Path | None = None) -> RunFolder:
     abandoned = sorted({*run.log.abandoned, *(run.dumps.abandoned if run.dumps else ())})
     if abandoned:
         run.problems.append(
-            f"{path}: {len(abandoned):,} steps ({abandoned[0]:,} to {abandoned[-1]:,}) are left out. The run was resumed "
-            "from an earlier checkpoint and has not reached them again."
+            f"{path}: steps {abandoned[0]:,} to {abandoned[-1]:,} are left out. The run was resumed from an earlier "
+            "checkpoint and has not reached them again."
         )
     return run
 
@@ -146,10 +145,6 @@ def _rollout_folder(folder: Path) -> Path | None:
 
 def _read_console(run: RunFolder, root: Path) -> None:
     """Read the configuration that verl prints to its console log, else hydra's copy; and the plugin's messages."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError  # type: ignore[import-untyped]
-
     messages: dict[str, None] = {}
     for file in sorted(root.glob("*.log"), key=lambda file: (file.stat().st_mtime, file.name)):
         with open(file, "rb") as lines:

@@ -17,7 +17,7 @@ from verl_pgrpo.report.loading import values_of
 
 LONGEST = 1200  # characters of a text
 RESPONSES = 2  # per arm and prompt
-PROMPTS = {"first": 1, "last": 2}  # per group, from the first and from the last fifth of the steps
+FROM_START, FROM_END = 1, 2  # prompts per group from the first and from the last fifth of the steps
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,10 @@ class Response:
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt of a step and the responses of each arm (by index). `shared`: all arms had this prompt in this step."""
+    """A prompt of a step and the responses of each arm (by index) that had it."""
 
-    part: str
     step: int
     prompt: str
-    shared: bool
     responses: dict[int, list[Response]]
 
 
@@ -73,31 +71,36 @@ def find_samples(
         return {arm: read_dump(files[step], groups) for arm, (files, groups) in dumps.items() if step in files}
 
     found: dict[int, list[Sample]] = {group: [] for group in chosen}
-    for part, steps in (("first", comparison.first.tolist()), ("last", comparison.last.tolist()[::-1])):
-        shared: dict[int, list[Sample]] = {group: [] for group in chosen}
-        alone: dict[int, dict[int, Sample]] = {group: {} for group in chosen}  # by arm, if no prompt is shared
-        for step in steps:
-            missing = [group for group in chosen if len(shared[group]) < PROMPTS[part]]
-            for group in missing:
-                own = {arm: rows[rows["group"] == comparison.labels[group]] for arm, rows in read(step).items()}
-                prompts = {arm: dict.fromkeys(rows["input"]) for arm, rows in own.items()}
-                common = [p for p in next(iter(prompts.values()), ()) if all(p in other for other in prompts.values())]
-                for prompt in common[: PROMPTS[part] - len(shared[group])] if len(own) == len(dumps) else ():
-                    responses = {arm: _responses(comparison, rows, prompt) for arm, rows in own.items()}
-                    shared[group].append(Sample(part, step, _short(prompt), len(dumps) > 1, responses))
-                for arm, prompt in ((arm, next(iter(own_prompts))) for arm, own_prompts in prompts.items() if own_prompts):
-                    if arm not in alone[group]:
-                        responses = {arm: _responses(comparison, own[arm], prompt)}
-                        alone[group][arm] = Sample(part, step, _short(prompt), False, responses)
-            if not missing:
+    for steps, wanted in ((comparison.first, FROM_START), (comparison.last[::-1], FROM_END)):
+        samples: dict[int, list[Sample]] = {group: [] for group in chosen}
+        shared = dict.fromkeys(chosen, 0)  # number of prompts that all arms had
+        for step in steps.tolist():
+            for group in (group for group in chosen if shared[group] < wanted):
+                rows = {arm: rows[rows["group"] == comparison.labels[group]] for arm, rows in read(step).items()}
+                prompts = [set(own["input"]) for own in rows.values()]
+                common = sorted(set.intersection(*prompts)) if len(prompts) == len(dumps) else []
+                if common and not shared[group]:
+                    samples[group] = []  # better than what only some arms had
+                for prompt in common[: wanted - shared[group]]:
+                    samples[group].append(_sample(comparison, step, prompt, rows))
+                shared[group] += len(common)
+                missing = rows.keys() - {arm for sample in samples[group] for arm in sample.responses}
+                for arm in (arm for arm in sorted(missing) if len(rows[arm])):
+                    samples[group].append(_sample(comparison, step, rows[arm]["input"].iloc[0], {arm: rows[arm]}))
+            if all(count >= wanted for count in shared.values()):
                 break
         for group in chosen:
-            found[group] += shared[group] or list(alone[group].values())
+            found[group] += samples[group]
     return {group: samples for group, samples in found.items() if samples}
 
 
-def _responses(comparison: Comparison, rows: pd.DataFrame, prompt: str) -> list[Response]:
-    rows = rows[rows["input"] == prompt].head(RESPONSES)
+def _sample(comparison: Comparison, step: int, prompt: str, rows: dict[int, pd.DataFrame]) -> Sample:
+    responses = {arm: _responses(comparison, own[own["input"] == prompt]) for arm, own in rows.items()}
+    return Sample(step, _short(prompt), responses)
+
+
+def _responses(comparison: Comparison, rows: pd.DataFrame) -> list[Response]:
+    rows = rows.head(RESPONSES)
     same = comparison.value in ("score", "standardized")
     values = [None] * len(rows) if same else values_of(rows, comparison.value).tolist()
     return [
