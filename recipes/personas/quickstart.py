@@ -67,8 +67,8 @@ class Setting:
 
     def __str__(self) -> str:
         return (
-            f"{self.steps} steps of {RESPONSES // self.n} prompts x {self.n} responses, rating noise {self.noise:g} of a "
-            f"user's scale, seed {self.seed}"
+            f"{self.steps} steps of {RESPONSES // self.n} prompts x {self.n} responses, rating noise {self.noise:g} of "
+            f"a user's scale, seed {self.seed}"
         )
 
     @property

@@ -123,7 +123,7 @@ def test_the_command(tmp_path, capsys):
     "arguments",
     [
         [], ["--group-field", "nobody"], ["--group-field", "gts.wants", "--option", "half_life"],
-        ["--group-field", "gts.wants", "--option", "half_live=3"], ["--group-field", "gts.wants", "--option", "epsilon=["],
+        ["--group-field", "gts.wants", "--option", "half_live=3"], ["--group-field", "gts.wants", "--option", "a=["],
         ["--data", "none.parquet"], ["--group-field", "gts.wants", "--parts", "-1"],
     ],
 )  # fmt: skip

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -367,7 +366,8 @@ def test_shown_options_are_names_and_numbers(tmp_path):
     ("arguments", "message"),
     [
         (["{none}"], "no such run"), (["{empty}"], "neither rollouts"), (["{text}"], "file logger"),
-        (["{good}", "again={good}"], "named twice"), (["{bad}"], "3.jsonl, line 1"), (["{good}", "--value", "x"], "'x'"),
+        (["{good}", "again={good}"], "named twice"), (["{bad}"], "3.jsonl, line 1"),
+        (["{good}", "--value", "x"], "'x'"),
         (["{good}", "--baseline", "x"], "the arms are grpo"), (["{good}", "--samples-of", "x"], "7 groups"),
         (["{good}", "--metrics", "x"], "NAME=FILE"), (["{good}", "--data", "{empty}"], "empty"),
         (["{good}", "--group-field", "x"], "known preference group"), (["{good}", "-o", "{empty}"], "is a folder"),

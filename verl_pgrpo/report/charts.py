@@ -1,9 +1,9 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Line charts as SVG elements for the page, drawn by matplotlib.
+"""Line charts, drawn by matplotlib; for the page as SVG elements.
 
-matplotlib's styles become attributes, which the page's CSS can override: colours of a dark screen, text that a phone can
-show. So the page needs no inline style. Charts contain numbers only; names are part of the page, which escapes them.
+matplotlib's inline styles become attributes, which the page's CSS can override: for dark screens, and for text that is
+readable on a phone. Charts contain numbers only; names are part of the page, which escapes them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from verl_pgrpo.report.comparison import ConfidenceBand
 from verl_pgrpo.report.narrative import number
 
 # Okabe & Ito: distinct with every common colour blindness and in grey. Each arm has a dash pattern of its own, too.
@@ -29,6 +28,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ((7, 4), (), (2, 3), (10, 3, 2, 3), (12, 4), (4, 2))
 
 _STYLE = {
+    "font.size": 12,
     "svg.fonttype": "none",
     "svg.hashsalt": "verl-pgrpo",
     "lines.scale_dashes": False,
@@ -50,10 +50,6 @@ class Line:
     raw: tuple[ArrayLike, ArrayLike] | None = None
     dots: bool = False  # draw `raw` as dots, not as a line
     end: float | None = None  # the number at the end of the curve
-
-    @classmethod
-    def of_band(cls, color: str, dash: tuple[int, ...], x: ArrayLike, band: ConfidenceBand, **options: object) -> Line:
-        return cls(color, dash, x, band.mean, band.low, band.high, **options)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -96,25 +92,41 @@ def draw(frame: Frame, lines: Sequence[Line]) -> Markup:
         axes = figure.add_axes(
             (frame.left / frame.width, frame.bottom / frame.height, width / frame.width, height / frame.height)
         )
-        _prepare(axes, frame)
-        for line in lines:
-            if line.low is not None and line.high is not None:
-                axes.fill_between(line.x, line.low, line.high, color=line.color, lw=0, gid="band")
-            if line.raw is not None and line.dots:
-                axes.scatter(*line.raw, s=8, color=line.color, lw=0, gid="dots")
-            elif line.raw is not None:
-                axes.plot(*line.raw, color=line.color, lw=1, gid="raw")
-        for line in sorted(lines, key=lambda line: bool(line.dash)):  # dashes on top: both show where lines coincide
-            axes.plot(
-                line.x, line.y, color=line.color, lw=2.4, dashes=line.dash or (None, None), gid="line",
-                solid_capstyle="round",
-            )  # fmt: skip
+        plot(axes, frame, lines)
         _label_ends(axes, frame, lines)
         file = io.StringIO()
         figure.savefig(
             file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")), transparent=True
         )
     return _plain_svg(file.getvalue())
+
+
+def plot(axes: Axes, frame: Frame, lines: Sequence[Line]) -> None:
+    """Plot curves into axes, with the frame's range, ticks and shaded steps. Sizes of the frame are not used."""
+    axes.set(xlim=frame.x, ylim=frame.y, facecolor="none")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(pad=5, bottom=False, left=False)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.get_major_formatter().set_useOffset(False)
+    axes.grid(axis="y", gid="grid", lw=1, color="#dddddd")
+    if frame.span is not None:
+        shortest = (frame.x[1] - frame.x[0]) / 200
+        end = max(frame.span[1], frame.span[0] + shortest)
+        axes.axvspan(frame.span[0], end, gid="marked", lw=0, color="#555555", alpha=0.08)
+    for line in lines:
+        if line.low is not None and line.high is not None:
+            axes.fill_between(line.x, line.low, line.high, color=line.color, lw=0, alpha=0.17, gid="band")
+        if line.raw is not None and line.dots:
+            axes.scatter(*line.raw, s=8, color=line.color, lw=0, alpha=0.35, gid="dots")
+        elif line.raw is not None:
+            axes.plot(*line.raw, color=line.color, lw=1, alpha=0.25, gid="raw")
+    for line in sorted(lines, key=lambda line: bool(line.dash)):  # dashes on top: both show where lines coincide
+        axes.plot(
+            line.x, line.y, color=line.color, lw=2.4, dashes=line.dash or (None, None), gid="line",
+            solid_capstyle="round",
+        )  # fmt: skip
 
 
 def value_range(values: NDArray[np.float64], is_share: bool) -> tuple[float, float]:
@@ -125,20 +137,6 @@ def value_range(values: NDArray[np.float64], is_share: bool) -> tuple[float, flo
     low, high = np.quantile(known, [0.002, 0.998]) if len(known) > 2000 else (known.min(), known.max())
     margin = 0.06 * (high - low) or max(abs(float(high)), 1.0) * 0.1
     return float(low - margin), float(high + margin)
-
-
-def _prepare(axes: Axes, frame: Frame) -> None:
-    axes.set(xlim=frame.x, ylim=frame.y, facecolor="none")
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelsize=12, pad=5, bottom=False, left=False)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.yaxis.get_major_formatter().set_useOffset(False)
-    axes.grid(axis="y", gid="grid", lw=1)
-    if frame.span is not None:
-        shortest = (frame.x[1] - frame.x[0]) / 200
-        axes.axvspan(frame.span[0], max(frame.span[1], frame.span[0] + shortest), gid="marked", lw=0)
 
 
 def _label_ends(axes: Axes, frame: Frame, lines: Sequence[Line]) -> None:
@@ -169,5 +167,5 @@ def _plain_svg(text: str) -> Markup:
     text = re.sub(rf'id="({_CLASSES})"', r'class="\1"', text)
     text = re.sub(r' id="[\w.]+_\d+"|<!--.*?-->| transform="rotate\(-0 [^"]*"', "", text, flags=re.DOTALL)
     # A tenth of a pixel is enough. Numbers between tags are labels.
-    text = re.sub(r'"[^"]*"', lambda match: re.sub(r"(\.\d)\d+", r"\1", match[0]), text)
+    text = re.sub(r'"[^"]*"', lambda match: re.sub(r"(\.\d)\d{2,}", r"\1", match[0]), text)
     return Markup(re.sub(r"\s+", " ", text))

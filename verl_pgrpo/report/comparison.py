@@ -147,7 +147,7 @@ class Comparison:
         value: what is compared: "utility", "score", "standardized" or a field of the dumps.
         cells: the cells of all runs, with columns `arm`, `seed` and codes of groups; standardized if `value` is.
         steps, first, last: all steps, and the first and the last fifth of those that all runs have.
-        cut: some runs are longer than others. disjoint: the runs have no common step, so each ends at its own last fifth.
+        cut: some runs are longer than others. disjoint: without common steps, each run ends at its own last fifth.
     """
 
     def __init__(self, arms: list[Arm], value: str, baseline: str | None = None) -> None:

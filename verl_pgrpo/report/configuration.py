@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -44,10 +43,6 @@ trainer: use_v1 v1.trainer_mode total_epochs total_training_steps nnodes n_gpus_
 """
 
 _NAME = re.compile(r"[\w .+:-]{1,80}(/[\w .+:-]{1,80})?")  # also org/model, as on the Hugging Face hub
-# What may differ between the seeds of an arm: the seed, input and output places, and names of the run.
-_PER_RUN = re.compile(
-    r"seed|^trainer\..*(_dir|_path)$|(^|\.)(experiment|project)_name$|^data\.(train|val)_files$|(^|[._])(port|address)$|^hydra\b"
-)
 
 
 def shown_options(run: RunFolder) -> dict[str, str]:
@@ -72,12 +67,12 @@ def differing_options(runs: list[RunFolder]) -> list[tuple[str, list[str]]]:
 
 
 def same_settings(one: RunFolder, other: RunFolder) -> bool:
-    """Whether two runs differ at most in seed, places and names, as far as their configurations are known."""
-    if not one.config or not other.config:
-        return True
-    first, second = dict(_flat(one.config)), dict(_flat(other.config))
-    names = first.keys() | second.keys()
-    return all(_last(first.get(name)) == _last(second.get(name)) for name in names if not _PER_RUN.search(name))
+    """Whether two runs have equal options, apart from seeds and the model's path, as far as they are known."""
+    first, second = (
+        {name: value for name, value in shown_options(run).items() if not name.endswith(("seed", "model.path"))}
+        for run in (one, other)
+    )
+    return not one.config or not other.config or first == second
 
 
 def versions() -> dict[str, str]:
@@ -101,16 +96,3 @@ def _shown(value: Any) -> str:
         if _NAME.fullmatch(last):
             return last
     return "(not shown)"
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _last(value: str | None) -> str | None:
-    """The last part of a path: seeds may have their models in folders of their own."""
-    return value.rstrip("/").rpartition("/")[2] if value else value

@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from verl_pgrpo.report.charts import COLORS, DASHES, Chart, Frame, Line, draw, value_range
@@ -39,7 +38,6 @@ class Figures:
         self.frame = Frame(x, y, span=span)
         self.small_frame = replace(self.frame, width=300, height=180, left=38, right=16, top=8, bottom=26)
         self.picked_frame = replace(self.frame, height=260, right=14)
-        self.cold_frame = replace(self.frame, height=200, span=None)
         roles = [arm for arm in (comparison.baseline, comparison.ours) if arm is not None]
         self._order = [*roles, *(arm for arm in range(len(comparison.arms)) if arm not in roles)]
 
@@ -102,54 +100,35 @@ class Figures:
         for group in groups:
             label, share = comparison.labels[group], percent(float(comparison.share[group]))
             ends = [f"{comparison.arms[arm].title} {number(float(comparison.ends[arm][group]))}" for arm in arms]
-            lines = [self._line(arm, self.curves.group(arm, group), group) for arm in arms]
+            lines = self.group_lines(group)
             summary = f"{label}, {share}: ends at {', '.join(ends)}."
             charts.append(Chart(label, summary, draw(self.small_frame, lines), share))
         return charts
 
-    def history(self, groups: Iterable[int]) -> list[Chart]:
+    def history(self, groups: Sequence[int]) -> list[Chart]:
         """The reward history against the reward of each step, on the users' own scale: a chart per group and arm."""
-        charts, groups = [], list(groups)
-        for number_of_arm, arm in enumerate(self.comparison.arms):
-            for group in groups:
-                label = self.comparison.labels[group]
+        charts = []
+        for i, arm in enumerate(self.comparison.arms):
+            for label in (self.comparison.labels[group] for group in groups):
                 metrics = history_metrics(arm.runs[0], label)
-                past = pd.DataFrame() if metrics is None else metrics[["mean", "std"]].dropna()
-                if metrics is None or past.empty or metrics["reward"].isna().all():
+                past, rewards = metrics[["mean", "std"]].dropna(), metrics["reward"].dropna()
+                if past.empty or rewards.empty:
                     continue
-                rewards, (mean, std) = metrics["reward"].dropna(), (past["mean"], past["std"])
-                smoothed = smooth_series(rewards)
-                y = value_range(np.concatenate([mean - std, mean + std, rewards]), False)
-                frame = replace(self.small_frame, y=y, left=42, span=None)
+                low, high = past["mean"] - past["std"], past["mean"] + past["std"]
+                y = value_range(np.concatenate([low, high, rewards]), False)
                 dots = rewards.iloc[:: max(1, len(rewards) // MOST_DOTS)]
                 lines = [
-                    Line("#777777", (5, 3), past.index, mean, mean - std, mean + std),
-                    Line(
-                        self.color(number_of_arm), (), rewards.index, smoothed, raw=(dots.index, dots), dots=True,
-                    ),
-                ]  # fmt: skip
+                    Line("#777777", (5, 3), past.index, past["mean"], low, high),
+                    Line(self.color(i), (), rewards.index, smooth_series(rewards), raw=(dots.index, dots), dots=True),
+                ]
+                recent = rewards[rewards.index.isin(self.comparison.last)].mean()
+                mean, std = past.iloc[-1]
+                above = number((recent - mean) / std if std > 0 else None)
                 title = label if len(self.comparison.arms) == 1 else f"{label} · {arm.title}"
-                summary = (
-                    f"{title}: the history's mean ends at {number(float(mean.iloc[-1]))} with a standard deviation of "
-                    f"{number(float(std.iloc[-1]))}; the smoothed reward ends at {number(float(smoothed.iloc[-1]))}."
-                )
-                charts.append(Chart(title, summary, draw(frame, lines)))
+                summary = f"{title}: the reward of the last fifth is {above} standard deviations above the history."
+                frame = replace(self.small_frame, y=y, left=42, span=None)
+                charts.append(Chart(title, summary, draw(frame, lines), f"{above} std above"))
         return charts
-
-    def cold(self) -> Chart | None:
-        """The share of responses that were normalized by a short history."""
-        series = {i: arm.runs[0].folder.log.series("pgrpo/cold_fraction") for i, arm in enumerate(self.comparison.arms)}
-        series = {arm: values for arm, values in series.items() if len(values)}
-        if not series:
-            return None
-        top = min(1.0, max(0.05, 1.1 * max(float(values.max()) for values in series.values())))
-        lines = [Line(self.color(arm), self.dash(arm), values.index, values) for arm, values in series.items()]
-        ends = [
-            f"{self.comparison.arms[arm].title} {percent(float(values.iloc[-1]))}" for arm, values in series.items()
-        ]
-        title = "Responses normalized by a short history"
-        frame = replace(self.cold_frame, y=(0.0, top))
-        return Chart(title, f"{title}, in the last step: {', '.join(ends)}.", draw(frame, lines))
 
     def picked(self, order: Sequence[int]) -> dict[str, Any]:
         """The curves of the groups in `order`, for the page's script.
@@ -181,6 +160,10 @@ class Figures:
             "curves": {str(group): [curves(arm, group) for arm in range(len(arms))] for group in order},
             "focus": self.comparison.focus,
         }
+
+    def group_lines(self, group: int) -> list[Line]:
+        """One line per arm for a group."""
+        return [self._line(arm, self.curves.group(arm, group), group) for arm in range(len(self.comparison.arms))]
 
     def _line(self, arm: int, band: ConfidenceBand, group: int | None, end: float | None = None) -> Line:
         """`group`: also draw its value in single steps, if the arm has one run."""

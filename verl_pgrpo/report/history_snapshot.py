@@ -30,11 +30,13 @@ class HistorySnapshot:
         count: (G,) number of rewards of each group, 0 where unknown.
         source: the file, or "the last logged metrics", which have only the largest groups.
         step: the training step.
+        cold: share of the last step's responses that were normalized by a short history; NaN if not logged.
     """
 
     count: Floats
     source: str
     step: int
+    cold: float
 
     def few(self) -> list[int]:
         """Indices of groups with few rewards, the fewest first."""
@@ -53,32 +55,23 @@ class HistorySnapshot:
 
         A file that cannot be read is reported in `problems`.
         """
+        cold = run.folder.log.series("pgrpo/cold_fraction")
+        last_cold = float(cold.iloc[-1]) if len(cold) else float("nan")
         if run.folder.history is not None:
             step, file = run.folder.history
             try:
-                return cls(GroupHistoryManager.load(file).statistics(labels).count, str(file), step)
+                return cls(GroupHistoryManager.load(file).statistics(labels).count, str(file), step, last_cold)
             except HistoryFileError as error:
                 problems.append(str(error))
         logged = group_metrics(run.folder.log, "count")
         if not logged:
             return None
         counts = [float(logged[name].iloc[-1]) if name in logged else 0.0 for name in map(metric_label, labels)]
-        return cls(np.array(counts), "the last logged metrics", max(int(count.index[-1]) for count in logged.values()))
+        step = max(int(count.index[-1]) for count in logged.values())
+        return cls(np.array(counts), "the last logged metrics", step, last_cold)
 
 
-def history_metrics(run: Run, label: str) -> pd.DataFrame | None:
-    """A group's logged history over the steps: columns `mean`, `std` and `reward` (the batch's mean); None if none."""
+def history_metrics(run: Run, label: str) -> pd.DataFrame:
+    """Return a group's logged history over the steps: columns `mean`, `std` and `reward` (the mean of the batch)."""
     prefix = f"pgrpo/group/{metric_label(label)}"
-    names = {f"{prefix}/{what}": what for what in ("mean", "std", "reward")}
-    frame = run.folder.log.frame
-    return frame[list(names)].rename(columns=names).dropna(how="all") if set(names) <= set(frame) else None
-
-
-def lag(run: Run, label: str, steps: NDArray[np.int64]) -> float:
-    """How far a group's mean reward in these steps is above its history, in standard deviations of the history."""
-    metrics = history_metrics(run, label)
-    if metrics is None or metrics[["mean", "std"]].dropna().empty:
-        return float("nan")
-    last = metrics[["mean", "std"]].dropna().iloc[-1]
-    now = metrics["reward"][metrics.index.isin(steps)].mean()
-    return float((now - last["mean"]) / last["std"]) if last["std"] > 0 else float("nan")
+    return pd.DataFrame({what: run.folder.log.series(f"{prefix}/{what}") for what in ("mean", "std", "reward")})

@@ -22,7 +22,7 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def percent(value: float) -> str:
     """Format a share with two significant digits at most."""
-    return f"{value:.0%}" if value >= 0.095 else f"{value:.1%}" if value >= 0.00095 else f"{value:.2%}"
+    return f"{value:.0%}" if value >= 0.095 or value == 0 else f"{value:.1%}" if value >= 0.00095 else f"{value:.2%}"
 
 
 def with_band(band: ConfidenceBand) -> str:
@@ -131,8 +131,8 @@ def cautions(comparison: Comparison) -> list[str]:
         if comparison.value == "standardized":
             where += f" and in the first fifth of {comparison.arms[comparison.baseline].title}"
         lines.append(
-            f"Only the {ranked:,} of {groups:,} groups with at least {counted(enough)} in {where} are ranked; there are "
-            "too few responses of the others."
+            f"Only the {ranked:,} of {groups:,} groups with at least {counted(enough)} in {where} are ranked; the others "
+            "have too few."
         )
     elif enough < ENOUGH:
         lines.append(f"Some groups have as few as {counted(enough)} in the last fifth, so their values are uncertain.")

@@ -29,7 +29,7 @@ from verl_pgrpo.report.charts import draw
 from verl_pgrpo.report.comparison import Comparison, ConfidenceBand
 from verl_pgrpo.report.curves import Curves
 from verl_pgrpo.report.figures import Figures
-from verl_pgrpo.report.history_snapshot import FEW, HistorySnapshot, lag
+from verl_pgrpo.report.history_snapshot import FEW, HistorySnapshot
 from verl_pgrpo.report.loading import find_runs, load_runs
 from verl_pgrpo.report.samples import Sample, find_samples, groups_to_show
 
@@ -140,13 +140,9 @@ def render(report: Report) -> str:
         rows=table,
         axes=draw(figures.picked_frame, []),
         history=figures.history(history_groups),
-        cold=figures.cold(),
-        lags=_lags(comparison, history_groups),
         snapshots=[(arm.title, one) for arm, one in zip(comparison.arms, report.snapshots, strict=True) if one],
         few=FEW,
-        settings=_settings(comparison),
-        differences=configuration.differing_options([arm.runs[0].folder for arm in comparison.arms]),
-        versions=configuration.versions(),
+        configuration=configuration,
         package=f"verl-pgrpo {verl_pgrpo.__version__}",
         policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'",
@@ -205,28 +201,6 @@ def script_json(data: object) -> str:
 
 def _without_control(value: Any) -> Any:
     return _CONTROL.sub("\ufffd", value.replace("\r\n", "\n")) if type(value) is str else value
-
-
-def _settings(comparison: Comparison) -> list[dict[str, str]]:
-    """The shown options of each run; equal ones are shown once."""
-    found: list[dict[str, str]] = []
-    seen: dict[str, str] = {}
-    for arm in comparison.arms:
-        for folder in (run.folder for run in arm.runs):
-            text = "\n".join(f"{name}: {value}" for name, value in configuration.shown_options(folder).items())
-            same = seen.setdefault(text, str(folder.path))
-            shown = text if not text or same == str(folder.path) else f"The same as {same}."
-            found.append({"arm": arm.title, "path": str(folder.path), "text": shown})
-    return found
-
-
-def _lags(comparison: Comparison, groups: list[int]) -> list[list[str]]:
-    """How far each group's rewards are above its history, per arm."""
-    runs = [arm.runs[0] for arm in comparison.arms]
-    rows = [
-        [label, *(lag(run, label, comparison.last) for run in runs)] for label in (comparison.labels[g] for g in groups)
-    ]
-    return [[row[0], *map(narrative.number, row[1:])] for row in rows if np.isfinite(row[1:]).any()]
 
 
 def _bounds(band: ConfidenceBand) -> dict[str, float]:

@@ -78,7 +78,7 @@ def find_samples(
             for group in (group for group in chosen if shared[group] < wanted):
                 rows = {arm: rows[rows["group"] == comparison.labels[group]] for arm, rows in read(step).items()}
                 prompts = [set(own["input"]) for own in rows.values()]
-                common = sorted(set.intersection(*prompts)) if len(prompts) == len(dumps) else []
+                common = sorted(set.intersection(*prompts)) if prompts and len(prompts) == len(dumps) else []
                 if common and not shared[group]:
                     samples[group] = []  # better than what only some arms had
                 for prompt in common[: wanted - shared[group]]:
