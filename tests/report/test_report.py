@@ -16,10 +16,11 @@ import pytest
 
 from tests.report.runs import write_run
 from verl_pgrpo.cli import main
-from verl_pgrpo.report.comparison import Arm, Comparison, ConfidenceBand, Run, Window
+from verl_pgrpo.report.comparison import Arm, Comparison, Run
 from verl_pgrpo.report.configuration import shown_options
 from verl_pgrpo.report.curves import Curves, smooth
 from verl_pgrpo.report.page import as_dict, make_report
+from verl_pgrpo.report.pooling import ConfidenceBand, Window
 from verl_pgrpo.report.run_folder import RunFolder, find_run
 
 SECRET = "hunter2"

@@ -83,7 +83,7 @@ def _config(options: list[str]) -> PGRPOConfig:
         if "=" not in option:
             raise ConfigError(f"--option takes NAME=VALUE, such as half_life=512 (got {option!r})")
     try:
-        values = OmegaConf.to_container(OmegaConf.from_dotlist(options))
+        values = OmegaConf.from_dotlist(options)
     except YAMLError as error:
         raise ConfigError(f"--option {' '.join(options)}: not a value ({error})") from error
     return PGRPOConfig.from_mapping(values)

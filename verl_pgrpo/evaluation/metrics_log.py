@@ -43,6 +43,11 @@ class MetricsLog:
         steps = self.frame[STEP].dropna() if STEP in self.frame else self.frame.index
         return (int(min(steps)), int(max(steps))) if len(steps) else None
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the metrics."""
+        return [str(name) for name in self.frame]
+
     def series(self, name: str) -> pd.Series:
         """A metric over the steps that logged it; empty if none did."""
         return self.frame[name].dropna() if name in self.frame else pd.Series(dtype=float)

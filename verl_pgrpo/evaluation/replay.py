@@ -124,8 +124,12 @@ def replay(steps: Iterable[pd.DataFrame], config: PGRPOConfig) -> Replay:
         grpo = grpo_advantages(rewards, frame["prompt_id"].tolist(), config.norm_adv_by_std_in_grpo)
         grpo = np.where(np.abs(grpo) > 1e-6, grpo, 0.0)  # equal rewards may differ by rounding
         has_signal = pd.Series(grpo != 0).groupby(frame["prompt_id"].to_numpy())
-        values = (rewards, ~has_signal.transform("any"), grpo**2, pgrpo**2, grpo * pgrpo < 0)
-        values = (*values, result.scale[kept], result.shift[kept], result.cold[kept])
+        assert result.scale is not None
+        assert result.shift is not None
+        values = (
+            rewards, ~has_signal.transform("any"), grpo**2, pgrpo**2, grpo * pgrpo < 0, result.scale[kept],
+            result.shift[kept], result.cold[kept],
+        )  # fmt: skip
         columns = {name: np.asarray(value, dtype=float) for name, value in zip(MEANS, values, strict=True)}
         keys = {"step": frame["step"].to_numpy(), "group": frame["group"].to_numpy()}
         parts.append(pd.DataFrame({**keys, "responses": 1.0, **columns}).groupby(["step", "group"]).sum().reset_index())

@@ -184,7 +184,7 @@ def read_dump(path: Path, groups: Groups) -> pd.DataFrame:
     frame = pd.DataFrame([{"input": "", "gts": None, **row} for row in rows], dtype=object)
     if frame.empty:
         frame = pd.DataFrame(columns=["input", "gts", "output", "score"], dtype=object)
-    computed = {
+    computed: dict[str, Any] = {
         "step": int(path.stem),
         "prompt_id": pd.Series([prompt for prompt, _ in sessions], dtype=object),
         "group": pd.Series([groups.lookup(row) for row in rows], dtype=object),

@@ -12,6 +12,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -109,7 +110,7 @@ def plot(axes: Axes, frame: Frame, lines: Sequence[Line]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.yaxis.get_major_formatter().set_useOffset(False)
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid(axis="y", gid="grid", lw=1, color="#dddddd")
     if frame.span is not None:
         shortest = (frame.x[1] - frame.x[0]) / 200
@@ -149,7 +150,11 @@ def _label_ends(axes: Axes, frame: Frame, lines: Sequence[Line]) -> None:
     for i in reversed(range(len(heights))):  # move down what was pushed out at the top
         heights[i] = min(heights[i], frame.y[1] / scale - 14 * (len(heights) - 1 - i))
     for (end, color), height in zip(labels, heights, strict=True):
-        at = {"xy": (1, height * scale), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        at: dict[str, Any] = {
+            "xy": (1, height * scale),
+            "xycoords": ("axes fraction", "data"),
+            "textcoords": "offset points",
+        }
         axes.annotate("●", xytext=(4, -4), color=color, fontsize=12, gid="dots", **at)
         axes.annotate(number(end), xytext=(15, -4), fontsize=13, weight="bold", gid="end", **at)
 

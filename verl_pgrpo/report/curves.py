@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from verl_pgrpo.report.comparison import Comparison, ConfidenceBand, mean_of_known
+from verl_pgrpo.report.comparison import Comparison
+from verl_pgrpo.report.pooling import ConfidenceBand, mean_of_known
 
 Floats = NDArray[np.float64]
 

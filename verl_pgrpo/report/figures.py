@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verl_pgrpo.report.charts import COLORS, DASHES, Chart, Frame, Line, draw, value_range
-from verl_pgrpo.report.comparison import Comparison, ConfidenceBand
+from verl_pgrpo.report.comparison import Comparison
 from verl_pgrpo.report.curves import Curves, smooth_series
 from verl_pgrpo.report.history_snapshot import history_metrics
 from verl_pgrpo.report.narrative import number, percent, with_band
+from verl_pgrpo.report.pooling import ConfidenceBand
 
 Floats = NDArray[np.float64]
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,7 +120,7 @@ def values_of(rows: pd.DataFrame, name: str) -> pd.Series:
 def group_metrics(log: MetricsLog, what: str) -> dict[str, pd.Series]:
     """The metrics `pgrpo/group/<name>/<what>`, by name."""
     prefix, suffix = "pgrpo/group/", f"/{what}"
-    names = [name for name in log.frame if name.startswith(prefix) and name.endswith(suffix)]
+    names = [name for name in log.names if name.startswith(prefix) and name.endswith(suffix)]
     return {name[len(prefix) : -len(suffix)]: log.series(name) for name in names}
 
 
@@ -158,7 +159,7 @@ def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key
                 return GroupsFromData.read(choice, key)
             except DataError:  # a run without P-GRPO may have had data without groups
                 continue
-    if not group_metrics(folder.log, "reward") and not any(name.startswith("val-core/") for name in folder.log.frame):
+    if not group_metrics(folder.log, "reward") and not any(name.startswith("val-core/") for name in folder.log.names):
         raise DataError(
             f"{folder.path}: the preference groups of its responses are neither in the rollouts nor in training data "
             "nearby; give the training data (--data train.parquet) or a field of the dumps (--group-field gts.user)"
@@ -196,10 +197,10 @@ def _read_metrics(folder: RunFolder, labels: Mapping[str, str]) -> Run:
     ]
     if not parts:
         source = "validation"
-        for name in folder.log.frame:  # val-core/<task>/<group>/reward/mean@n
-            _, *group, _, last = name.split("/") if name.count("/") >= 4 else ("", "")
-            if name.startswith("val-core/") and last.startswith("mean@"):
-                parts.append(("/".join(group[1:]), folder.log.series(name), 1.0))
+        for name in folder.log.names:
+            match = re.fullmatch(r"val-core/[^/]+/(.+)/[^/]+/mean@[^/]+", name)  # val-core/<task>/<group>/reward/mean@n
+            if match:
+                parts.append((match[1], folder.log.series(name), 1.0))
     frames = [
         pd.DataFrame(
             {"step": values.index, "value": values.to_numpy(), "count": count, "rows": 1, "m2": 0.0, "group": label}
@@ -226,7 +227,7 @@ def _without_other_groups(run: Run, key: str) -> Run:
     folder = run.folder
     if folder.estimator != "pgrpo" or not folder.config or folder.group_key == key:
         return run
-    kept = [name for name in folder.log.frame if not name.startswith("pgrpo/group/")]
+    kept = [name for name in folder.log.names if not name.startswith("pgrpo/group/")]
     log = replace(folder.log, frame=folder.log.frame[kept])
     return replace(run, folder=replace(folder, histories={}, log=log), other_groups=True)
 

@@ -9,7 +9,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from verl_pgrpo.report.comparison import ENOUGH, Comparison, ConfidenceBand
+from verl_pgrpo.report.comparison import Comparison
+from verl_pgrpo.report.pooling import ENOUGH, ConfidenceBand
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -131,8 +132,8 @@ def cautions(comparison: Comparison) -> list[str]:
         if comparison.value == "standardized":
             where += f" and in the first fifth of {comparison.arms[comparison.baseline].title}"
         lines.append(
-            f"Only the {ranked:,} of {groups:,} groups with at least {counted(enough)} in {where} are ranked; the others "
-            "have too few."
+            f"Only the {ranked:,} of {groups:,} groups with at least {counted(enough)} in {where} are ranked; the "
+            "others have too few."
         )
     elif enough < ENOUGH:
         lines.append(f"Some groups have as few as {counted(enough)} in the last fifth, so their values are uncertain.")

@@ -26,11 +26,12 @@ import verl_pgrpo
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.report import configuration, narrative
 from verl_pgrpo.report.charts import draw
-from verl_pgrpo.report.comparison import Comparison, ConfidenceBand
+from verl_pgrpo.report.comparison import Comparison
 from verl_pgrpo.report.curves import Curves
 from verl_pgrpo.report.figures import Figures
 from verl_pgrpo.report.history_snapshot import FEW, HistorySnapshot
 from verl_pgrpo.report.loading import find_runs, load_runs
+from verl_pgrpo.report.pooling import ConfidenceBand
 from verl_pgrpo.report.samples import Sample, find_samples, groups_to_show
 
 TEMPLATES = Path(__file__).parent / "templates"

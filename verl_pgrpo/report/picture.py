@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -60,7 +61,7 @@ def _plot_overview(axes: Axes, figures: Figures) -> None:
     height, gap = -math.inf, 0.045 * (figures.frame.y[1] - figures.frame.y[0])
     for end, label, color in sorted(ends):
         height = max(end, height + gap)  # keep labels apart
-        at = {"xy": (1.015, height), "xycoords": ("axes fraction", "data"), "annotation_clip": False}
+        at: dict[str, Any] = {"xy": (1.015, height), "xycoords": ("axes fraction", "data"), "annotation_clip": False}
         axes.annotate(label, color=color, va="center", weight="bold", **at)
     axes.set_title(f"Mean over groups (solid) and {worst} group (dashed)", fontsize=11, loc="left", pad=8)
     axes.set(xlabel="step", ylabel=value_name(comparison))

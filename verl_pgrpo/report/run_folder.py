@@ -96,7 +96,7 @@ def find_run(path: Path, log: Path | None = None) -> RunFolder:
     """
     if not path.exists():
         raise DataError(f"{path}: no such run; give its folder or the file of verl's file logger")
-    for file in [path] * path.is_file() + [log] * (log is not None):
+    for file in (file for file in (path, log) if file is not None and not file.is_dir()):
         if not file.is_file() or not is_log(file):
             raise DataError(f'{file}: not a file of verl\'s file logger (lines of {{"step": ..., "data": ...}})')
     if path.is_file():
