@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""`make quickstart`: stock verl on a CPU, once with `grpo` and once with `pgrpo`, and what each persona got.
+"""`make quickstart`: stock verl on a CPU, once with `grpo` and once with `pgrpo`, and compare what each persona got.
 
     N=2 NOISE=0.2 STEPS=100 SEED=0 python recipes/personas/quickstart.py
 
@@ -168,7 +168,7 @@ def main() -> None:
         for name in ESTIMATORS:
             train(name, setting, data)
     except KeyboardInterrupt:
-        sys.exit("\nquickstart: interrupted; no process is left. Call it again to continue.")
+        sys.exit("\nquickstart: interrupted; nothing is left running. Call it again to continue.")
     text, first_sentence = compare(setting)
     print(
         f"\nMean utility (what a persona wants, 0 to 1) in the first, central and last fifth of training:\n\n{text}\n"

@@ -115,6 +115,8 @@ class Figures:
                 past, rewards = metrics[["mean", "std"]].dropna(), metrics["reward"].dropna()
                 if past.empty or rewards.empty:
                     continue
+                mean, std = past.iloc[-1]
+                past = past.iloc[:: max(1, len(past) // MOST_RAW)]
                 low, high = past["mean"] - past["std"], past["mean"] + past["std"]
                 y = value_range(np.concatenate([low, high, rewards]), False)
                 dots = rewards.iloc[:: max(1, len(rewards) // MOST_DOTS)]
@@ -123,7 +125,6 @@ class Figures:
                     Line(self.color(i), (), rewards.index, smooth_series(rewards), raw=(dots.index, dots), dots=True),
                 ]
                 recent = rewards[rewards.index.isin(self.comparison.last)].mean()
-                mean, std = past.iloc[-1]
                 above = number((recent - mean) / std if std > 0 else None)
                 title = label if len(self.comparison.arms) == 1 else f"{label} · {arm.title}"
                 summary = f"{title}: the reward of the last fifth is {above} standard deviations above the history."

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Find what a run left on disk: metrics, rollout dumps, configuration, reward histories, the plugin's messages.
+"""Find what a run left on disk: metrics, rollout dumps, configuration, reward histories, the plugin's warnings.
 
 A run is a folder, or a file of verl's `file` logger. Only one of dumps and metrics is required.
 """
@@ -26,7 +26,7 @@ PREFIXES = ("pgrpo/", "val-core/")  # metrics that the report uses
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LINE = re.compile(r"^(\(\w+ pid=\d+(?:, ip=[\w.:]+)?\) )?(.*)$")  # Ray's prefix for the output of another process
-_MESSAGE = re.compile(r"P-GRPO(?: warning)?: .{1,1000}")
+_WARNING = re.compile(r"P-GRPO warning: .{1,1000}")
 _LOG_BYTES = 32 << 20  # how much of a console log is searched; the configuration is printed at the start
 
 
@@ -40,7 +40,7 @@ class RunFolder:
         rollouts: folder of the dumps; `dumps` are the files in it.
         config: verl's configuration as a nested dict, empty if unknown, and `config_file`, where it was found.
         histories: reward histories in checkpoints, by step.
-        messages: what the plugin printed to console logs.
+        warnings: warnings of the plugin in console logs.
         problems: what could not be read or was left out.
     """
 
@@ -52,7 +52,7 @@ class RunFolder:
     config: dict[str, Any] = field(default_factory=dict)
     config_file: Path | None = None
     histories: dict[int, Path] = field(default_factory=dict)
-    messages: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def option(self, path: str, default: Any = None) -> Any:
@@ -144,16 +144,16 @@ def _rollout_folder(folder: Path) -> Path | None:
 
 
 def _read_console(run: RunFolder, root: Path) -> None:
-    """Read the configuration that verl prints to its console log, else hydra's copy; and the plugin's messages."""
-    messages: dict[str, None] = {}
+    """Read the configuration that verl prints to its console log, else hydra's copy; and the plugin's warnings."""
+    warnings: dict[str, None] = {}
     for file in sorted(root.glob("*.log"), key=lambda file: (file.stat().st_mtime, file.name)):
         with open(file, "rb") as lines:
             text = _ANSI.sub("", lines.read(_LOG_BYTES).decode("utf-8", "replace"))
-        messages |= dict.fromkeys(_MESSAGE.findall(text))
+        warnings |= dict.fromkeys(_WARNING.findall(text))
         printed = _printed_config(text)
         if printed:
             run.config, run.config_file = printed, file
-    run.messages = list(messages)
+    run.warnings = list(warnings)
     copies = (*root.glob(".hydra/config.yaml"), *root.glob("*/.hydra/config.yaml"))
     for file in sorted(copies, key=lambda file: (file.stat().st_mtime, str(file))):
         try:
