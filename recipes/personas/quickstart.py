@@ -28,6 +28,7 @@ from tqdm import tqdm
 from verl_pgrpo.cli.output import format_table
 from verl_pgrpo.data import personas
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3
+from verl_pgrpo.report.loading import load_runs
 from verl_pgrpo.report.narrative import fifths_table, headline
 from verl_pgrpo.report.page import make_report, render
 from verl_pgrpo.report.picture import draw_picture
@@ -148,14 +149,14 @@ def watch(run: subprocess.Popen[bytes], estimator: str, folder: Path, steps: int
 
 def compare(setting: Setting) -> tuple[str, str]:
     """Write the table, the picture and the page; return the table and the page's first sentence."""
-    report = make_report([f"{name}={setting.folder / name}" for name in ESTIMATORS])
-    text = format_table(fifths_table(report.comparison))
+    comparison = load_runs([f"{name}={setting.folder / name}" for name in ESTIMATORS])
+    text = format_table(fifths_table(comparison))
     (setting.folder / "table.txt").write_text(text + "\n")
-    (setting.folder / "report.html").write_text(render(report), encoding="utf-8", errors="replace")
-    draw_picture(report.comparison, setting.folder / "report.png", str(setting))
+    (setting.folder / "report.html").write_text(render(make_report(comparison)), encoding="utf-8", errors="replace")
+    draw_picture(comparison, setting.folder / "report.png", str(setting))
     for name in ("report.html", "report.png"):
         shutil.copy(setting.folder / name, OUT / name)
-    return text, headline(report.comparison)
+    return text, headline(comparison)
 
 
 def main() -> None:

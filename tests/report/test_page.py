@@ -14,6 +14,7 @@ import pytest
 
 from tests.report.browser import Browser, browser, find_browser
 from tests.report.runs import write_run
+from verl_pgrpo.report.loading import load_runs
 from verl_pgrpo.report.page import make_report, render
 
 pytestmark = [
@@ -38,7 +39,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         write_run(folder / f"evil/{estimator}", estimator, groups=3, steps=5, prefix=f'"><b>{EVIL}', output=EVIL)
     for kind in ("few", "many", "evil"):
         runs = [str(run) for run in sorted((folder / kind).iterdir())]
-        (folder / f"{kind}.html").write_text(render(make_report(runs)), encoding="utf-8")
+        (folder / f"{kind}.html").write_text(render(make_report(load_runs(runs))), encoding="utf-8")
     return {kind: folder / f"{kind}.html" for kind in ("few", "many", "evil")}
 
 

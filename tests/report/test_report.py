@@ -19,6 +19,7 @@ from verl_pgrpo.cli import main
 from verl_pgrpo.report.comparison import Arm, Comparison, Run
 from verl_pgrpo.report.configuration import shown_options
 from verl_pgrpo.report.curves import Curves, smooth
+from verl_pgrpo.report.loading import load_runs
 from verl_pgrpo.report.page import as_dict, make_report
 from verl_pgrpo.report.pooling import ConfidenceBand, Window
 from verl_pgrpo.report.run_folder import RunFolder, find_run
@@ -38,7 +39,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def report(*paths: object, **options: object) -> dict:
     """The numbers of a report."""
-    return as_dict(make_report([str(path) for path in paths], **options))
+    return as_dict(make_report(load_runs([str(path) for path in paths], **options)))
 
 
 @pytest.fixture

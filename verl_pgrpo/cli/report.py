@@ -15,6 +15,7 @@ from verl_pgrpo.files import atomic_write
 
 try:
     from verl_pgrpo.report.comparison import Comparison
+    from verl_pgrpo.report.loading import load_runs
     from verl_pgrpo.report.narrative import findings, headline, value_name
     from verl_pgrpo.report.page import as_dict, make_report, render
 except ModuleNotFoundError as error:
@@ -64,14 +65,12 @@ def report(
     """
     if out.is_dir():
         raise DataError(f"{out}: is a folder; give the page to write, such as {out}/report.html")
-    found = make_report(
-        runs, data or (), group_field, group_key, value, baseline, metrics=metrics or (), samples_of=samples_of or ()
-    )
+    comparison = load_runs(runs, data or (), group_field, group_key, value, baseline, metrics or ())
+    found = make_report(comparison, samples_of or ())
     page = render(found)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out, errors="replace") as file:
         file.write(page)
-    comparison = found.comparison
     first, last = comparison.last[0], comparison.last[-1]
     lines = [
         headline(comparison), *findings(comparison), "", f"{value_name(comparison)}, steps {first:,} to {last:,}:",

@@ -64,16 +64,17 @@ def _last_logged(steps: Sequence[int], log: MetricsLog | None) -> int:
 def _last_written(files: dict[int, Path], steps: Sequence[int]) -> int:
     """The step that was written last, if later steps are older than it; else the last step.
 
-    Copies do not always keep modification times. So they only count if they increase over the remaining steps and are
-    not in the order of file names, in which folders are usually copied.
+    Copies do not always keep modification times, and a file may be edited. So they only count if they increase over
+    the remaining steps, at least two of which are newer than all others, and are not in the order of file names, in
+    which folders are usually copied.
     """
     written = {step: files[step].stat().st_mtime_ns for step in steps}
-    newest = max(written.values())
-    last = max(step for step in steps if written[step] == newest)
+    last = max(steps, key=lambda step: (written[step], step))
+    abandoned = max((written[step] for step in steps if step > last), default=0)
     times = [written[step] for step in steps if step <= last]
     by_name = [written[step] for step in sorted(steps, key=lambda step: files[step].name)]
-    copied = any(np.diff(times) < 0) or not any(np.diff(by_name) < 0)
-    return steps[-1] if copied else last
+    resumed = sum(time > abandoned for time in times) >= 2 and all(np.diff(times) >= 0) and any(np.diff(by_name) < 0)
+    return last if resumed else steps[-1]
 
 
 @dataclass(frozen=True)
@@ -190,22 +191,6 @@ def read_dump(path: Path, groups: Groups) -> pd.DataFrame:
         "group": pd.Series([groups.lookup(row) for row in rows], dtype=object),
     }
     return frame.assign(score=frame["score"].astype("float64"), **computed)
-
-
-def first_rows(dumps: Dumps, count: int = 20) -> list[dict[str, Any]]:
-    """The first responses of the first dump that has any, as verl wrote them."""
-    for file in dumps.files.values():
-        rows = []
-        with open(file, "rb") as lines:
-            for line, _ in zip(lines, range(count), strict=False):
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
-                    break
-                rows += [row] if isinstance(row, dict) else []
-        if rows:
-            return rows
-    return []
 
 
 def _session(row: dict[str, Any], number: int) -> tuple[Any, int]:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from verl_pgrpo.evaluation.rollouts import Groups
 from verl_pgrpo.evaluation.statistics import gini
 from verl_pgrpo.report.pooling import ENOUGH, ConfidenceBand, Window, mean_of_known
 from verl_pgrpo.report.run_folder import RunFolder
@@ -37,6 +38,7 @@ class Run:
             number of values that are known, each the mean of count / rows responses, and `m2` the sum of their squared
             deviations. Values are finite.
         source: "rollouts", "metrics" or "validation", whichever the values are from.
+        groups: how to look up the preference groups in its dumps; None without dumps.
         unknown: responses left out because their preference group is unknown.
         missing: values left out because they are not finite.
         other_groups: the run normalized by other groups than those compared, so its history is not shown.
@@ -45,6 +47,7 @@ class Run:
     folder: RunFolder
     cells: pd.DataFrame
     source: str
+    groups: Groups | None = None
     unknown: int = 0
     missing: int = 0
     other_groups: bool = False

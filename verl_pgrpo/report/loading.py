@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import MetricsLog
-from verl_pgrpo.evaluation.rollouts import Groups, GroupsFromData, GroupsFromField, first_rows, read_dump
+from verl_pgrpo.evaluation.rollouts import Groups, GroupsFromData, GroupsFromField, read_dump
 from verl_pgrpo.monitoring import metric_label
 from verl_pgrpo.report.comparison import CELLS, Arm, Comparison, Run
 from verl_pgrpo.report.configuration import same_settings
@@ -27,79 +27,49 @@ from verl_pgrpo.rewards.personas import utility
 GROUP_FIELDS = ("preference_group", "gts.preference_group", "gts.persona", "gts.group")  # tried in this order
 
 
-def find_runs(names: Sequence[str], metrics: Sequence[str] = ()) -> list[tuple[str | None, RunFolder]]:
-    """Find runs given as `RUN`, `NAME=RUN` or `NAME=RUN1,RUN2`, and their metrics given as `NAME=FILE`.
-
-    Returns: the name of the arm, None if not given, and the run.
-
-    Raises:
-        DataError: a run or a file does not exist, or a run is named twice.
-    """
-    logs: dict[str, list[Path]] = {}
-    for text in metrics:
-        name, equals, file = text.partition("=")
-        if not equals:
-            raise DataError(f"--metrics takes NAME=FILE, such as grpo=my_project/grpo.jsonl (got {text!r})")
-        logs.setdefault(name, []).append(Path(file))
-    found: list[tuple[str | None, RunFolder]] = []
-    for text in names:
-        label, paths = _split_name(text)
-        for path in paths:
-            files = logs.get(label or "", [])
-            found.append((label, find_run(path, files.pop(0) if files else None)))
-    for name in (name for name, files in logs.items() if files):
-        raise DataError(f"--metrics {name}=...: no run with this name is left to use it")
-    if len({folder.path.resolve() for _, folder in found}) < len(found):
-        raise DataError("a run is named twice; every run is one seed of one arm")
-    return found
-
-
 def load_runs(
-    found: Sequence[tuple[str | None, RunFolder]],
+    names: Sequence[str],
     data: Sequence[Path] = (),
-    field: str | None = None,
-    key: str | None = None,
+    group_field: str | None = None,
+    group_key: str | None = None,
     value: str = "auto",
     baseline: str | None = None,
-) -> tuple[Comparison, list[Groups | None]]:
+    metrics: Sequence[str] = (),
+) -> Comparison:
     """Read runs and compare them.
 
     Args:
-        found: from `find_runs`.
+        names: runs, each given as `RUN`, `NAME=RUN` or `NAME=RUN1,RUN2`.
         data: training data with the preference groups; found by itself if the configuration names it.
-        field: or the field of the dumps with the preference groups.
-        key: column of the preference group in `data`.
+        group_field: or the field of the dumps with the preference groups.
+        group_key: column of the preference group in `data`.
         value: what to compare: "utility", "score", "standardized", a field of the dumps, or "auto" (utility if all runs
             have it, else standardized).
         baseline: the arm that others are compared with.
-
-    Returns: the comparison, and for the first run of each arm how to look up groups in its dumps (None without dumps).
+        metrics: metrics files that are elsewhere, given as `NAME=FILE`.
 
     Raises:
-        DataError: no preference groups, no such value or baseline, or a damaged file.
+        DataError: no such run, file, value or baseline; no preference groups; or a damaged file.
     """
-    folders = [folder for _, folder in found]
-    key = key or _group_key(folders)
-    groups = [_find_groups(folder, data, field, key) for folder in folders]
+    labels, folders = _find_runs(names, metrics)
+    key = group_key or _group_key(folders)
+    groups = [_find_groups(folder, data, group_field, key) for folder in folders]
     if value == "auto":
-        with_utility = [
-            place is not None and _has_utility(folder) for folder, place in zip(folders, groups, strict=True)
-        ]
+        with_utility = [place is not None and _has_utility(run) for place, run in zip(groups, folders, strict=True)]
         value = "utility" if all(with_utility) else "standardized"
     runs: dict[int, Run] = {}
     # Runs with dumps first: they have the full labels, of which metrics have a shortened form.
     for i in sorted(range(len(folders)), key=lambda i: groups[i] is None):
-        place, labels = groups[i], dict.fromkeys(label for run in runs.values() for label in run.cells["group"])
+        place, known = groups[i], dict.fromkeys(label for run in runs.values() for label in run.cells["group"])
         if place is not None:
             runs[i] = _without_other_groups(_read_dumps(folders[i], place, value), key)
         else:
-            runs[i] = _read_metrics(folders[i], {metric_label(label): label for label in labels})
+            runs[i] = _read_metrics(folders[i], {metric_label(label): label for label in known})
         _check(runs[i], value)
-    arms = _arms([(name, runs[i]) for i, (name, _) in enumerate(found)])
+    arms = _arms((label, runs[i]) for i, label in enumerate(labels))
     if baseline is not None and baseline not in [arm.label for arm in arms]:
         raise DataError(f"--baseline {baseline!r}: the arms are {', '.join(arm.label for arm in arms)}")
-    place_of = {folder.path: place for folder, place in zip(folders, groups, strict=True)}
-    return Comparison(arms, value, baseline), [place_of[arm.runs[0].folder.path] for arm in arms]
+    return Comparison(arms, value, baseline)
 
 
 def values_of(rows: pd.DataFrame, name: str) -> pd.Series:
@@ -124,11 +94,29 @@ def group_metrics(log: MetricsLog, what: str) -> dict[str, pd.Series]:
     return {name[len(prefix) : -len(suffix)]: log.series(name) for name in names}
 
 
-def _split_name(text: str) -> tuple[str | None, list[Path]]:
-    name, equals, rest = text.partition("=")
-    if Path(text).exists() or not (name and equals and rest):
-        return None, [Path(text)]
-    return name, [Path(rest)] if Path(rest).exists() else [Path(part) for part in rest.split(",")]
+def _find_runs(names: Sequence[str], metrics: Sequence[str]) -> tuple[list[str | None], list[RunFolder]]:
+    """The name of each run's arm, None if not given, and the run."""
+    logs: dict[str, list[Path]] = {}
+    for text in metrics:
+        name, equals, file = text.partition("=")
+        if not equals:
+            raise DataError(f"--metrics takes NAME=FILE, such as grpo=my_project/grpo.jsonl (got {text!r})")
+        logs.setdefault(name, []).append(Path(file))
+    labels: list[str | None] = []
+    folders: list[RunFolder] = []
+    for text in names:
+        name, equals, rest = text.partition("=")
+        named = bool(name and rest) and not Path(text).exists()
+        paths = [text] if not named else [rest] if Path(rest).exists() else rest.split(",")
+        for path in paths:
+            files = logs.get(name, []) if named else []
+            labels.append(name if named else None)
+            folders.append(find_run(Path(path), files.pop(0) if files else None))
+    for name in (name for name, files in logs.items() if files):
+        raise DataError(f"--metrics {name}=...: no run with this name is left to use it")
+    if len({folder.path.resolve() for folder in folders}) < len(folders):
+        raise DataError("a run is named twice; every run is one seed of one arm")
+    return labels, folders
 
 
 def _group_key(folders: Iterable[RunFolder]) -> str:
@@ -145,7 +133,7 @@ def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key
         return GroupsFromData.read(data, key)
     if field:
         return GroupsFromField(field)
-    rows = first_rows(folder.dumps)
+    rows = _first_responses(folder).to_dict("records")
     for name in GROUP_FIELDS if key == "preference_group" else ():
         groups = GroupsFromField(name)
         if rows and all(groups.lookup(row) is not None for row in rows):
@@ -159,18 +147,25 @@ def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key
                 return GroupsFromData.read(choice, key)
             except DataError:  # a run without P-GRPO may have had data without groups
                 continue
-    if not group_metrics(folder.log, "reward") and not any(name.startswith("val-core/") for name in folder.log.names):
-        raise DataError(
-            f"{folder.path}: the preference groups of its responses are neither in the rollouts nor in training data "
-            "nearby; give the training data (--data train.parquet) or a field of the dumps (--group-field gts.user)"
-        )
-    return None
+    if group_metrics(folder.log, "reward") or any(name.startswith("val-core/") for name in folder.log.names):
+        return None
+    if not rows:
+        raise DataError(f"{folder.path}: its rollouts are empty")
+    raise DataError(
+        f"{folder.path}: the preference groups of its responses are neither in the rollouts nor in training data "
+        "nearby; give the training data (--data train.parquet) or a field of the dumps (--group-field gts.user)"
+    )
 
 
 def _has_utility(folder: RunFolder) -> bool:
+    return bool(values_of(_first_responses(folder), "utility").notna().any())
+
+
+def _first_responses(folder: RunFolder) -> pd.DataFrame:
+    """The responses of the first dump that has any."""
     assert folder.dumps is not None
-    rows = pd.DataFrame(first_rows(folder.dumps), dtype=object)
-    return bool({"output", "gts"} <= set(rows)) and bool(values_of(rows, "utility").notna().any())
+    frames = (read_dump(file, GroupsFromField("preference_group")) for file in folder.dumps.files.values())
+    return next((rows for rows in frames if len(rows)), pd.DataFrame(columns=["output", "gts"]))
 
 
 def _read_dumps(folder: RunFolder, groups: Groups, value: str) -> Run:
@@ -185,7 +180,7 @@ def _read_dumps(folder: RunFolder, groups: Groups, value: str) -> Run:
     cells = {"count": values.size(), "rows": values.size(), "value": values.mean()}
     cells["m2"] = values.var(ddof=0) * cells["count"]
     unknown, missing = int((~known).sum()), int((known & ~finite).sum())
-    return Run(folder, pd.DataFrame(cells).reset_index(), "rollouts", unknown, missing)
+    return Run(folder, pd.DataFrame(cells).reset_index(), "rollouts", groups, unknown, missing)
 
 
 def _read_metrics(folder: RunFolder, labels: Mapping[str, str]) -> Run:

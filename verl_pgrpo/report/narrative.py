@@ -17,7 +17,7 @@ def number(value: float | None, digits: int = 2) -> str:
     """Format a number; a dash if it is unknown, never "-0.00"."""
     if value is None or not math.isfinite(value):
         return "-"
-    text = f"{value:,.{digits}f}"
+    text = f"{value:,.{digits}f}" if abs(value) < 1e9 else f"{value:.{digits}e}"
     return text.lstrip("-") if not text.strip("-0.,") else text
 
 

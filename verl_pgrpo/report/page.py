@@ -30,7 +30,6 @@ from verl_pgrpo.report.comparison import Comparison
 from verl_pgrpo.report.curves import Curves
 from verl_pgrpo.report.figures import Figures
 from verl_pgrpo.report.history_snapshot import FEW, HistorySnapshot
-from verl_pgrpo.report.loading import find_runs, load_runs
 from verl_pgrpo.report.pooling import ConfidenceBand
 from verl_pgrpo.report.samples import Sample, find_samples, groups_to_show
 
@@ -82,31 +81,22 @@ class Report:
         ]
 
 
-def make_report(
-    runs: Sequence[str],
-    data: Sequence[Path] = (),
-    group_field: str | None = None,
-    group_key: str | None = None,
-    value: str = "auto",
-    baseline: str | None = None,
-    *,
-    metrics: Sequence[str] = (),
-    samples_of: Sequence[str] = (),
-) -> Report:
-    """Read runs and compare them. The arguments are those of `verl-pgrpo report`.
+def make_report(comparison: Comparison, samples_of: Sequence[str] = ()) -> Report:
+    """Add samples and reward histories to a comparison.
+
+    Args:
+        samples_of: groups whose samples are shown in any case.
 
     Raises:
-        DataError: a run, file or group does not exist, or a file is damaged.
+        DataError: no such group.
     """
-    found = find_runs(runs, metrics)
-    comparison, groups_of = load_runs(found, data, group_field, group_key, value, baseline)
     for name in samples_of:
         if name not in comparison.labels:
             raise DataError(f"--samples-of {name!r}: not one of the {len(comparison.labels):,} groups")
     chosen = groups_to_show(comparison, [comparison.labels.index(name) for name in samples_of])
-    problems = [problem for _, folder in found for problem in folder.problems]
+    problems = [problem for run in comparison.runs for problem in run.folder.problems]
     snapshots = [HistorySnapshot.read(arm.runs[0], comparison.labels, problems) for arm in comparison.arms]
-    return Report(comparison, find_samples(comparison, groups_of, chosen), snapshots, problems)
+    return Report(comparison, find_samples(comparison, chosen), snapshots, problems)
 
 
 def render(report: Report) -> str:

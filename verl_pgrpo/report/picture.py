@@ -38,7 +38,7 @@ def draw_picture(comparison: Comparison, out: Path, subtitle: str = "") -> None:
         for place, group in enumerate(groups):
             axes = figure.add_subplot(grid[place // columns, place % columns])
             plot(axes, figures.frame, figures.group_lines(group))
-            label = comparison.labels[group].replace("$", r"\$")  # no mathematics
+            label = " ".join(comparison.labels[group].split()).replace("$", r"\$")  # no mathematics
             axes.set_title(f"{label} · {percent(float(comparison.share[group]))}", fontsize=9.5, loc="left", pad=4)
             axes.tick_params(labelleft=place % columns == 0)
         titles = " and ".join(arm.title for arm in comparison.arms)

@@ -69,7 +69,7 @@ class Window:
         codes = cells["group"].to_numpy(dtype=np.int64)
         weight, values = cells["count"].to_numpy(float), cells["value"].to_numpy(float)
         count, rows = (np.bincount(codes, cells[name], groups).astype(float) for name in ("count", "rows"))
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(all="ignore"):
             mean = np.bincount(codes, weight * values, groups) / count
             m2 = np.bincount(codes, cells["m2"].to_numpy(float) + weight * (values - mean[codes]) ** 2, groups)
             return cls(count, rows, mean, np.where(rows > 1, np.sqrt(m2 / (rows - 1)), np.nan))
@@ -85,5 +85,5 @@ class Window:
     def error(self) -> Floats:
         """Standard error of the mean. Few values may be close by chance: their std is at least that within groups."""
         std = np.where(self.rows < ENOUGH, np.fmax(self.std, self.std_within), self.std)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             return std / np.sqrt(self.count)

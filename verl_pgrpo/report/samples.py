@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from verl_pgrpo.evaluation.rollouts import Groups, read_dump
+from verl_pgrpo.evaluation.rollouts import read_dump
 from verl_pgrpo.report.comparison import Comparison
 from verl_pgrpo.report.loading import values_of
 
@@ -52,18 +52,12 @@ def groups_to_show(comparison: Comparison, wanted: Sequence[int] = ()) -> list[i
     return list(dict.fromkeys([*found, *largest]))[:24]
 
 
-def find_samples(
-    comparison: Comparison, groups_of: Sequence[Groups | None], chosen: Sequence[int]
-) -> dict[int, list[Sample]]:
-    """Find samples of the chosen groups in the first run of each arm.
-
-    Args:
-        groups_of: for the first run of each arm, how to look up groups in its dumps (None without dumps).
-    """
+def find_samples(comparison: Comparison, chosen: Sequence[int]) -> dict[int, list[Sample]]:
+    """Find samples of the chosen groups in the first run of each arm."""
     dumps = {
-        arm: (run.folder.dumps.files, groups)
-        for arm, (run, groups) in enumerate(zip((arm.runs[0] for arm in comparison.arms), groups_of, strict=True))
-        if groups is not None and run.folder.dumps is not None
+        i: (run.folder.dumps.files, run.groups)
+        for i, run in enumerate(arm.runs[0] for arm in comparison.arms)
+        if run.groups is not None and run.folder.dumps is not None
     }
 
     @lru_cache(maxsize=1)
