@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Runs as verl leaves them, made up: groups of unequal size that learn at unequal speed, and slower under `grpo`."""
+"""Synthetic runs as verl leaves them: groups of unequal size that learn at unequal speed, and slower with `grpo`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from verl_pgrpo import GroupHistoryManager
-from verl_pgrpo.metrics import StepMetrics
+from verl_pgrpo.monitoring import HistoryMonitor
 
 
 def write_run(
@@ -34,7 +34,7 @@ def write_run(
     share = 1.0 / (np.arange(groups) + 2.0)
     share /= share.sum()
     history = GroupHistoryManager()
-    metrics = StepMetrics(history)
+    monitor = HistoryMonitor(history)
     (folder / "rollouts").mkdir(parents=True)
     logged = []
     for step in range(1, steps + 1):
@@ -57,9 +57,8 @@ def write_run(
         if estimator == "pgrpo":
             labels = [json.loads(row["gts"])["preference_group"] for row in rows]
             rewards = [row["score"] for row in rows]
-            result = history.advantages(labels, rewards, index=[row["uid"].rpartition("_")[0] for row in rows])
-            metrics.add(labels, rewards, result)
-            line |= metrics.flush()
+            monitor.add(rewards, history.compute_advantages(labels, rewards, [row["input"] for row in rows]))
+            line |= monitor.end_step()
         logged.append(json.dumps({"step": step, "data": line}) + "\n")
     if log:
         (folder / "metrics.jsonl").write_text("".join(logged))
