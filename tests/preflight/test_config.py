@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from tests.preflight.case import Case, at, problems
+from verl_pgrpo.preflight.config import names_hub_model
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 
@@ -131,3 +132,12 @@ def test_the_models_files(case: Case, tmp_path):
     )
     assert ("error", "parallel") in at(configured, f"{ROLLOUT}.tensor_model_parallel_size")
     assert at(case.check("data.max_response_length=100000"), "data.max_response_length")[0] == ("error", "model")
+
+
+def test_names_on_the_hub(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    for name in ("Qwen/Qwen2.5-7B", "gpt2", "hdfs://cluster/model"):
+        assert names_hub_model(name), name
+    for name in ("/models/none", "./none", "~/none", "models/none", "a/b/c", "mine.py", "file:///none"):
+        assert not names_hub_model(name), name

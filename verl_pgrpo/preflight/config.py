@@ -240,9 +240,9 @@ def names_hub_model(value: str) -> bool:
     """Whether a path may be a model on the Hugging Face hub, or on another file system."""
     if "://" in value:
         return not value.startswith("file://")
-    return (
-        value.count("/") == 1 and value[0] not in "/.~" and not Path(value).suffix and not Path(value).parent.is_dir()
-    )
+    if value[:1] in "/.~" or value.count("/") > 1 or re.search(r"\.(py|ya?ml|json|jinja|toml)$", value):
+        return False
+    return "/" not in value or not Path(value).parent.is_dir()
 
 
 def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
