@@ -82,6 +82,14 @@ def test_legacy_reward_keys_are_ignored_by_verl(case: Case):
     assert at(report, "reward.reward_model.enable") == [("error", "config")]
 
 
+def test_optimizers(case: Case):
+    key = f"{ACTOR}.optim"
+    wrong = case.check(f"{key}.optimizer=AdamX", skip=("reward",))
+    assert at(wrong, key) == [("error", "config")]
+    elsewhere = case.check(f"{key}.optimizer_impl=somebodys.optim", skip=("reward",))
+    assert at(elsewhere, f"{key}.optimizer_impl") == [("warning", "config")]
+
+
 def test_assertions_of_verls_own_trainer(case: Case):
     report = case.check("trainer.v1.trainer_mode=separate_async", "data.train_batch_size=48")
     assert ("error", "config") in at(report, "trainer.v1.trainer_mode=separate_async")
