@@ -42,10 +42,10 @@ CHECKS: tuple[tuple[str, Callable[[PreflightContext, Diagnostics], None]], ...] 
     ("config", check_config),
     ("config", check_trainer),
     ("model", check_model),
+    ("parallel", check_sizes),
     ("data", check_data),
     ("groups", check_groups),
     ("steps", check_steps),
-    ("parallel", check_sizes),
     ("checkpoints", check_checkpoints),
     ("reward", check_reward),
 )
