@@ -44,7 +44,8 @@ def check_config(config: DictConfig) -> PGRPOConfig:
     if OmegaConf.select(config, "algorithm.filter_groups.enable", default=False):
         raise ConfigError(
             "algorithm.filter_groups.enable=True contradicts adv_estimator=pgrpo: it drops prompts whose responses all "
-            "earn the same reward. These have a signal under P-GRPO, and dropping them biases the history. Set it to False."
+            "earn the same reward. These have a signal under P-GRPO, and dropping them biases the history. Set it to "
+            "False."
         )
     return PGRPOConfig.from_algorithm(config.algorithm)
 
@@ -58,13 +59,14 @@ def check_verl(config: DictConfig) -> None:
     use_v1 = OmegaConf.select(config, "trainer.use_v1")
     if use_v1 is None:
         raise _unsupported("its config has no trainer.use_v1")
+    # A verl without TransferQueue may still ship the V1 modules, but its launcher rejects them.
+    if not hasattr(importlib.import_module("verl.trainer.main_ppo"), "TaskRunnerV1"):
+        raise _unsupported("its launcher does not support the V1 trainers (it has no TaskRunnerV1)")
     if use_v1:
-        # A verl without TransferQueue may still ship the V1 modules, but its launcher rejects use_v1=True.
-        if not hasattr(importlib.import_module("verl.trainer.main_ppo"), "TaskRunnerV1"):
-            raise _unsupported("its launcher does not support the V1 trainers (trainer.use_v1=True)")
-        _require_module("verl.trainer.ppo.v1.trainer_base")
+        # Before the trainers, because looking for them imports their package, and that imports TransferQueue.
         if importlib.util.find_spec("transfer_queue") is None:
             raise _unsupported("its V1 trainers need the package TransferQueue: pip install TransferQueue")
+        _require_module("verl.trainer.ppo.v1.trainer_base")
     else:
         _require_module("verl.trainer.main_ppo_v0")
 

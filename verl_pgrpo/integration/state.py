@@ -185,7 +185,7 @@ def _warn_about_ignored_checkpoints(config: DictConfig) -> None:
     if config.trainer.resume_mode == "auto" and ignored:
         print(
             f"P-GRPO warning: verl starts from scratch, with an empty reward history, although {folder} has "
-            f"checkpoints ({', '.join(ignored)}): its tracker file latest_checkpointed_iteration.txt is missing or names none of "
-            "them. To resume one, set trainer.resume_mode=resume_path and trainer.resume_from_path.",
+            f"checkpoints ({', '.join(ignored)}): its tracker file latest_checkpointed_iteration.txt is missing or "
+            "names none of them. To resume one, set trainer.resume_mode=resume_path and trainer.resume_from_path.",
             flush=True,
         )
