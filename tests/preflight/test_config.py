@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from tests.preflight.case import Case, at, problems
+from verl_pgrpo.preflight.config import names_hub_model
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 
@@ -81,6 +82,14 @@ def test_legacy_reward_keys_are_ignored_by_verl(case: Case):
     assert at(report, "reward.reward_model.enable") == [("error", "config")]
 
 
+def test_optimizers(case: Case):
+    key = f"{ACTOR}.optim"
+    wrong = case.check(f"{key}.optimizer=AdamX", skip=("reward",))
+    assert at(wrong, key) == [("error", "config")]
+    elsewhere = case.check(f"{key}.optimizer_impl=somebodys.optim", skip=("reward",))
+    assert at(elsewhere, f"{key}.optimizer_impl") == [("warning", "config")]
+
+
 def test_assertions_of_verls_own_trainer(case: Case):
     report = case.check("trainer.v1.trainer_mode=separate_async", "data.train_batch_size=48")
     assert ("error", "config") in at(report, "trainer.v1.trainer_mode=separate_async")
@@ -131,3 +140,12 @@ def test_the_models_files(case: Case, tmp_path):
     )
     assert ("error", "parallel") in at(configured, f"{ROLLOUT}.tensor_model_parallel_size")
     assert at(case.check("data.max_response_length=100000"), "data.max_response_length")[0] == ("error", "model")
+
+
+def test_names_on_the_hub(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    for name in ("Qwen/Qwen2.5-7B", "gpt2", "hdfs://cluster/model"):
+        assert names_hub_model(name), name
+    for name in ("/models/none", "./none", "~/none", "models/none", "a/b/c", "mine.py", "file:///none"):
+        assert not names_hub_model(name), name

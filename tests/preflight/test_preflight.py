@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.preflight.case import ROOT, Case, problems, rows
-from verl_pgrpo.preflight import preflight, runner
+from verl_pgrpo.preflight import Settings, preflight, runner
 
 RUN = "import sys; from verl_pgrpo.cli import main; sys.exit(main())"
 
@@ -28,7 +28,7 @@ def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
 
 
 def test_the_command(case: Case, tmp_path: Path):
-    run = call("--json", "--", *case.arguments, cwd=tmp_path)
+    run = call("--json", "--reward-timeout", "300", "--", *case.arguments, cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     report = json.loads(run.stdout)
     assert report["ok"] is True
@@ -75,8 +75,8 @@ def test_the_callers_process_stays_as_it_is(case: Case):
         "import logging, sys, warnings\n"
         "logging.disable(logging.INFO)\n"
         "before = logging.root.manager.disable, list(logging.root.handlers), list(warnings.filters)\n"
-        "from verl_pgrpo.preflight import preflight\n"
-        f"assert preflight({[*case.arguments]!r}).ok\n"
+        "from verl_pgrpo.preflight import Settings, preflight\n"
+        f"assert preflight({[*case.arguments]!r}, Settings(reward_timeout=300.0)).ok\n"
         "assert before == (logging.root.manager.disable, list(logging.root.handlers), list(warnings.filters))\n"
         "assert not {'verl', 'torch', 'ray'} & set(sys.modules), 'verl is imported in a process of its own'\n"
     )
@@ -98,7 +98,8 @@ def test_a_million_rows_take_less_than_thirty_seconds(case: Case):
         for _ in range(1000):
             writer.write_table(table)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    report = preflight([*case.arguments, f"data.train_files={path}", "data.filter_overlong_prompts=True"])
+    arguments = [*case.arguments, f"data.train_files={path}", "data.filter_overlong_prompts=True"]
+    report = preflight(arguments, Settings(reward_timeout=300.0))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert report.ok, report.diagnostics
     assert ("warning", "data") in problems(report)

@@ -104,7 +104,7 @@ def test_agent_loops(case: Case):
 def test_code_that_ends_or_hangs_is_isolated(case: Case, code: str, monkeypatch: pytest.MonkeyPatch):
     temporary = Path(tempfile.mkdtemp())  # a short path, as a long one is not used
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    report = preflight([*case.arguments, case.reward(code)], Settings(reward_timeout=8.0 if "sleep" in code else 60.0))
+    report = preflight([*case.arguments, case.reward(code)], Settings(reward_timeout=8.0 if "sleep" in code else 300.0))
     assert problems(report) == {("error", "reward")}, report.diagnostics
     assert ["sleep", "617"] not in [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
     assert list(temporary.iterdir()) == []

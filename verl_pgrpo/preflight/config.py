@@ -142,11 +142,14 @@ def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
         for name, value in dtypes.items():
             key = f"{ACTOR}.fsdp_config.{name}"
             check_accepted(partial(PrecisionType.to_dtype, value), key, "fp32, bf16 or fp16", diagnostics)
-        weight = [torch.nn.Parameter(torch.zeros(1))]
-        if context.sizes_valid:
-            key = f"{ACTOR}.optim"
+        implementation = str(actor.optim.optimizer_impl)
+        if find_spec(implementation.partition(".")[0]) is None:
+            message = f"optimizer not checked: {implementation} is not installed here"
+            diagnostics.warning(message, f"{ACTOR}.optim.optimizer_impl", "install it where the run will be")
+        elif context.sizes_valid:
+            weight = [torch.nn.Parameter(torch.zeros(1))]
             make = lambda: build_optimizer(weight, omega_conf_to_dataclass(actor.optim))  # noqa: E731
-            check_accepted(make, key, "AdamW of torch.optim, for example", diagnostics)
+            check_accepted(make, f"{ACTOR}.optim", "AdamW of torch.optim, for example", diagnostics)
     loggers = [config.trainer.logger] if isinstance(config.trainer.logger, str) else config.trainer.logger or []
     source = inspect.getsource(sys.modules[Tracking.__module__])
     for name in loggers:
@@ -221,6 +224,7 @@ def _check_files(context: PreflightContext, diagnostics: Diagnostics) -> None:
     from verl.trainer.ppo.utils import need_critic
 
     unused = ["actor_rollout_ref.model.path", "trainer.resume_from_path", "custom_reward_function.", "reward_model."]
+    unused += ["ray_kwargs."]  # an output
     unused += [] if need_critic(context.config) else ["critic."]
     unused += [] if context.get("reward.reward_model.enable") else ["reward.reward_model."]
     unused += ["reward.custom_reward_function.path", "data.custom_cls.path"]
@@ -240,9 +244,9 @@ def names_hub_model(value: str) -> bool:
     """Whether a path may be a model on the Hugging Face hub, or on another file system."""
     if "://" in value:
         return not value.startswith("file://")
-    return (
-        value.count("/") == 1 and value[0] not in "/.~" and not Path(value).suffix and not Path(value).parent.is_dir()
-    )
+    if value[:1] in "/.~" or value.count("/") > 1 or re.search(r"\.(py|ya?ml|json|jinja|toml)$", value):
+        return False
+    return "/" not in value or not Path(value).parent.is_dir()
 
 
 def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Settings:
     model_config: str | None = None  # path of a config.json, for a model that is not on this machine
     reward_timeout: float = 10.0  # seconds for all calls of the reward function, its import included
     skip: tuple[str, ...] = ()  # names of checks, e.g. of a reward function whose calls cost money
-    timeout: float = 300.0  # seconds for each other check
+    timeout: float = 600.0  # seconds for each other check
 
 
 @dataclass(slots=True)

@@ -110,7 +110,12 @@ def agent_loop_worker(context: PreflightContext, tokenizer: Any, scorer: Scorer)
         worker.processor, worker.reward_loop_worker_handles = None, [scorer]
         worker.mm_processor_kwargs = {}
         return worker
-    with mock.patch("transfer_queue.init"):
+    agent_loop = "verl.experimental.agent_loop.agent_loop"
+    with (
+        mock.patch("transfer_queue.init"),
+        mock.patch(f"{agent_loop}.RolloutTraceConfig.init"),  # it may log in somewhere
+        mock.patch(f"{agent_loop}.is_distillation_enabled", return_value=False, create=True),  # it needs its teacher
+    ):
         return cls(context.trainer.config, CannedServer(tokenizer, scorer.result), None, [scorer])
 
 

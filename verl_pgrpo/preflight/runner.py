@@ -42,16 +42,15 @@ CHECKS: tuple[tuple[str, Callable[[PreflightContext, Diagnostics], None]], ...] 
     ("config", check_config),
     ("config", check_trainer),
     ("model", check_model),
+    ("parallel", check_sizes),
     ("data", check_data),
     ("groups", check_groups),
     ("steps", check_steps),
-    ("parallel", check_sizes),
     ("checkpoints", check_checkpoints),
     ("reward", check_reward),
 )
 NEEDS_SIZES = {check_steps, check_sizes}
 RESULTS = "results.jsonl"
-VERL_IMPORT = 120.0  # seconds
 
 
 @dataclass(slots=True)
@@ -116,16 +115,15 @@ def _run_isolated(config: DictConfig, settings: Settings, report: Report) -> Non
     with IsolatedProcess("worker", environment=environment) as process:
         (process.folder / "config.yaml").write_text(OmegaConf.to_yaml(config), encoding="utf-8")
         (process.folder / "settings.json").write_text(json.dumps(asdict(settings)), encoding="utf-8")
-        ready = process.folder / "ready"
-        ready.touch()
+        (process.folder / "ready").touch()
         seen: tuple[str, bool] = "", False
-        since, late, limit = time.monotonic(), False, VERL_IMPORT
+        since, late, limit = time.monotonic(), False, settings.timeout
         while not process.wait(time.monotonic() + 0.2):
             check, running = _last(_events(process.folder / RESULTS))
             if (check, running) != seen:
                 seen, since = (check, running), time.monotonic()
             limit = settings.reward_timeout if check == "reward" and running else settings.timeout
-            if late := time.monotonic() - since > (limit if check else VERL_IMPORT):
+            if late := time.monotonic() - since > limit:
                 break
         events = _events(process.folder / RESULTS)
         last_line = process.last_output_line
