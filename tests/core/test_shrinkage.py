@@ -149,12 +149,13 @@ def test_a_run_can_switch_the_baseline(tmp_path):
 
 @given(rows, st.floats(0.1, 10), st.floats(-50, 50))
 def test_units_of_a_preference_group_do_not_matter(batch, scale, offset):
-    history, other = GroupHistoryManager(BALANCED), GroupHistoryManager(BALANCED)
+    config = PGRPOConfig(baseline="shrinkage", group_balance=0.5, epsilon=0)
+    history, other = GroupHistoryManager(config), GroupHistoryManager(config)
     start = [("a", 0, 1.0), ("a", 2, 2.5), ("b", 1, 1.0), ("b", 3, 2.5)]
     groups, values, prompts = columns([*start, *batch])
     units = [value * scale + offset if group == "a" else value for group, value in zip(groups, values, strict=True)]
     mine = history.compute_advantages(groups, values, prompts).advantages
-    np.testing.assert_allclose(other.compute_advantages(groups, units, prompts).advantages, mine, atol=1e-4)
+    np.testing.assert_allclose(other.compute_advantages(groups, units, prompts).advantages, mine, atol=1e-6)
 
 
 @given(rows)
