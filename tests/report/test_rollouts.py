@@ -101,7 +101,8 @@ def test_times_of_copies_and_edits_do_not_drop_dumps(tmp_path, copied):
 
 
 def test_padding_and_earlier_outputs_of_a_session_do_not_count(tmp_path):
-    text = response(9, uid="p_0_0") + response(1, uid="p_0_1") + response(2, uid="p_1_0") + response(9, uid="pad1_0_0")
+    uids = {"p_0_0": 9, "p_0_1": 1, "p_1_1": 2, "p_1_0": 9, "pad1_0_0": 9}
+    text = "".join(response(score, uid=uid) for uid, score in uids.items())
     rows = read_dump(dump(tmp_path, 3, text), GROUP)
     assert rows["score"].tolist() == [1.0, 2.0]
     assert rows["prompt_id"].tolist() == ["p", "p"]
