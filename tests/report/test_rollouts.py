@@ -88,7 +88,8 @@ def test_times_of_copies_and_edits_do_not_drop_dumps(tmp_path, copied):
     steps = list(range(1, 13))
     order = {
         "at once": [0] * 12, "by name": np.argsort(sorted(range(12), key=lambda i: str(steps[i]))),
-        "in any order": np.random.default_rng(0).permutation(12), "in order": range(12), "one edited": [0, 1, 99, *range(3, 12)],
+        "in any order": np.random.default_rng(0).permutation(12), "in order": range(12),
+        "one edited": [0, 1, 99, *range(3, 12)],
     }[copied]  # fmt: skip
     for step, written in zip(steps, order, strict=True):
         dump(tmp_path, step, written=1000 + 10 * float(written))
