@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.conftest import ROOT
-from tests.replay_run import recorded
+from tests.integration.replay_run import recorded
 
 REWARDS = ["accuracy", "style"]
 
