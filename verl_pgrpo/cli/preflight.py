@@ -37,9 +37,8 @@ def preflight(
 
     if not reward_timeout > 0:  # false for NaN, too
         raise ConfigError(f"--reward-timeout {reward_timeout:g}: must be > 0 seconds")
-    names = list(dict(runner.CHECKS))
-    if unknown := [name for name in skip or () if name not in names]:
-        raise ConfigError(f"--skip {unknown[0]}: the checks are {', '.join(names)}")
+    if unknown := [name for name in skip or () if name not in runner.CHECK_NAMES]:
+        raise ConfigError(f"--skip {unknown[0]}: the checks are {', '.join(runner.CHECK_NAMES)}")
     path = None if model_config is None else str(model_config.absolute())
     report = runner.preflight(arguments or (), runner.Settings(path, reward_timeout, tuple(skip or ())))
     ok = report.ok and not (strict and any(one.severity == "warning" for one in report.diagnostics))
