@@ -16,8 +16,8 @@ source recipes/_method.sh
 RUN_DIR=${RUN_DIR:-runs/${TASK}_tiny_${VARIANT}}
 log_metrics
 
-exec "${PYTHON:-python3}" -m verl_pgrpo.platforms.run_cpu --timeout "${TIMEOUT}" -- \
-    --config-dir recipes/_presets --config-name "cpu${JUDGE:+_judge}" \
+exec "${PYTHON:-python3}" -m verl_cpu.run --timeout "${TIMEOUT}" -- \
+    --config-dir verl_cpu/presets --config-name "cpu${JUDGE:+_judge}" \
     hydra.run.dir="${RUN_DIR}/hydra" \
     "${METHOD[@]}" \
     data.train_files="${DATA_DIR}/train.parquet" \

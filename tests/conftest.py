@@ -24,14 +24,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def compose():
-    """`compose("key=value", ...)`: the configuration of `main_ppo --config-dir recipes/_presets --config-name cpu`."""
+    """`compose("key=value", ...)`: the configuration of `main_ppo --config-dir verl_cpu/presets --config-name cpu`."""
     import verl
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
     def composed(*overrides: str, config_name: str = "cpu"):
         search = f"hydra.searchpath=[file://{Path(verl.__file__).parent / 'trainer' / 'config'}]"
-        with initialize_config_dir(str(ROOT / "recipes" / "_presets"), version_base=None):
+        with initialize_config_dir(str(ROOT / "verl_cpu" / "presets"), version_base=None):
             return hydra_compose(config_name, overrides=[search, "actor_rollout_ref.model.path=tiny", *overrides])
 
     return composed

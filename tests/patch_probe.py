@@ -39,7 +39,7 @@ def config(estimator: str):
     from hydra import compose, initialize_config_dir
 
     search = f"hydra.searchpath=[file://{Path(verl.__file__).parent / 'trainer' / 'config'}]"
-    with initialize_config_dir(str(ROOT / "recipes" / "_presets"), version_base=None):
+    with initialize_config_dir(str(ROOT / "verl_cpu" / "presets"), version_base=None):
         return compose(
             "cpu",
             [

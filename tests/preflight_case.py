@@ -39,7 +39,7 @@ class Case:
         """What the recipe's script gives to main_ppo."""
         recorded = arguments_of(SCRIPT, DATA_DIR=str(self.folder), RUN_DIR=str(self.out))
         given = recorded[recorded.index("--") + 1 :]
-        given[given.index("--config-dir") + 1] = str(ROOT / "recipes" / "_presets")
+        given[given.index("--config-dir") + 1] = str(ROOT / "verl_cpu" / "presets")
         return given
 
     def check(self, *overrides: str, reward: bool = False, **settings) -> Report:

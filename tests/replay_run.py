@@ -69,7 +69,7 @@ def main() -> None:
     from tests.conftest import ROOT
 
     search = f"hydra.searchpath=[file://{Path(verl.__file__).parent / 'trainer' / 'config'}]"
-    with initialize_config_dir(str(ROOT / "recipes" / "_presets"), version_base=None):
+    with initialize_config_dir(str(ROOT / "verl_cpu" / "presets"), version_base=None):
         overrides = {
             "algorithm.adv_estimator": "pgrpo",
             "data.train_files": f"{folder}/train.parquet",

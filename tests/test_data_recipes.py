@@ -138,7 +138,7 @@ def test_the_tiny_run_is_composed_with_its_preset(task: str, tmp_path: Path, com
     for variables, preset in (({"RANDOM_GROUPS": "1"}, "cpu"), ({"JUDGE": str(tmp_path / "judge")}, "cpu_judge")):
         arguments = arguments_of(RECIPES / task / "run_tiny_cpu.sh", RUN_DIR=str(tmp_path), **variables)
         launch = arguments[arguments.index("--") + 1 :]
-        assert launch[:4] == ["--config-dir", "recipes/_presets", "--config-name", preset]
+        assert launch[:4] == ["--config-dir", "verl_cpu/presets", "--config-name", preset]
         config = compose(*launch[4:], config_name=preset)
         validated(config)
         assert config.ray_kwargs.ray_init.num_gpus == (2 if "JUDGE" in variables else 1)

@@ -77,7 +77,7 @@ def test_dry_run_prints_what_would_run_and_touches_nothing(launcher: str, name: 
     run = call(launcher, "--dry-run", name, "trainer.total_training_steps=3", cwd=tmp_path, ESTIMATOR="grpo")
     assert run.returncode == 0, run.stderr
     command = main_ppo_of(run.stdout)
-    assert "verl.trainer.main_ppo" in command or "verl_pgrpo.platforms.run_cpu" in command
+    assert "verl.trainer.main_ppo" in command or "verl_cpu.run" in command
     assert "trainer.total_training_steps=3" in command
     assert "algorithm.adv_estimator=grpo" in command
     # The last word for a key counts.

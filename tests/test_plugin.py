@@ -56,7 +56,7 @@ def python(*arguments: str, timeout: float = 240, **env: str) -> subprocess.Comp
 
 def main_ppo(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """The user's command, up to where it fails."""
-    preset = ["--config-dir", str(ROOT / "recipes" / "_presets"), "--config-name", "cpu", f"hydra.run.dir={folder}"]
+    preset = ["--config-dir", str(ROOT / "verl_cpu" / "presets"), "--config-name", "cpu", f"hydra.run.dir={folder}"]
     flag = ["algorithm.adv_estimator=pgrpo", "actor_rollout_ref.model.path=none"]
     return python("-m", "verl.trainer.main_ppo", *preset, *flag, *arguments, **env)
 

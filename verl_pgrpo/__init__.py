@@ -2,25 +2,63 @@
 # SPDX-License-Identifier: Apache-2.0
 """Personalized GRPO (P-GRPO, arXiv 2603.10009) for verl.
 
-Importing this package imports nothing else: verl loads the plugin in every process, most of which need none of it.
+Importing this package imports nothing else: verl loads the plugin in every process, and most of them need none of it.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from verl_pgrpo.advantage import personalized_advantage
     from verl_pgrpo.config import PGRPOConfig
+    from verl_pgrpo.errors import (
+        ConfigError,
+        DataError,
+        GroupLabelError,
+        HistoryFileAltered,
+        HistoryFileError,
+        HistoryFileMissing,
+        HistoryFileOtherConfig,
+        HistoryFileTooNew,
+        HistoryFileWrongStep,
+        MissingGroupError,
+        NonFiniteRewardError,
+        PGRPOError,
+        UnsupportedVerlError,
+    )
     from verl_pgrpo.history import GroupHistoryManager
+    from verl_pgrpo.integration.trainers import with_history
 
-__all__ = ["GroupHistoryManager", "PGRPOConfig", "personalized_advantage"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "GroupHistoryManager",
+    "GroupLabelError",
+    "HistoryFileAltered",
+    "HistoryFileError",
+    "HistoryFileMissing",
+    "HistoryFileOtherConfig",
+    "HistoryFileTooNew",
+    "HistoryFileWrongStep",
+    "MissingGroupError",
+    "NonFiniteRewardError",
+    "PGRPOConfig",
+    "PGRPOError",
+    "UnsupportedVerlError",
+    "personalized_advantage",
+    "with_history",
+]
 __version__ = "0.1.0"
 
-_HOME = {"GroupHistoryManager": "history", "PGRPOConfig": "config", "personalized_advantage": "advantage"}
+_MODULE_OF = {
+    "GroupHistoryManager": "history",
+    "PGRPOConfig": "config",
+    "personalized_advantage": "advantage",
+    "with_history": "integration.trainers",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        import importlib
-
-        return getattr(importlib.import_module(f"verl_pgrpo.{_HOME[name]}"), name)
+    if name in __all__:
+        return getattr(importlib.import_module(f"verl_pgrpo.{_MODULE_OF.get(name, 'errors')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

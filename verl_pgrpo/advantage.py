@@ -1,57 +1,58 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The method itself: scores and statistics to advantages (arXiv 2603.10009), and how they relate to GRPO's.
+"""The formulas of P-GRPO (arXiv 2603.10009), in numpy.
 
     A_i = (R_i - mu_p) / (sigma_p + epsilon)
 
-Caveat: unlike GRPO's, these advantages need not average to zero over a prompt or a batch. That is the point: a prompt
-whose responses all earn the same reward still teaches when that reward lies off its users' history.
+Caveat: unlike GRPO's, these advantages need not average to zero over a prompt or a batch. This is intended: a prompt
+whose responses all earn the same reward still gives a signal if that reward differs from its users' history.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["grpo_relation", "personalized_advantage", "prompt_blend"]
 
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
-def _divisor(std: Tensor, epsilon: float) -> Tensor:
-    """sigma_p + epsilon, but 1 for a group without spread: nothing is divided by nearly nothing."""
-    return torch.where(std > 0, std + epsilon, 1.0)
+
+def _divisor(std: ArrayLike, epsilon: float) -> Floats:
+    """Return std + epsilon, but 1 for a group without spread, so that nothing is divided by almost zero."""
+    std = np.asarray(std)
+    return np.where(std > 0, std + epsilon, 1.0)
 
 
 def personalized_advantage(
-    rewards: Tensor, mean: Tensor, std: Tensor, epsilon: float = 1e-6, norm_by_std: bool = True
-) -> Tensor:
-    """Advantage of each response against the history of its preference group.
+    rewards: ArrayLike, mean: ArrayLike, std: ArrayLike, epsilon: float = 1e-6, norm_by_std: bool = True
+) -> Floats:
+    """Return the advantage of each response against the history of its preference group.
 
     Args:
         rewards: (N,) scalar rewards, the sum of each response's token-level rewards.
         mean: (N,) or scalar, mean reward mu_p of the row's preference group.
-        std: (N,) or scalar, standard deviation sigma_p; 0 means no spread and leaves R - mu_p unscaled.
+        std: (N,) or scalar, standard deviation sigma_p. 0 means no spread and leaves R - mu_p unscaled.
         epsilon: added to the std, in units of the reward.
-        norm_by_std: False drops the division, as verl's `norm_adv_by_std_in_grpo=False` does.
+        norm_by_std: False omits the division, like verl's `norm_adv_by_std_in_grpo=False`.
 
     Returns:
-        (N,) advantages, in units of sigma_p (of the reward where unscaled), in the promoted dtype of the inputs.
+        (N,) advantages, in units of sigma_p (units of the reward where unscaled).
     """
-    std = torch.as_tensor(std)
-    centred = rewards - mean
+    centred: Floats = np.subtract(rewards, mean)
     return centred / _divisor(std, epsilon) if norm_by_std else centred
 
 
 def grpo_relation(
-    rewards: Tensor, prompt: Tensor, mean: Tensor, std: Tensor, epsilon: float = 1e-6, norm_by_std: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Scale and shift of Corollary 3.1: A_pgrpo = scale * A_grpo + shift.
+    rewards: Floats, prompt: Integers, mean: Floats, std: Floats, epsilon: float = 1e-6, norm_by_std: bool = True
+) -> tuple[Floats, Floats]:
+    """Return scale and shift of Corollary 3.1: A_pgrpo = scale * A_grpo + shift.
 
-    With mu_G and sigma_G of the generation group (the responses of one prompt) as verl's `grpo` takes them, that is
-    with Bessel's correction, with epsilon beside sigma_G, and 0 and 1 for a prompt with a single response:
+    mu_G and sigma_G are mean and std over the generation group (the responses to one prompt) as verl's `grpo` computes
+    them: with Bessel's correction, epsilon added to sigma_G, and 0 and 1 for a prompt with a single response.
 
         scale = (sigma_G + epsilon) / (sigma_p + epsilon),   shift = (mu_G - mu_p) / (sigma_p + epsilon)
-
-    The epsilons make the identity exact for the advantages that are really computed.
 
     Args:
         rewards: (N,) float64.
@@ -61,59 +62,59 @@ def grpo_relation(
     Returns:
         scale and shift, each (N,).
     """
-    count = torch.bincount(prompt).to(rewards.dtype)
-    prompt_mean = torch.bincount(prompt, weights=rewards) / count
-    # index_select, because indexing with a tensor starts threads, which costs milliseconds on a busy driver.
-    deviation = rewards - prompt_mean.index_select(0, prompt)
-    squares = torch.bincount(prompt, weights=deviation * deviation)
+    count = np.bincount(prompt)
+    prompt_mean = np.bincount(prompt, weights=rewards) / count
+    deviation = rewards - prompt_mean[prompt]
+    squares = np.bincount(prompt, weights=deviation * deviation)
     single = count == 1
-    prompt_std = torch.where(single, 1.0, (squares / (count - 1)).sqrt())
-    prompt_mean = torch.where(single, 0.0, prompt_mean).index_select(0, prompt)
+    prompt_std = np.where(single, 1.0, np.sqrt(squares / np.maximum(count - 1, 1)))[prompt]
+    prompt_mean = np.where(single, 0.0, prompt_mean)[prompt]
     if not norm_by_std:
-        return torch.ones_like(rewards), prompt_mean - mean
+        return np.ones_like(rewards), prompt_mean - mean
     divisor = _divisor(std, epsilon)
-    return (prompt_std + epsilon).index_select(0, prompt) / divisor, (prompt_mean - mean) / divisor
+    return (prompt_std + epsilon) / divisor, (prompt_mean - mean) / divisor
 
 
-def prompt_blend(advantages: Tensor, standardised: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """P-GRPO's advantages less what a prompt's responses share by its nature: `baseline=blended`. (Ours.)
+def prompt_blend(advantages: Floats, standardized: Floats, prompt: Integers) -> tuple[Floats, Floats, Floats]:
+    """Subtract a shrunken leave-one-out prompt baseline from P-GRPO's advantages: `baseline=blended`. Ours.
 
-    The history knows nothing of the single prompt: what all its responses share (a hard question, a bad day, a policy
-    that has moved on) reads as merit. The prompt's other responses know it, but there are few of them. Let response i
-    of prompt j have the standardised advantage z_ij = a_j + e_ij, with a_j of variance T^2 around the history's mean
-    and e_ij of variance s^2. The best linear prediction of a_j without looking at z_ij itself (which would bias the
-    gradient) is a shrunk mean of the other n - 1,
+    The history knows nothing about a single prompt, so whatever all its responses share (a hard question, a policy that
+    has moved on) looks like merit. The other responses to the prompt measure it, but they are few. Let response i of
+    prompt j have the standardized advantage z_ij = a_j + e_ij, where a_j has variance T^2 around the history's mean and
+    e_ij has variance s^2. The best linear prediction of a_j that does not use z_ij itself (which would bias the
+    gradient) is a shrunken mean of the other n - 1:
 
-        w * mean of z_kj over k != i,   w = T^2 / (T^2 + s^2 / (n - 1)),
+        w * mean of z_kj over k != i,   w = T^2 / (T^2 + s^2 / (n - 1))
 
-    and the blended advantage is z_ij less that. Written with the prompt's mean z_j,
+    The blended advantage is z_ij minus that. In terms of the prompt's mean z_j it is
 
         (1 + w / (n - 1)) * (z_ij - z_j) + (1 - w) * z_j
 
-    so Corollary 3.1 holds with `scale` times the first factor and `shift` times the second. w = 0 is P-GRPO, w = 1 is
-    RLOO over sigma_p. T^2 and s^2 are the batch's own, by moments over all its prompts: s^2 is the pooled variance
-    within prompts, T^2 = max(0, mean of z_j^2 - s^2 / n_j). Nothing is kept from batch to batch.
+    so Corollary 3.1 holds with `scale` times the first factor and `shift` times the second. w = 0 is P-GRPO, and w = 1
+    is RLOO divided by sigma_p. T^2 and s^2 are estimated from the batch by moments over all its prompts: s^2 is the
+    pooled variance within prompts, T^2 = max(0, mean of z_j^2 - s^2 / n_j). No state is kept between batches.
 
-    Caveat: with w near 1 a prompt whose responses all earn the same teaches nearly nothing, as in GRPO. And w comes
-    from the batch, so here a batch's result does depend on how it was split.
+    Caveat: with w near 1, a prompt whose responses all earn the same reward gives almost no signal, as in GRPO. Since w
+    comes from the batch, the result depends on how rewards are split into batches.
 
     Args:
         advantages: (N,) float64, to be blended.
-        standardised: (N,) the same in units of sigma_p, which w is taken from.
+        standardized: (N,) the same in units of sigma_p, from which w is estimated.
         prompt: (N,) int64, the generation group of each response, numbered from 0.
 
     Returns:
-        blended advantages and the factors 1 + w / (n - 1) and 1 - w, each (N,); a prompt's only response is as it was.
+        the blended advantages and the factors 1 + w / (n - 1) and 1 - w, each (N,). The advantage of a prompt's only
+        response is unchanged.
     """
-    count = torch.bincount(prompt).to(standardised.dtype)
+    count = np.bincount(prompt)
     others = count - 1
-    mean = torch.bincount(prompt, weights=standardised) / count
-    within = (standardised - mean.index_select(0, prompt)).square().sum() / others.sum().clamp(min=1)
-    between = (mean.square() - within / count).mean().clamp(min=0)
-    # T^2 (n - 1) / (T^2 (n - 1) + s^2): zero for a single response, and no division by zero without any spread.
+    mean = np.bincount(prompt, weights=standardized) / count
+    within = np.square(standardized - mean[prompt]).sum() / max(others.sum(), 1)
+    between = max(np.mean(np.square(mean) - within / count), 0.0) if len(count) else 0.0
+    # T^2 (n - 1) / (T^2 (n - 1) + s^2): 0 for a single response, and no division by zero without any spread.
     signal = between * others
-    share = torch.where(signal > 0, signal / (signal + within), 0.0)
-    stretch = (1 + share / others.clamp(min=1)).index_select(0, prompt)
-    kept = (1 - share).index_select(0, prompt)
-    centre = (torch.bincount(prompt, weights=advantages) / count).index_select(0, prompt)
+    w = np.divide(signal, signal + within, out=np.zeros(len(count)), where=signal > 0)
+    stretch = (1 + w / np.maximum(others, 1))[prompt]
+    kept = (1 - w)[prompt]
+    centre = (np.bincount(prompt, weights=advantages) / count)[prompt]
     return stretch * (advantages - centre) + kept * centre, stretch, kept

@@ -1,9 +1,9 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every option of P-GRPO, validated once, each with the reason of its default.
+"""The options of P-GRPO, validated once.
 
-The paper (arXiv 2603.10009) gives the formula and the running statistics; it does not give the update order, the
-cold start, epsilon, or what to do with a row that cannot be scored. Those defaults are ours and say so.
+The paper (arXiv 2603.10009) gives the formula and the running statistics. It does not state the update order, the cold
+start, epsilon, or what to do with a response that cannot be scored. Those defaults are ours.
 """
 
 from __future__ import annotations
@@ -14,180 +14,169 @@ import hashlib
 import json
 import numbers
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from verl_pgrpo.errors import ConfigError
 
-__all__ = ["ColdStart", "ConfigError", "PGRPOConfig"]
+__all__ = ["PGRPOConfig"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColdStart:
-    """What normalises a preference group that has little history. Off by default: the plain method. (Ours.)"""
-
-    # Shrink a group's mean and std toward those of all groups together, which weigh as much as this many rewards.
-    prior_strength: float = 0.0
-    # Normalise a group with fewer rewards than this by the statistics of all groups together.
-    min_count: int = 0
-
-    def __post_init__(self) -> None:
-        _number(self, "prior_strength", low=0.0, prefix="cold_start.")
-        _integer(self, "min_count", low=0, prefix="cold_start.")
-        if self.min_count == 1:  # whoever is normalised has a reward: a flag without effect
-            raise ConfigError("cold_start.min_count=1: must be 0 (off) or at least 2")
+# Keys of verl's own `algorithm` config that P-GRPO reads as well.
+_VERL_KEYS = {"norm_adv_by_std_in_grpo": True, "use_kl_in_reward": False}
+# Keeps products of an option and a statistic finite.
+_LARGEST = 1e15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PGRPOConfig:
-    """Options of P-GRPO; on verl's command line `+algorithm.pgrpo.<option>=...`.
+    """Options of P-GRPO, set on verl's command line as `+algorithm.pgrpo.<option>=<value>`.
 
     Raises:
-        ConfigError: an option of the wrong type, out of range, or contradicting another one.
+        ConfigError: an option has the wrong type, is out of range, or contradicts another option.
     """
 
-    # 'cumulative' is the paper's full history; 'exponential' forgets, for a policy that moves away from its past.
-    statistics: str = "cumulative"
-    # In rewards of the group: a reward that lies this many rewards back weighs half. Only with 'exponential'; it has
-    # no default because the right one depends on how many rewards a group gets a step. Rewards of one batch are of the
-    # same age, whatever their order.
-    half_life: float | None = None
-    # 'before_normalize' folds the batch in and then normalises by the result, so the first batch is already centred;
-    # 'after_normalize' normalises by the past alone (a group's first batch by itself). The paper does not say. (Ours.)
-    update: str = "before_normalize"
-    # 'history' is the paper's; 'blended' also subtracts, from each advantage, what the prompt's other responses say of
-    # the prompt, in the proportion that the batch's own variances give (`prompt_blend`). For prompts that are not
-    # equally hard. Not the default because it is not the paper's, and loses a little where prompts are alike. (Ours.)
-    baseline: str = "history"
-    # Added to the std, as in verl's grpo, so that swapping the estimator changes nothing else.
-    epsilon: float = 1e-6
-    # verl's own key `algorithm.norm_adv_by_std_in_grpo`: False drops the division by the std (Dr. GRPO).
-    norm_adv_by_std_in_grpo: bool = True
-    cold_start: ColdStart = field(default_factory=ColdStart)
-    # A NaN or infinite reward: 'error' stops the run, since it is nearly always a bug; 'skip' trains on without it.
-    nonfinite: str = "error"
-    # The preference group of rows that have none. None makes such a row an error: silence would hide a data bug.
-    missing_group: str | None = None
-    # The dataset column with the preference group; a dot reaches into a nested column (extra_info.segment).
+    # Dataset column with the preference group; dots reach into nested columns (extra_info.segment).
     group_key: str = "preference_group"
-    # How many preference groups (the largest) get metrics by name; the others are logged together.
+    # Group of rows that have none. None makes such a row an error, because silence would hide a data bug.
+    default_group: str | None = None
+    # None keeps the full history, as in the paper. A number forgets exponentially: a reward weighs half after this many
+    # newer rewards of its group. For policies that move away from their past. Rewards of one batch have the same age.
+    half_life: float | None = None
+    # before_normalize adds the batch to the history first, so even a group's first batch is centred. after_normalize
+    # normalizes by the past alone (a group's first batch by itself). Not stated in the paper.
+    update_order: str = "before_normalize"
+    # history is the paper's baseline. blended also subtracts a shrunken leave-one-out prompt baseline (see
+    # `advantage.prompt_blend`), for prompts of unequal difficulty. Ours.
+    baseline: str = "history"
+    # Added to the std, as in verl's grpo, so that switching the estimator changes nothing else.
+    epsilon: float = 1e-6
+    # Shrink a group's mean and std toward those of all groups, which weigh this many rewards. 0 is off. Ours.
+    prior_strength: float = 0.0
+    # Normalize a group with fewer rewards than this by the statistics of all groups. 0 is off. Ours.
+    min_count: int = 0
+    # error stops at a NaN or infinite reward, which is nearly always a bug. skip trains without that row.
+    on_nonfinite: str = "error"
+    # What to do if a checkpoint's history is missing or unusable: error, or reset to start with an empty one.
+    on_missing_history: str = "error"
+    # A history file to start a new run from, such as statistics of ratings collected before training.
+    initial_history: str | None = None
+    # Number of groups (the largest) that are logged by name. The others are logged together.
     max_logged_groups: int = 32
-    # Resume from a checkpoint whose history is missing or unusable, with an empty one. Never by itself.
-    resume_without_history: bool = False
+    # verl's own key algorithm.norm_adv_by_std_in_grpo: False drops the division by the std (Dr. GRPO).
+    norm_adv_by_std_in_grpo: bool = True
+    # verl's own key algorithm.use_kl_in_reward: if True, the history holds rewards minus verl's KL penalty.
+    use_kl_in_reward: bool = False
 
     def __post_init__(self) -> None:
-        _choice(self, "statistics", ("cumulative", "exponential"))
-        _choice(self, "update", ("before_normalize", "after_normalize"))
-        _choice(self, "baseline", ("history", "blended"))
-        _choice(self, "nonfinite", ("error", "skip"))
-        _number(self, "epsilon", low=0.0)
-        _integer(self, "max_logged_groups", low=0)
-        _boolean(self, "norm_adv_by_std_in_grpo")
-        _boolean(self, "resume_without_history")
-        _text(self, "group_key")
+        _check_choice(self, "update_order", ("before_normalize", "after_normalize"))
+        _check_choice(self, "baseline", ("history", "blended"))
+        _check_choice(self, "on_nonfinite", ("error", "skip"))
+        _check_choice(self, "on_missing_history", ("error", "reset"))
+        _check_number(self, "epsilon", low=0.0)
+        _check_number(self, "prior_strength", low=0.0)
+        _check_integer(self, "min_count", low=0)
+        _check_integer(self, "max_logged_groups", low=0)
+        for name in _VERL_KEYS:
+            _check_boolean(self, name)
+        _check_text(self, "group_key")
+        for name in ("default_group", "initial_history"):
+            if getattr(self, name) is not None:
+                _check_text(self, name)
         if not all(self.group_key.split(".")):
-            _fail("group_key", self.group_key, "a column's name or a path of names with dots between them")
-        if self.missing_group is not None:
-            _text(self, "missing_group")
+            raise _invalid("group_key", self.group_key, "a column name, or names joined by dots")
         if self.half_life is not None:
-            _number(self, "half_life", low=0.0, above=True)
-        if self.statistics == "exponential" and self.half_life is None:
-            raise ConfigError("statistics=exponential needs half_life, in rewards of the preference group (e.g. 512)")
-        if self.statistics == "cumulative" and self.half_life is not None:
-            raise ConfigError(f"half_life={self.half_life} has no effect with statistics=cumulative; drop one of them")
-        if isinstance(self.cold_start, Mapping):
-            object.__setattr__(self, "cold_start", _build(ColdStart, self.cold_start, "cold_start."))
-        if not isinstance(self.cold_start, ColdStart):
-            raise ConfigError(
-                f"cold_start takes the keys prior_strength and min_count, not {self.cold_start!r}; "
-                "for example cold_start.min_count=16"
-            )
+            _check_number(self, "half_life", low=0.0)
+            if self.half_life == 0:
+                raise _invalid("half_life", self.half_life, "> 0")
+        if self.min_count == 1:  # a row that is normalized always has one reward
+            raise _invalid("min_count", 1, "0 (off) or >= 2")
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any] | DictConfig | None) -> PGRPOConfig:
-        """Options by name; an unknown name is an error that gives the nearest known one."""
+        """Create a config from options by name.
+
+        Raises:
+            ConfigError: an option is unknown (the message suggests the nearest known one) or invalid.
+        """
         if isinstance(options, DictConfig):
             options = OmegaConf.to_container(options, resolve=True)  # type: ignore[assignment]
-        return _build(cls, options if options is not None else {}, "")
+        if options is None:
+            options = {}
+        if not isinstance(options, Mapping):
+            raise ConfigError(
+                f"algorithm.pgrpo must hold options, for example +algorithm.pgrpo.epsilon=1e-6 (got {options!r})"
+            )
+        known = [field.name for field in fields(cls)]
+        for key in options:
+            if key not in known:
+                nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
+                raise ConfigError(f"unknown option {key}; did you mean {nearest}? Options: {', '.join(known)}")
+        return cls(**options)
 
     @classmethod
     def from_algorithm(cls, algorithm: Mapping[str, Any] | DictConfig) -> PGRPOConfig:
-        """Options from verl's `algorithm` config: `algorithm.pgrpo.*` and `algorithm.norm_adv_by_std_in_grpo`."""
+        """Create a config from verl's `algorithm` config: `algorithm.pgrpo.*` and verl's own keys.
+
+        Raises:
+            ConfigError: see `from_mapping`.
+        """
         options = algorithm.get("pgrpo", None)
         if isinstance(options, DictConfig):
             options = OmegaConf.to_container(options, resolve=True)
         if options is not None and not isinstance(options, Mapping):
-            raise ConfigError(f"algorithm.pgrpo takes options by name (+algorithm.pgrpo.epsilon=1e-6), not {options!r}")
-        options = dict(options or {})
-        if "norm_adv_by_std_in_grpo" in options:
-            raise ConfigError("set algorithm.norm_adv_by_std_in_grpo (verl's own key), not algorithm.pgrpo's")
-        options["norm_adv_by_std_in_grpo"] = algorithm.get("norm_adv_by_std_in_grpo", True)
-        return cls.from_mapping(options)
+            return cls.from_mapping(options)
+        for name in _VERL_KEYS:
+            if name in (options or {}):
+                raise ConfigError(f"set algorithm.{name} (verl's own key), not algorithm.pgrpo.{name}")
+        return cls.from_mapping(
+            {**(options or {}), **{key: algorithm.get(key, off) for key, off in _VERL_KEYS.items()}}
+        )
 
     def as_dict(self) -> dict[str, Any]:
-        """All options as plain values, nested like the command line's keys."""
+        """Return all options as plain values."""
         return dataclasses.asdict(self)
 
     def history_options(self) -> dict[str, Any]:
-        """The options that decide what a history's numbers mean. The others only decide how they are used."""
-        keys = ("statistics", "half_life", "group_key")
-        return {key: getattr(self, key) for key in keys}
+        """Return the options that decide what a history's numbers mean. The others decide only how they are used."""
+        return {key: getattr(self, key) for key in ("half_life", "group_key", "use_kl_in_reward")}
 
     def fingerprint(self) -> str:
-        """SHA-256 of `history_options`: two histories may be continued or merged only if theirs agree."""
+        """Return the SHA-256 of `history_options`. Histories can be continued or merged only if theirs are equal."""
         return hashlib.sha256(json.dumps(self.history_options(), sort_keys=True).encode()).hexdigest()
 
 
-# Far beyond any use; keeps products of an option and a statistic finite.
-_LARGEST = 1e15
+def _invalid(name: str, value: object, expected: str) -> ConfigError:
+    return ConfigError(f"{name} must be {expected} (got {value!r})")
 
 
-def _build(cls: type, options: Any, prefix: str) -> Any:
-    if not isinstance(options, Mapping):
-        raise ConfigError(f"{prefix.rstrip('.') or 'pgrpo'} takes options by name, not {options!r}")
-    known = [f.name for f in fields(cls)]
-    for key in options:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"unknown option {prefix}{key}; did you mean {prefix}{near}? Known: {', '.join(known)}")
-    return cls(**options)
+def _check_choice(config: PGRPOConfig, name: str, allowed: tuple[str, ...]) -> None:
+    if getattr(config, name) not in allowed:
+        raise _invalid(name, getattr(config, name), "one of " + ", ".join(allowed))
 
 
-def _fail(name: str, value: object, wanted: str) -> None:
-    raise ConfigError(f"{name}={value!r}: must be {wanted}")
+def _check_boolean(config: PGRPOConfig, name: str) -> None:
+    if not isinstance(getattr(config, name), bool):
+        raise _invalid(name, getattr(config, name), "true or false")
 
 
-def _choice(config: Any, name: str, allowed: tuple[str, ...]) -> None:
-    value = getattr(config, name)
-    if value not in allowed:
-        _fail(name, value, "one of " + ", ".join(allowed))
-
-
-def _boolean(config: Any, name: str) -> None:
-    value = getattr(config, name)
-    if not isinstance(value, bool):
-        _fail(name, value, "true or false")
-
-
-def _text(config: Any, name: str) -> None:
+def _check_text(config: PGRPOConfig, name: str) -> None:
     value = getattr(config, name)
     if not isinstance(value, str) or not value.strip():
-        _fail(name, value, "a non-empty string")
+        raise _invalid(name, value, "a non-empty string")
 
 
-def _integer(config: Any, name: str, low: int, prefix: str = "") -> None:
+def _check_integer(config: PGRPOConfig, name: str, low: int) -> None:
     value = getattr(config, name)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
-        _fail(prefix + name, value, f"a whole number of at least {low}")
+        raise _invalid(name, value, f"an integer >= {low}")
     object.__setattr__(config, name, int(value))
 
 
-def _number(config: Any, name: str, low: float, above: bool = False, prefix: str = "") -> None:
+def _check_number(config: PGRPOConfig, name: str, low: float) -> None:
     value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not -_LARGEST <= value <= _LARGEST:  # type: ignore[operator]
-        _fail(prefix + name, value, f"a finite number, at most {_LARGEST:g}")
-    if value < low or (above and value == low):
-        _fail(prefix + name, value, f"{'above' if above else 'at least'} {low:g}")
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not low <= value <= _LARGEST:
+        raise _invalid(name, value, f"a number from {low:g} to {_LARGEST:g}")
     object.__setattr__(config, name, float(value))

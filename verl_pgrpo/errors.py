@@ -1,9 +1,10 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every error that this package raises on purpose, so that a caller can name it."""
+"""Every error that this package raises on purpose. All derive from `PGRPOError`."""
 
 __all__ = [
     "ConfigError",
+    "DataError",
     "GroupLabelError",
     "HistoryFileAltered",
     "HistoryFileError",
@@ -19,48 +20,52 @@ __all__ = [
 
 
 class PGRPOError(Exception):
-    """Base of all errors below."""
+    """Base class of all errors below."""
 
 
 class ConfigError(PGRPOError, ValueError):
-    """An option that is unknown, of the wrong type, out of range, or contradicts another one."""
+    """An option is unknown, has the wrong type, is out of range, or contradicts another option."""
+
+
+class DataError(PGRPOError, ValueError):
+    """An input file is missing, malformed or unsuitable."""
 
 
 class MissingGroupError(PGRPOError, ValueError):
-    """A row without a preference group, and no `missing_group` to put it in."""
+    """A row has no preference group, and `default_group` is not set."""
 
 
 class GroupLabelError(PGRPOError, ValueError):
-    """A preference group whose label is not text."""
+    """A preference group's label is not text."""
 
 
 class NonFiniteRewardError(PGRPOError, ValueError):
-    """A reward that is NaN, infinite, or too large to be squared, with `nonfinite=error`."""
+    """A reward is NaN, infinite, or too large to be squared, with `on_nonfinite=error`."""
 
 
 class UnsupportedVerlError(PGRPOError, RuntimeError):
-    """This verl lacks something that the plugin hooks, or the run is of a kind that it cannot personalize."""
+    """The installed verl lacks something that the plugin hooks, or the run cannot be personalized."""
 
 
 class HistoryFileError(PGRPOError):
-    """A history file that cannot be written or read."""
+    """A history file cannot be written or read."""
 
 
 class HistoryFileMissing(HistoryFileError, FileNotFoundError):
-    """There is no history file where a checkpoint should have one."""
+    """A checkpoint has no history file."""
 
 
 class HistoryFileAltered(HistoryFileError):
-    """Truncated, damaged or edited since it was written, or no history file at all."""
+    """The file is truncated, damaged, edited, or not a history file."""
 
 
 class HistoryFileTooNew(HistoryFileError):
-    """Written by a later version of this package."""
+    """The file was written by a later version of this package."""
 
 
 class HistoryFileWrongStep(HistoryFileError):
-    """A history of another training step than the checkpoint's."""
+    """The history belongs to another training step than the checkpoint."""
 
 
 class HistoryFileOtherConfig(HistoryFileError, ConfigError):
-    """A history whose numbers mean something else under the options of this run."""
+    """The history was recorded under options that give its numbers another meaning."""

@@ -1,300 +1,351 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Preference groups to reward statistics: the running history that P-GRPO normalises against."""
+"""The running reward history per preference group that P-GRPO normalizes against."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
-from contextlib import suppress
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
+from verl_pgrpo import checkpoint
 from verl_pgrpo.advantage import grpo_relation, personalized_advantage, prompt_blend
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import ConfigError, GroupLabelError, MissingGroupError, NonFiniteRewardError
-from verl_pgrpo.factor import Factor
-from verl_pgrpo.labels import LabelIndex
+from verl_pgrpo.groups import is_missing
 from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
-from verl_pgrpo.results import AdvantageResult, GroupStatistics
 
-__all__ = ["GroupHistoryManager"]
+__all__ = ["AdvantageResult", "GroupHistoryManager", "GroupStatistics"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatistics:
+    """History of the requested groups, each (N,) float64. Unknown groups have count 0, mean and std NaN."""
+
+    count: Floats
+    mean: Floats
+    std: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class AdvantageResult:
+    """Advantages of a batch of N responses and what they were computed from. Arrays are (N,).
+
+    advantages: `(reward - mean) / (std + epsilon)`, unscaled where std is 0. With baseline=blended also minus a prompt
+        baseline (`verl_pgrpo.advantage.prompt_blend`).
+    mean, std: the statistics used, after `prior_strength` and `min_count`.
+    count: number of rewards of the row's own group in them.
+    scale, shift: the terms of Corollary 3.1; None without prompt ids.
+    cold: the group's own history was insufficient (no spread, or fewer rewards than `min_count` or `prior_strength`).
+    skipped: the reward was not finite. The advantage is 0, the statistics are NaN, and the history is unchanged.
+    groups: N labels, with `default_group` where a row had none.
+    """
+
+    advantages: Floats
+    mean: Floats
+    std: Floats
+    count: Floats
+    scale: Floats | None
+    shift: Floats | None
+    cold: Booleans
+    skipped: Booleans
+    groups: list[str]
 
 
 class GroupHistoryManager:
-    """Reward history of every preference group: n, mean and M2 per group, float64.
+    """Running reward history of every preference group: count, mean and M2 in float64.
 
-    Costs 24 bytes of statistics and about 24 of index per group beside its label; a batch costs time in its own size,
-    however many groups are known. Not thread-safe: it belongs to the one process that computes advantages.
+    A batch takes time in its own size, however many groups are known (except with `prior_strength` or `min_count`,
+    which pool all groups). Managers can be pickled and copied. Not thread-safe: one process computes advantages.
 
     Args:
-        config: the options; the paper's method by default.
+        config: the options; by default the paper's method.
     """
 
     def __init__(self, config: PGRPOConfig | None = None) -> None:
         self.config = config if config is not None else PGRPOConfig()
-        self._labels = LabelIndex()
+        self._row_of: dict[str, int] = {}  # label -> row in _moments, in order of first appearance
         self._moments = Moments(0, self.config.half_life)
-        self._pool = Moments(1, self.config.half_life)  # all groups together, for the cold start
+        self._pool = Moments(1, self.config.half_life)  # all groups together
 
     def __repr__(self) -> str:
         return f"GroupHistoryManager({self.num_groups} groups, {self.total_count} rewards)"
 
     @property
     def groups(self) -> list[str]:
-        """All labels, in the order of their first appearance."""
-        return list(self._labels)
+        """All labels, in order of first appearance."""
+        return list(self._row_of)
 
     @property
     def num_groups(self) -> int:
-        return len(self._labels)
+        """Number of groups with at least one reward."""
+        return len(self._row_of)
 
     @property
     def total_count(self) -> int:
-        """Rewards observed so far, over all groups."""
+        """Number of rewards observed so far, over all groups."""
         return int(self._pool.count[0])
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes held, the labels' own text apart."""
-        return 24 * len(self._moments) + self._labels.nbytes
-
-    def prepare(self, groups: Factor[Any]) -> None:
-        """Look up a batch's groups before its rewards are known; `advantages` of the same factor then need not."""
-        if set(map(type, groups.levels)) <= {str}:
-            with suppress(UnicodeEncodeError):  # `advantages` refuses such a label
-                self._labels.prepare(groups.levels)
-
-    def observe(self, groups: Sequence[Hashable] | Factor[Any], rewards: ArrayLike) -> None:
-        """Fold a batch into the history.
+    def update(self, groups: Sequence[Hashable], rewards: ArrayLike) -> None:
+        """Add a batch of rewards to the history.
 
         Args:
-            groups: N labels, text; None where a row has no group.
+            groups: N labels (text); None where a row has no group.
             rewards: (N,) float.
 
         Raises:
-            MissingGroupError, GroupLabelError, NonFiniteRewardError: the history is as it was before.
+            MissingGroupError, GroupLabelError, NonFiniteRewardError, ValueError: the history is unchanged.
         """
-        labels, values, finite = self._checked(groups, rewards, None)
-        if not finite.all():
-            labels, values = labels.take(finite), values[finite]
-        self._fold(self._rows(labels), values)
+        labels, values, finite = self._check_batch(groups, rewards, None)
+        kept = np.flatnonzero(finite).tolist()
+        self._add(self._rows([labels[row] for row in kept]), values[finite])
 
-    def advantages(
-        self,
-        groups: Sequence[Hashable] | Factor[Any],
-        rewards: ArrayLike,
-        index: Sequence[Hashable] | Factor[Any] | None = None,
+    def compute_advantages(
+        self, groups: Sequence[Hashable], rewards: ArrayLike, prompt_ids: Sequence[Hashable] | None = None
     ) -> AdvantageResult:
-        """Advantages of a batch, which is folded into the history (before or after, as `config.update` says).
+        """Compute the advantages of a batch and add it to the history, in the order given by `config.update_order`.
+
+        The result does not depend on the order of the rows.
 
         Args:
-            groups: N labels, text; None where a row has no group.
-            rewards: (N,) float, each response's scalar reward.
-            index: N generation groups (verl's uid: which prompt a response answers), for `scale` and `shift`; with
-                baseline=blended needed.
+            groups: N labels (text); None where a row has no group.
+            rewards: (N,) float, the scalar reward of each response.
+            prompt_ids: N generation groups (verl's uid: the prompt of each response), for `scale` and `shift`.
+                Required with baseline=blended.
 
         Raises:
-            MissingGroupError, GroupLabelError, NonFiniteRewardError, ValueError (sizes): the history is as it was.
+            MissingGroupError, GroupLabelError, NonFiniteRewardError, ValueError: the history is unchanged.
         """
-        if index is None and self.config.baseline == "blended":
-            raise ValueError("baseline=blended needs to know which prompt each row answers: pass `index`")
-        prompts = None if index is None else Factor.of(index)
-        labels, values, finite = self._checked(groups, rewards, prompts)
-        if finite.all():
-            return self._advantages(labels, values, prompts)
-        # The others are computed as if the skipped rows were not there, for the prompt's statistics as well.
-        kept_prompts = None if prompts is None else prompts.take(finite)
-        return self._advantages(labels.take(finite), values[finite], kept_prompts).spread(finite)
-
-    def _advantages(self, labels: Factor[str], values: Floats, prompts: Factor[Any] | None) -> AdvantageResult:
-        rows = self._rows(labels)
-        if self.config.update == "after_normalize":
-            past, past_pool = self._moments.take(rows), self._pool.take(np.zeros(1, dtype=np.int64))
-            self._fold(rows, values)
-            # A group (or a pool) without a past is normalised by its first batch itself.
-            used = past.where(past.count > 0, self._moments.take(rows))
-            pool = past_pool if past_pool.count[0] else self._pool
-        else:
-            self._fold(rows, values)
-            used, pool = self._moments.take(rows), self._pool
-        mean, std, cold = self._normaliser(used, pool)
-        epsilon, norm = self.config.epsilon, self.config.norm_adv_by_std_in_grpo
-        t_values, t_mean, t_std = map(torch.from_numpy, (values, mean, std))
-        advantages, scale, shift = personalized_advantage(t_values, t_mean, t_std, epsilon, norm), None, None
-        if prompts is not None:
-            t_prompts = torch.from_numpy(prompts.codes)
-            t_scale, t_shift = grpo_relation(t_values, t_prompts, t_mean, t_std, epsilon, norm)
-            if self.config.baseline == "blended":
-                standardised = personalized_advantage(t_values, t_mean, t_std, epsilon)
-                advantages, stretch, kept = prompt_blend(advantages, standardised, t_prompts)
-                t_scale, t_shift = stretch * t_scale, kept * t_shift
-            scale, shift = t_scale.numpy(), t_shift.numpy()
-        return AdvantageResult(
-            advantages=advantages.numpy(),
-            mean=mean,
-            std=std,
-            count=used.count.astype(np.float64),
-            scale=scale,
-            shift=shift,
-            cold=cold,
-            skipped=np.zeros(len(values), dtype=np.bool_),
+        if prompt_ids is None and self.config.baseline == "blended":
+            raise ValueError("baseline=blended requires prompt_ids: the prompt that each row answers")
+        labels, values, finite = self._check_batch(groups, rewards, prompt_ids)
+        kept = np.flatnonzero(finite).tolist()
+        prompts = None if prompt_ids is None else _codes(prompt_ids[row] for row in kept)
+        advantages, mean, std, count, scale, shift, cold = self._compute(
+            self._rows([labels[row] for row in kept]), values[finite], prompts
         )
 
-    def statistics(self, groups: Sequence[Hashable] | Factor[Any]) -> GroupStatistics:
-        """History of each group asked for, without cold start; nothing is added."""
-        labels = self._text(groups, None)
-        rows = self._labels.find(labels.levels)[labels.codes]
+        def scatter(array: NDArray[Any] | None, fill: Any) -> Any:
+            if array is None or finite.all():
+                return array
+            full = np.full(len(finite), fill)
+            full[finite] = array
+            return full
+
+        return AdvantageResult(
+            advantages=scatter(advantages, 0.0),
+            mean=scatter(mean, np.nan),
+            std=scatter(std, np.nan),
+            count=scatter(count, 0.0),
+            scale=scatter(scale, np.nan),
+            shift=scatter(shift, np.nan),
+            cold=scatter(cold, False),
+            skipped=~finite,
+            groups=labels,
+        )
+
+    def statistics(self, groups: Sequence[Hashable]) -> GroupStatistics:
+        """Return count, mean and std of each requested group, without cold start. Adds nothing."""
+        rows = np.array([self._row_of.get(label, -1) for label in self._labels(groups, None)], dtype=np.int64)
         known = rows >= 0
         taken = self._moments.take(np.where(known, rows, 0)) if self.num_groups else Moments(len(rows))
         return GroupStatistics(
             count=np.where(known, taken.count, 0).astype(np.float64),
             mean=np.where(known, taken.mean, np.nan),
-            std=np.where(known, self._moments.std(taken.count, taken.m2), np.nan),
+            std=np.where(known, taken.std(), np.nan),
         )
 
     def largest(self, k: int) -> list[str]:
-        """The k groups with the most rewards, largest first (of equals the first known). Costs time in all groups."""
-        count = self._moments.count[: self.num_groups]
-        if k < len(count):
-            threshold = np.partition(count, len(count) - k)[len(count) - k] if k else np.iinfo(np.int64).max
-            candidates = np.flatnonzero(count >= threshold)
-        else:
-            candidates = np.arange(len(count))
-        order = candidates[np.argsort(-count[candidates], kind="stable")][:k]
-        return [self._labels.label(row) for row in order.tolist()]
+        """Return the k groups with the most rewards, largest first; ties in order of first appearance."""
+        order = np.argsort(-self._moments.count[: self.num_groups], kind="stable")[:k]
+        labels = self.groups
+        return [labels[row] for row in order.tolist()]
 
     def merge(self, other: GroupHistoryManager) -> None:
-        """Add another history to this one. With exponential statistics `other` is the newer of the two.
+        """Add another history to this one. With `half_life`, `other` is the newer of the two.
 
         Raises:
-            ConfigError: the two were kept under options that give their numbers different meanings.
+            ConfigError: the histories were recorded under options that give their numbers different meanings.
         """
         mine, theirs = self.config.history_options(), other.config.history_options()
         if mine != theirs:
-            raise ConfigError(f"histories of different options cannot be merged: {mine} and {theirs}")
-        rows = self._rows(Factor.of(other.groups))
-        self._moments.merge(rows, other._moments.take(np.arange(other.num_groups)))
+            raise ConfigError(f"cannot merge histories with different options: {mine} and {theirs}")
+        self._moments.merge(self._rows(other.groups), other._moments.take(np.arange(other.num_groups)))
         self._pool.merge(np.zeros(1, dtype=np.int64), other._pool)
 
-    def save(self, path: str | os.PathLike[str], step: int) -> None:
-        """Write to `path` (Parquet), atomically; see `verl_pgrpo.history_file.write_history`."""
-        from verl_pgrpo.history_file import write_history
+    def save(self, path: str | os.PathLike[str], step: int | None = None) -> None:
+        """Write the history to a Parquet file, atomically.
 
-        write_history(self, path, step)
+        Args:
+            path: the file to write or replace.
+            step: training step that the history belongs to, checked by `load`.
+
+        Raises:
+            HistoryFileError: the file cannot be written. An existing file is unchanged.
+        """
+        moments = self._moments.take(np.arange(self.num_groups))
+        checkpoint.write(path, self.groups, moments, self._pool, self.config, step)
 
     @classmethod
     def load(
         cls, path: str | os.PathLike[str], config: PGRPOConfig | None = None, step: int | None = None
     ) -> GroupHistoryManager:
-        """Read what `save` wrote, checking all of it; see `verl_pgrpo.history_file.read_history`."""
-        from verl_pgrpo.history_file import read_history
+        """Read and verify a file written by `save`. The result equals the saved history bit for bit.
 
-        return read_history(path, config, step)
+        Args:
+            path: the file.
+            config: options of the run that continues this history. None: the options in the file.
+            step: the training step that it must belong to. None: any.
 
-    def _checked(
-        self, groups: Sequence[Hashable] | Factor[Any], rewards: ArrayLike, prompts: Factor[Any] | None
-    ) -> tuple[Factor[str], Floats, NDArray[np.bool_]]:
-        """Labels, rewards and which of them are finite; raises before anything has changed."""
-        if isinstance(rewards, torch.Tensor):  # numpy knows no bfloat16
-            rewards = rewards.detach().double().cpu()
-        values = np.array(rewards, dtype=np.float64)
-        if values.ndim != 1 or len(values) != len(groups) or (prompts is not None and len(prompts) != len(values)):
-            sizes = f"groups {len(groups)}, rewards {values.shape}"
-            sizes += "" if prompts is None else f", index {len(prompts)}"
-            raise ValueError(f"one group, one reward and one generation group per row are needed, not {sizes}")
-        labels = self._text(groups, prompts)
-        finite = np.abs(values) <= MAX_MAGNITUDE
-        if self.config.nonfinite == "error" and not finite.all():
-            row = int(np.argmin(finite))
-            raise NonFiniteRewardError(
-                f"reward {values[row]} of preference group {labels[row]!r}{_where(row, prompts)} cannot enter the "
-                f"history ({np.count_nonzero(~finite)} of {len(values)} rewards are NaN, infinite or beyond "
-                f"{MAX_MAGNITUDE:g}). Mend the reward function, or set nonfinite=skip to train without such rows."
-            )
-        return labels, values, finite
+        Raises:
+            HistoryFileMissing, HistoryFileAltered, HistoryFileTooNew, HistoryFileWrongStep, HistoryFileOtherConfig,
+            HistoryFileError: see `verl_pgrpo.errors`.
+        """
+        labels, moments, pool, config = checkpoint.read(path, config, step)
+        history = cls(config)
+        history._row_of = {label: row for row, label in enumerate(labels)}
+        history._moments, history._pool = moments, pool
+        return history
 
-    def _text(self, groups: Sequence[Hashable] | Factor[Any], prompts: Factor[Any] | None) -> Factor[str]:
-        """The groups as labels of text, `missing_group` in the place of None."""
-        try:
-            labels = Factor.of(groups)
-        except TypeError:  # not hashable: a list, a dict
-            row = next(i for i, label in enumerate(groups) if not (isinstance(label, str) or _is_missing(label)))  # type: ignore[arg-type]
-            raise _not_text(groups[row], row, prompts) from None
-        if set(map(type, labels.levels)) <= {str}:
-            return labels
-        missing = np.array([_is_missing(level) for level in labels.levels], dtype=np.bool_)
-        if missing.any() and self.config.missing_group is None:
-            rows = np.flatnonzero(missing[labels.codes])
-            raise MissingGroupError(
-                f"{len(rows)} of {len(labels)} rows have no preference group (first: row {rows[0]}"
-                f"{_where(int(rows[0]), prompts)}). Fill '{self.config.group_key}' in the data, or set missing_group "
-                "to the name of a group for such rows."
-            )
-        for code in np.flatnonzero(~missing).tolist():
-            level = labels.levels[code]
-            if not isinstance(level, str):
-                raise _not_text(level, int(np.argmax(labels.codes == code)), prompts)
-        named = zip(labels.levels, missing.tolist(), strict=True)
-        return labels.relabel([str(self.config.missing_group) if gone else level for level, gone in named])
+    @classmethod
+    def from_moments(
+        cls, labels: Sequence[str], moments: Moments, config: PGRPOConfig | None = None
+    ) -> GroupHistoryManager:
+        """Create a history from statistics that are already known: `moments` of group `labels[i]` at row i.
 
-    def _rows(self, labels: Factor[str]) -> Integers:
-        try:
-            numbers = self._labels.add(labels.levels)
-        except UnicodeEncodeError as error:
-            raise GroupLabelError(f"preference group {error.object!r} is not valid text: {error.reason}") from error
-        if self.num_groups > len(self._moments):
-            self._moments.resize(self.num_groups + self.num_groups // 8)
-        return numbers[labels.codes]
+        Raises:
+            GroupLabelError: a label is not text.
+        """
+        history = cls(config)
+        history._moments.merge(history._rows(history._labels(labels, None)), moments)
+        for row in range(len(moments)):
+            history._pool.merge(np.zeros(1, dtype=np.int64), moments.take(np.array([row])))
+        return history
 
-    def _fold(self, rows: Integers, values: Floats) -> None:
-        order = np.argsort(values)  # once for both folds, which need it
-        rows, values = rows[order], values[order]
-        self._moments.fold(rows, values)
-        self._pool.fold(np.zeros(len(values), dtype=np.int64), values)
+    def _compute(self, rows: Integers, values: Floats, prompts: Integers | None) -> tuple[Any, ...]:
+        if self.config.update_order == "after_normalize":
+            past, past_pool = self._moments.take(rows), self._pool.take(np.zeros(1, dtype=np.int64))
+            self._add(rows, values)
+            # A group (or the pool) without a past is normalized by its first batch.
+            used = past.where(past.count > 0, self._moments.take(rows))
+            pool = past_pool if past_pool.count[0] else self._pool
+        else:
+            self._add(rows, values)
+            used, pool = self._moments.take(rows), self._pool
+        mean, std, cold = self._normalizer(used, pool)
+        epsilon, norm_by_std = self.config.epsilon, self.config.norm_adv_by_std_in_grpo
+        advantages = personalized_advantage(values, mean, std, epsilon, norm_by_std)
+        scale = shift = None
+        if prompts is not None:
+            scale, shift = grpo_relation(values, prompts, mean, std, epsilon, norm_by_std)
+            if self.config.baseline == "blended":
+                standardized = personalized_advantage(values, mean, std, epsilon)
+                advantages, stretch, kept = prompt_blend(advantages, standardized, prompts)
+                scale, shift = stretch * scale, kept * shift
+        return advantages, mean, std, used.count.astype(np.float64), scale, shift, cold
 
-    def _normaliser(self, own: Moments, pool: Moments) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        """Mean and std to normalise each row by, and whether its group's own history was not enough."""
-        mean, std = own.mean, own.std(own.count, own.m2)
-        # Equal rewards that were computed in different ways differ in their last place: that is no spread.
+    def _normalizer(self, own: Moments, pool: Moments) -> tuple[Floats, Floats, Booleans]:
+        """Return the mean and std that normalize each row, and whether its group's own history was insufficient."""
+        mean, std = own.mean, own.std()
+        # Equal rewards that were computed in different ways differ in the last place. This is not a spread.
         std = np.where(std > 8 * np.finfo(np.float64).eps * np.abs(mean), std, 0.0)
         cold = std == 0
-        start = self.config.cold_start
-        pool_mean, pool_std = pool.mean[0], pool.std(pool.count, pool.m2)[0]
-        if start.prior_strength > 0:
+        prior, min_count = self.config.prior_strength, self.config.min_count
+        pool_mean, pool_std = pool.mean[0], pool.std()[0]
+        if prior > 0:
             # The prior is worth `prior` rewards with the mean and variance of all groups (normal-inverse-gamma update).
-            prior, weight = start.prior_strength, own.weight(own.count)
+            weight = own.weight(own.count)
             between = (weight * prior / (weight + prior)) * (mean - pool_mean) ** 2
             dof = own.degrees_of_freedom(own.count) + prior
             std = np.sqrt((own.m2 + prior * pool_std**2 + between) / dof)
             mean = (weight * mean + prior * pool_mean) / (weight + prior)
             cold = cold | (own.count < prior)
-        if start.min_count > 0:
-            few = own.count < start.min_count
+        if min_count > 0:
+            few = own.count < min_count
             mean, std, cold = np.where(few, pool_mean, mean), np.where(few, pool_std, std), cold | few
         return mean, std, cold
 
+    def _add(self, rows: Integers, values: Floats) -> None:
+        self._moments.update(rows, values)
+        self._pool.update(np.zeros(len(values), dtype=np.int64), values)
 
-def _is_missing(label: Hashable) -> bool:
-    try:
-        return label is None or bool(label != label)
-    except TypeError:  # pandas.NA compares with nothing
-        return True
-    except ValueError:  # an array compares element by element
-        return False
+    def _rows(self, labels: list[str]) -> Integers:
+        """Return the row of each label, adding unknown labels."""
+        row_of = self._row_of
+        rows = np.fromiter((row_of.setdefault(x, len(row_of)) for x in labels), dtype=np.int64, count=len(labels))
+        if len(row_of) > len(self._moments):
+            self._moments.resize(len(row_of) + len(row_of) // 8)
+        return rows
+
+    def _check_batch(
+        self, groups: Sequence[Hashable], rewards: ArrayLike, prompt_ids: Sequence[Hashable] | None
+    ) -> tuple[list[str], Floats, Booleans]:
+        """Return labels, rewards and which of them are finite. Raises before anything changes."""
+        if hasattr(rewards, "detach"):  # a torch tensor, whose bfloat16 numpy does not know
+            rewards = rewards.detach().double().cpu()
+        values = np.array(rewards, dtype=np.float64)
+        sizes = [len(groups), *([] if prompt_ids is None else [len(prompt_ids)])]
+        if values.ndim != 1 or any(size != len(values) for size in sizes):
+            raise ValueError(
+                f"groups, rewards and prompt_ids need one entry per row (got {sizes[0]} groups, rewards of shape "
+                f"{values.shape}{'' if prompt_ids is None else f', {sizes[1]} prompt_ids'})"
+            )
+        groups, prompt_ids = list(groups), None if prompt_ids is None else list(prompt_ids)
+        labels = self._labels(groups, prompt_ids)
+        finite = np.abs(values) <= MAX_MAGNITUDE
+        if self.config.on_nonfinite == "error" and not finite.all():
+            row = int(np.argmin(finite))
+            raise NonFiniteRewardError(
+                f"reward {values[row]} of group {labels[row]!r}{_location(row, prompt_ids)} is not usable: "
+                f"{np.count_nonzero(~finite)} of {len(values)} rewards are NaN, infinite or beyond {MAX_MAGNITUDE:g}. "
+                "Fix the reward function, or set on_nonfinite=skip to drop these rows."
+            )
+        return labels, values, finite
+
+    def _labels(self, groups: Iterable[Hashable], prompt_ids: Sequence[Hashable] | None) -> list[str]:
+        """Return the groups as text, with `default_group` in place of missing ones."""
+        labels = list(groups)
+        try:
+            unknown = {label for label in labels if label not in self._row_of}
+        except TypeError:  # unhashable: a list, a dict
+            unknown = labels  # type: ignore[assignment]
+        if all(type(label) is str and label.isascii() for label in unknown):
+            return labels  # type: ignore[return-value]
+        missing = [row for row, label in enumerate(labels) if is_missing(label)]
+        if missing and self.config.default_group is None:
+            raise MissingGroupError(
+                f"{len(missing)} of {len(labels)} rows have no preference group (first: row {missing[0]}"
+                f"{_location(missing[0], prompt_ids, '')}). Fill {self.config.group_key!r} in the data, or set "
+                "default_group to the name of a group for such rows."
+            )
+        for row in missing:
+            labels[row] = self.config.default_group  # type: ignore[call-overload]
+        for row, label in enumerate(labels):
+            if not isinstance(label, str):
+                where = _location(row, prompt_ids)
+                raise GroupLabelError(f"preference group {label!r}{where} has type {type(label).__name__}, not text")
+            try:
+                label.encode()
+            except UnicodeEncodeError as error:
+                raise GroupLabelError(f"preference group {label!r} is not valid text: {error.reason}") from error
+        return [str(label) for label in labels]
 
 
-def _not_text(label: Any, row: int, prompts: Factor[Any] | None) -> GroupLabelError:
-    return GroupLabelError(
-        f"preference group {label!r}{_where(row, prompts)} is of type {type(label).__name__}, not text"
-    )
+def _codes(values: Iterable[Hashable]) -> Integers:
+    """Number values by their first appearance."""
+    code_of: dict[Hashable, int] = {}
+    return np.array([code_of.setdefault(value, len(code_of)) for value in values], dtype=np.int64)
 
 
-def _where(row: int, prompts: Factor[Any] | None) -> str:
-    return f" (row {row})" if prompts is None else f" (row {row}, uid {prompts[row]})"
+def _location(row: int, prompt_ids: Sequence[Hashable] | None, template: str = " (row {})") -> str:
+    if prompt_ids is None:
+        return template.format(row)
+    return f" (row {row}, uid {prompt_ids[row]})" if template else f", uid {prompt_ids[row]}"

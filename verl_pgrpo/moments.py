@@ -2,19 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running count, mean and M2 (sum of squared deviations) of many groups, as arrays.
 
-Welford's recurrence, folded a batch at a time by the pairwise merge of Chan, Golub and LeVeque (1979):
+Welford's recurrence, applied to a batch at a time with the pairwise merge of Chan, Golub and LeVeque (1979):
 
     n = n_a + n_b,   delta = mean_b - mean_a
     mean = mean_a + delta * n_b / n,   M2 = M2_a + M2_b + delta^2 * n_a * n_b / n
 
-With exponential forgetting every reward of a group multiplies the weight of the older ones by `decay`, so the weight of
-k rewards is W(k) = (1 - decay^k) / (1 - decay), a function of the count alone: the same three numbers suffice. The
-rewards of one batch have no order; they share W(k) equally. `decay=1` is the plain recurrence with W(k) = k.
+With exponential forgetting, every reward of a group multiplies the weight of the older ones by `decay`. The weight of
+k rewards is then W(k) = (1 - decay^k) / (1 - decay), a function of the count alone, so the same three numbers suffice.
+The rewards of one batch have no order: they share W(k) equally. `decay = 1` is the plain recurrence with W(k) = k.
 
-Caveat: the mean is one float64, so an update smaller than half its last place is lost. That shows only where rewards
-are folded one at a time *and* their mean is a billion times their spread: near 1e9 with a spread of 1, after a million
-single updates, the mean is off by some 1e-4 of the spread (by a tenth of it if rare large rewards carry the mean); in
-batches of 16 by about a thousandth.
+Caveat: the mean is one float64, so an update smaller than half its last place is lost. This matters only if rewards
+arrive one at a time and their mean is a billion times their spread: near 1e9 with a spread of 1, after a million single
+updates, the mean is off by about 1e-4 of the spread.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ __all__ = ["MAX_MAGNITUDE", "Moments"]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# The sum of squares of larger values may not fit a float64.
+# The sum of squares of larger values may overflow a float64.
 MAX_MAGNITUDE = 1e140
 
 
 class Moments:
-    """Struct of arrays, one element a group: `count` (int64), `mean` and `m2` (float64). 24 bytes a group.
+    """Arrays with one element per group: `count` (int64), `mean` and `m2` (float64).
 
     Args:
         size: number of groups, all empty.
-        half_life: after so many more rewards of its group a reward weighs half; None forgets nothing.
+        half_life: a reward weighs half after this many newer rewards of its group. None: no forgetting.
     """
 
     __slots__ = ("count", "log_decay", "m2", "mean")
@@ -53,20 +52,19 @@ class Moments:
         return len(self.count)
 
     def resize(self, size: int) -> None:
-        """Make room for `size` groups; new ones are empty."""
-        old = len(self)
+        """Grow or shrink to `size` groups. New groups are empty."""
         for name in ("count", "mean", "m2"):
-            array = getattr(self, name)
-            grown = np.zeros(size, dtype=array.dtype)
-            grown[:old] = array[:size]
-            setattr(self, name, grown)
+            old = getattr(self, name)
+            new = np.zeros(size, dtype=old.dtype)
+            new[: len(old)] = old[:size]
+            setattr(self, name, new)
 
     def take(self, rows: Integers) -> Moments:
-        """A copy with group `rows[i]` as its group i."""
+        """Return a copy in which group i is group `rows[i]` of this one."""
         return self._like(self.count[rows], self.mean[rows], self.m2[rows])
 
     def where(self, condition: NDArray[np.bool_], other: Moments) -> Moments:
-        """A copy with `other`'s group i where `condition[i]` is False."""
+        """Return a copy that has `other`'s group i wherever `condition[i]` is False."""
         names = ("count", "mean", "m2")
         return self._like(*(np.where(condition, getattr(self, name), getattr(other, name)) for name in names))
 
@@ -76,36 +74,33 @@ class Moments:
         return made
 
     def weight(self, count: Integers) -> Floats:
-        """Total weight of `count` rewards: `count` itself without forgetting."""
+        """Return the total weight W of `count` rewards. Without forgetting, this is `count`."""
         if self.log_decay == 0.0:
             return count.astype(np.float64)
         return np.expm1(count * self.log_decay) / math.expm1(self.log_decay)
 
     def degrees_of_freedom(self, count: Integers) -> Floats:
-        """Bessel's correction: W - (sum of squared weights) / W, which is `count - 1` without forgetting."""
+        """Return W minus (sum of squared weights) / W, Bessel's correction. Without forgetting: `count - 1`."""
         if self.log_decay == 0.0:
             return np.maximum(count - 1.0, 0.0)
         squares = (1.0 + np.exp(count * self.log_decay)) / (1.0 + math.exp(self.log_decay))
         return np.where(count > 1, self.weight(count) - squares, 0.0)
 
-    def std(self, count: Integers, m2: Floats) -> Floats:
-        """Sample standard deviation. Zero where there is no spread: one value, or all equal."""
-        dof = self.degrees_of_freedom(count)
-        return np.sqrt(np.divide(m2, dof, out=np.zeros_like(m2), where=dof > 0))
+    def std(self) -> Floats:
+        """Return the sample standard deviation per group; 0 for a single reward or equal rewards."""
+        dof = self.degrees_of_freedom(self.count)
+        return np.sqrt(np.divide(self.m2, dof, out=np.zeros_like(self.m2), where=dof > 0))
 
-    def fold(self, rows: Integers, values: Floats) -> None:
-        """Add a batch: `values[i]` (N,) to group `rows[i]` (N,). Costs time in N alone.
+    def update(self, rows: Integers, values: Floats) -> None:
+        """Add `values[i]` to group `rows[i]`, both (N,). Takes time in N only.
 
-        The batch is sorted first, so that its order does not change a single bit of the result. Deviations are taken
-        from the group's mean so far (or its smallest value), not from zero: with values near 1e9 and a spread of one,
-        sums of the values themselves would have lost it.
+        The batch is sorted first, so the result does not depend on its order, to the last bit. Deviations are taken
+        from the group's mean so far (or its smallest value), not from zero: with values near 1e9 and a spread of 1,
+        sums of the values themselves would lose the spread.
         """
         if len(rows) == 0:
             return
-        if not (values[1:] >= values[:-1]).all():
-            order = np.argsort(values)
-            rows, values = rows[order], values[order]
-        order = np.argsort(rows, kind="stable")  # by group, then by value
+        order = np.lexsort((values, rows))  # by group, then by value
         rows, values = rows[order], values[order]
         begins = np.concatenate(([True], rows[1:] != rows[:-1]))
         first = np.flatnonzero(begins)
@@ -120,20 +115,20 @@ class Moments:
         self._merge(groups, count, origin + shift, m2 * (self.weight(count) / count), shift)
 
     def merge(self, rows: Integers, other: Moments) -> None:
-        """Add `other`'s group i to group `rows[i]` (distinct rows); with forgetting, `other` is the newer history."""
+        """Add `other`'s group i to group `rows[i]` (distinct rows). With forgetting, `other` is the newer history."""
         delta = np.where(self.count[rows] > 0, other.mean - self.mean[rows], 0.0)
         self._merge(rows, other.count, other.mean, other.m2, delta)
 
     def _merge(self, rows: Integers, count: Integers, mean: Floats, m2: Floats, delta: Floats) -> None:
-        """Chan's merge. `delta` (mean minus the mean so far) comes from the caller, who knows it more exactly."""
+        """Merge with Chan's formula. The caller gives `delta` (mean minus the mean so far), which it knows exactly."""
         old = self.count[rows]
         total = old + count
-        fresh = old == 0
-        # Of the total weight, W(old) * decay^count belongs to the history and W(count) to the newcomers.
+        empty = old == 0
+        # Of the total weight, W(old) * decay^count belongs to the history and W(count) to the new rewards.
         share = np.divide(self.weight(count), self.weight(total), out=np.zeros(len(rows)), where=total > 0)
         decay = 1.0 if self.log_decay == 0.0 else np.exp(count * self.log_decay)
-        self.mean[rows] = np.where(fresh, mean, self.mean[rows] + delta * share)
+        self.mean[rows] = np.where(empty, mean, self.mean[rows] + delta * share)
         self.m2[rows] = np.where(
-            fresh, m2, self.m2[rows] * decay + m2 + delta * delta * (self.weight(old) * decay * share)
+            empty, m2, self.m2[rows] * decay + m2 + delta * delta * (self.weight(old) * decay * share)
         )
         self.count[rows] = total

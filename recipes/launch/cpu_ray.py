@@ -9,13 +9,13 @@ python3 recipes/launch/cpu_ray.py start --head --block ...
 import os
 import sys
 
-from verl_pgrpo.platforms.cpu import ENVIRONMENT
-from verl_pgrpo.platforms.run_cpu import supervise
+from verl_cpu.cpu_platform import ENVIRONMENT
+from verl_cpu.run import supervise
 
 if __name__ == "__main__":
     # Ray's workers on a cluster have the environment of their node and not the driver's.
     os.environ.update({**ENVIRONMENT, **os.environ})
-    # run_cpu.py keeps Ray to 127.0.0.1, where a second node cannot be.
+    # verl_cpu.run keeps Ray to 127.0.0.1, where a second node cannot be.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
     command = [sys.executable, "-m", "ray.scripts.scripts", *sys.argv[1:]]
     sys.exit(supervise(command, log=None, timeout=None, parent=None, keep_tmp=False))

@@ -51,9 +51,9 @@ def command(
         "trainer.save_freq": 2,
         "hydra.run.dir": folder / "hydra",
     }
-    launcher = [sys.executable, "-m", "verl_pgrpo.platforms.run_cpu", "--module", module]
+    launcher = [sys.executable, "-m", "verl_cpu.run", "--module", module]
     launcher += ["--timeout", str(TIMEOUT), "--"]
-    config = ["--config-dir", str(ROOT / "recipes" / "_presets"), "--config-name", preset]
+    config = ["--config-dir", str(ROOT / "verl_cpu" / "presets"), "--config-name", preset]
     return [*launcher, *config, *(f"{key}={value}" for key, value in arguments.items()), *overrides]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-from verl_pgrpo.platforms.fast_replay import fast_replay_buffer
+from verl_cpu.replay_buffer import fast_replay_buffer
 
 
 def noting_replay_buffer(*, sampler_kwargs: DictConfig, **kwargs: Any) -> ReplayBuffer:

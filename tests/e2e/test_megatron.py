@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.cpu.test_megatron_cpu import in_processes, make_tiny_moe, worst, write_batch
 from tests.e2e import runs
-from tests.test_megatron_cpu import in_processes, make_tiny_moe, worst, write_batch
 from verl_pgrpo import GroupHistoryManager
 from verl_pgrpo.data import personas
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3
@@ -159,7 +159,7 @@ def test_layouts_agree_through_worker_groups(tmp_path):
     found = {}
     for name, layout in (("alone", {"tp": 1}), ("split", {"tp": 2, "pp": 2})):
         task = {"folder": str(tmp_path), "run": "ray_update", "name": name, **layout}
-        in_processes(1, "-m", "tests.megatron_probe", json.dumps(task))
+        in_processes(1, "-m", "tests.cpu.megatron_probe", json.dumps(task))
         found[name] = torch.load(tmp_path / f"{name}-0.pt")
     assert found["split"]["grad_norm"] == pytest.approx(found["alone"]["grad_norm"], rel=1e-5)
     assert worst(found["split"]["weights"], found["alone"]["weights"]) < 1e-6

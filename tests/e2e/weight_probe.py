@@ -74,7 +74,7 @@ def keep_optimizers(module: Any) -> None:
         def noted(self: Any, local_path: str, *args: Any, stock: Any = stock, **kwargs: Any) -> Any:
             result = stock(self, local_path, *args, **kwargs)
             (step,) = re.findall(r"global_step_(\d+)", local_path)
-            from tests.megatron_probe import optimizer_state
+            from tests.cpu.megatron_probe import optimizer_state
 
             rank = torch.distributed.get_rank()
             _write(f"optimizer-{step}-{rank}", optimizer_state(self.optimizer), numbered=False)

@@ -2,79 +2,60 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entry point `pgrpo` of the group `verl.plugins`: verl imports this module in every process that imports verl.
 
-It imports nothing of verl itself. Each hook waits for the verl module that it concerns, so that processes which never
-compute an advantage (rollout servers, reward workers) pay for nothing.
+This file is the whole contract with verl. Each function below runs when verl imports the module it is registered for,
+so processes that never compute an advantage (rollout servers, reward workers) pay for nothing.
 
-verl swallows whatever a plugin raises while it loads. A failure here is therefore kept and raised when a run asks for
-`adv_estimator=pgrpo`; every other run is left alone.
+verl swallows exceptions of a plugin that is loading. A failure here is therefore kept, and raised when a run asks for
+adv_estimator=pgrpo. Other runs are unaffected.
 """
 
 from __future__ import annotations
 
-import os
-import re
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
 
+try:
+    import wrapt
+except ImportError as error:
+    _message = f"verl-pgrpo cannot be loaded: {error}. Install it with its dependencies: pip install verl-pgrpo"
+    if any("adv_estimator" in argument and "pgrpo" in argument for argument in sys.argv):
+        # SystemExit, because verl would swallow an Exception and fail much later with "unknown estimator".
+        raise SystemExit(_message) from error
+    print(f"{_message}. Runs with adv_estimator=pgrpo will fail; others are unaffected.", file=sys.stderr)
+    raise
+
 _failure: Exception | None = None
 
 
-def _guarded(hook: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Keep what a hook raises, which would otherwise break the import of verl's module for runs of any estimator."""
+def _on_import(*modules: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """Call a function with each of these modules of verl when it is imported; keep the exception that it raises."""
 
-    def guarded(module: Any) -> None:
-        global _failure
-        try:
-            hook(module)
-        except Exception as error:
-            _failure = error
-            _refuse_in_trainers()
+    def register(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+        @functools.wraps(hook)
+        def guarded(module: Any) -> None:
+            global _failure
+            try:
+                hook(module)
+            except Exception as error:
+                _failure = error
+                _fail_in_trainers()
 
-    return guarded
+        for module in modules:
+            wrapt.when_imported(module)(guarded)
+        return hook
 
-
-def _register_estimator(core_algos: Any) -> None:
-    from verl_pgrpo.integration import estimator
-    from verl_pgrpo.integration.compat import has_batch_fields
-
-    declared = {"batch_fields": estimator.batch_fields} if has_batch_fields(core_algos) else {}
-    core_algos.register_adv_est(estimator.NAME, **declared)(estimator.compute_pgrpo_outcome_advantage)
+    return register
 
 
-def _personalize_trainers(_: Any) -> None:
-    from verl_pgrpo.integration import trainers
-
-    # Not there yet if a user's module imports `trainers` first, which imports verl's trainers and so comes here.
-    getattr(trainers, "personalize_registry", lambda: None)()
-
-
-def _refuse_in_trainers() -> None:
-    """Where the trainers are made, let them stop a run that asks for `pgrpo`: the launcher cannot know what failed."""
-    base = sys.modules.get("verl.trainer.ppo.v1.trainer_base")
-    for name, stock in getattr(base, "TRAINER_REGISTRY", {}).items():
-
-        def __init__(self: Any, config: Any, *args: Any, stock: Any = stock, **kwargs: Any) -> None:
-            check_run(config, "v1")
-            stock.__init__(self, config, *args, **kwargs)
-
-        base.TRAINER_REGISTRY[name] = type(stock.__name__, (stock,), {"__init__": __init__})  # type: ignore[union-attr]
-
-
-def _personalize_older_trainers(module: Any) -> None:
-    from verl_pgrpo.integration.legacy import personalize_module
-
-    personalize_module(module)
-
-
+@_on_import("verl.utils.config")
 def _check_before_launch(config_module: Any) -> None:
-    """Wrap verl's `validate_config`, which the launcher calls before it starts anything."""
-    import functools
-
+    """Wrap `validate_config`, which verl's launcher calls before it starts Ray."""
     stock = config_module.validate_config
 
-    # A plain function under verl's own name and no wrapt proxy: verl's older task runners take it along to Ray, and
-    # proxies cannot be pickled.
+    # A plain function with verl's own name, not a wrapt proxy: verl's older task runners send it to Ray, and proxies
+    # cannot be pickled.
     @functools.wraps(stock)
     def validate_config(*args: Any, **kwargs: Any) -> Any:
         result = stock(*args, **kwargs)
@@ -84,50 +65,57 @@ def _check_before_launch(config_module: Any) -> None:
     config_module.validate_config = validate_config
 
 
-def check_run(config: Any, trainer: str | None = None) -> None:
-    """Stop a run that asks for `pgrpo` and cannot have it, with the reason; any other run passes.
+@_on_import("verl.trainer.ppo.core_algos")
+def _register_estimator(core_algos: Any) -> None:
+    from verl_pgrpo.integration.checks import ESTIMATOR
+    from verl_pgrpo.integration.estimator import compute_pgrpo_outcome_advantage
 
-    Args:
-        trainer: which of verl's trainers it is (a key of `compat.TRAINERS`); None: the one that main_ppo takes.
-
-    Raises:
-        PGRPOError: see `verl_pgrpo.errors`.
-    """
-    from verl_pgrpo.integration.checks import check_config, is_personalized, trainer_of_main_ppo
-    from verl_pgrpo.integration.compat import check_verl
-
-    if is_personalized(config):
-        check_verl(_failure, trainer or trainer_of_main_ppo(config))
-        check_config(config)
+    core_algos.register_adv_est(ESTIMATOR)(compute_pgrpo_outcome_advantage)
 
 
-def _install() -> None:
-    import wrapt
+@_on_import("verl.trainer.ppo.v1")
+def _replace_v1_trainers(_: Any) -> None:
+    from verl_pgrpo.integration import trainers
 
-    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
-        from verl_pgrpo.platforms import cpu
-
-        cpu.activate()
-    wrapt.when_imported("verl.trainer.ppo.core_algos")(_guarded(_register_estimator))
-    wrapt.when_imported("verl.trainer.ppo.v1")(_guarded(_personalize_trainers))
-    # Each module that makes one of the older trainers, or defines one that is made elsewhere.
-    for module in (
-        "verl.trainer.main_ppo_v0",
-        "verl.experimental.one_step_off_policy.ray_trainer",
-        "verl.experimental.fully_async_policy.fully_async_trainer",
-        "verl.experimental.fully_async_policy.fully_async_rollouter",
-    ):
-        wrapt.when_imported(module)(_guarded(_personalize_older_trainers))
-    wrapt.when_imported("verl.utils.config")(_guarded(_check_before_launch))
+    # Missing if a user's module imports `trainers` first: that imports verl's trainers, and so runs this hook.
+    getattr(trainers, "personalize_registry", lambda: None)()
 
 
-try:
-    _install()
-except Exception as error:
-    _failure = error
-    message = f"verl-pgrpo cannot be loaded into verl: {type(error).__name__}: {error}"
-    if any(re.search(r"adv_estimator\W{1,4}pgrpo", argument) for argument in sys.argv):
-        # SystemExit, because verl would swallow an Exception and fail hours later with 'unknown estimator'.
-        raise SystemExit(message) from error
-    print(f"{message}. Runs with adv_estimator=pgrpo will fail; others are unaffected.", file=sys.stderr)
-    raise
+@_on_import(
+    "verl.trainer.main_ppo_v0",
+    "verl.experimental.one_step_off_policy.ray_trainer",
+    "verl.experimental.fully_async_policy.fully_async_trainer",
+    "verl.experimental.fully_async_policy.fully_async_rollouter",
+)
+def _replace_legacy_trainers(module: Any) -> None:
+    from verl_pgrpo.integration.legacy import personalize_module
+
+    personalize_module(module)
+
+
+def check_run(config: Any) -> None:
+    """Raise a PGRPOError if a run asks for adv_estimator=pgrpo and cannot have it. Other runs pass."""
+    from verl_pgrpo.errors import UnsupportedVerlError
+    from verl_pgrpo.integration.checks import TESTED_VERSIONS, check_config, check_verl, is_personalized
+
+    if not is_personalized(config):
+        return
+    check_verl(config)
+    if _failure is not None:
+        raise UnsupportedVerlError(
+            f"verl-pgrpo cannot hook the installed verl: {type(_failure).__name__}: {_failure} (tested: verl "
+            f"{', '.join(TESTED_VERSIONS)})"
+        ) from _failure
+    check_config(config)
+
+
+def _fail_in_trainers() -> None:
+    """Let the V1 trainers raise the kept failure: the launcher, another process, cannot know about it."""
+    base = sys.modules.get("verl.trainer.ppo.v1.trainer_base")
+    for name, stock in list(getattr(base, "TRAINER_REGISTRY", {}).items()):
+
+        def __init__(self: Any, config: Any, *args: Any, stock: Any = stock, **kwargs: Any) -> None:
+            check_run(config)
+            stock.__init__(self, config, *args, **kwargs)
+
+        base.TRAINER_REGISTRY[name] = type(stock.__name__, (stock,), {"__init__": __init__})  # type: ignore[union-attr]

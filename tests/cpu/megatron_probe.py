@@ -1,0 +1,192 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""verl's Megatron engine under test, on the CPU: a process of `tests/test_megatron_cpu.py` and `tests/e2e`.
+
+    python -m tests.cpu.megatron_probe '{"folder": ..., "run": "update", "tp": 2, "pp": 1, "ep": 1, ...}'
+
+Started once per rank (RANK, WORLD_SIZE, ... in the environment), or, with `"ray": true`, once, and verl's worker group
+starts the ranks. Leaves `<name>.pt` in the folder. The platform changes torch for good, so that all this happens in
+processes of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.trainer.config import CheckpointConfig
+from verl.utils import tensordict_utils as tu
+from verl.workers.config import (
+    HFModelConfig,
+    McoreActorConfig,
+    McoreEngineConfig,
+    McoreOptimizerConfig,
+    TrainingWorkerConfig,
+)
+from verl.workers.engine_workers import TrainingWorker
+from verl.workers.utils.losses import ppo_loss
+from verl.workers.utils.padding import left_right_2_no_padding, no_padding_2_padding
+
+
+def optimizer_state(optimizer: Any) -> list[Any]:
+    """Step counts, main weights and moments of all that a Megatron optimizer chains."""
+    held: list[Any] = []
+    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+        for group in part.optimizer.param_groups:
+            held.append(group.get("step"))
+            for p in group["params"]:
+                state = part.optimizer.state[p]
+                held += [tensor.detach().clone() for tensor in (p.data, state["exp_avg"], state["exp_avg_sq"])]
+    return held
+
+
+class Probe(TrainingWorker):
+    """verl's worker, which one can also ask for its weights and its optimizer."""
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def weights(self) -> dict[str, torch.Tensor]:
+        """All weights by their HF names, as they would go to vLLM."""
+        return {name: tensor.clone() for name, tensor in self.engine.get_per_tensor_param()[0]}
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def optimizer_state(self) -> list[Any]:
+        """What the optimizers of this rank hold: step counts, float32 weights, moments."""
+        return optimizer_state(self.engine.optimizer)
+
+
+def worker_config(task: dict[str, Any]) -> TrainingWorkerConfig:
+    engine = McoreEngineConfig(
+        tensor_model_parallel_size=task["tp"],
+        pipeline_model_parallel_size=task.get("pp", 1),
+        expert_model_parallel_size=task.get("ep", 1),
+        expert_tensor_parallel_size=1 if task.get("ep", 1) > 1 else None,
+        # A kernel of transformer-engine's that Megatron-Bridge asks for with every mixture of experts.
+        override_transformer_config={"moe_permute_fusion": False},
+        use_dynamic_bsz=True,
+        max_token_len_per_gpu=task.get("tokens", 128),  # several micro-batches
+        infer_max_token_len_per_gpu=task.get("tokens", 128),
+    )
+    # verl refuses anything but half precision here; in float32 two layouts can be compared closely.
+    object.__setattr__(engine, "dtype", task.get("dtype", "float32"))
+    return TrainingWorkerConfig(
+        model_type="language_model",
+        model_config=HFModelConfig(path=str(Path(task["folder"]) / "model"), use_remove_padding=True),
+        engine_config=engine,
+        # With a large epsilon an update of Adam is nearly proportional to the gradient, and does not blow up the noise
+        # of gradients that are nearly zero.
+        optimizer_config=McoreOptimizerConfig(
+            lr=task.get("lr", 0.1),
+            lr_warmup_steps=0,
+            total_training_steps=10,
+            override_optimizer_config={"adam_eps": task.get("eps", 1.0)},
+        ),
+        checkpoint_config=CheckpointConfig(),
+    )
+
+
+def training_batch(folder: Path) -> TensorDict:
+    """`batch.pt`, which the test wrote, in the form in which verl's trainer hands it to its workers."""
+    stored = torch.load(folder / "batch.pt")
+    data = TensorDict({name: tensor.clone() for name, tensor in stored.items()}, batch_size=len(stored["input_ids"]))
+    data = left_right_2_no_padding(data)
+    size = len(data)
+    tu.assign_non_tensor(data, temperature=1.0, global_batch_size=size, calculate_entropy=False, compute_loss=False)
+    return data
+
+
+def losses() -> Any:
+    actor = McoreActorConfig(rollout_n=2, ppo_mini_batch_size=8, ppo_micro_batch_size_per_gpu=8)
+    return partial(ppo_loss, config=actor)
+
+
+def local_worker(task: dict[str, Any]) -> Probe:
+    worker = Probe(config=worker_config(task))
+    worker.reset()
+    worker.set_loss_fn(losses())
+    return worker
+
+
+def log_probs(worker: Probe, folder: Path) -> torch.Tensor | None:
+    output = worker.infer_batch(training_batch(folder))
+    if output is None:
+        return None
+    stored = torch.load(folder / "batch.pt")
+    return no_padding_2_padding(output["log_probs"], TensorDict(stored, batch_size=len(stored["input_ids"])))
+
+
+# ---------------------------------------------------------------------------------------------------------------- tasks
+
+
+def run_update(task: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Log-probabilities, one update, weights after it."""
+    worker = local_worker(task)
+    before = log_probs(worker, folder)
+    metrics = worker.train_batch(training_batch(folder))
+    return {
+        "log_probs": before,
+        "grad_norm": None if metrics is None else tu.get(metrics, "metrics")["grad_norm"],
+        "weights": worker.weights(),
+    }
+
+
+def run_ray_update(task: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same through verl's Ray worker group."""
+    import ray
+    from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
+
+    size = task["tp"] * task.get("pp", 1) * task.get("dp", 1)
+    ray.init(
+        address="local", num_cpus=16, num_gpus=size, include_dashboard=False, object_store_memory=200_000_000,
+        runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}},
+    )  # fmt: skip
+    try:
+        actor = RayClassWithInitArgs(ray.remote(Probe), config=worker_config(task))
+        group = RayWorkerGroup(RayResourcePool([size], use_gpu=True, max_colocate_count=1), actor, device_name="cpu")
+        group.reset()
+        group.set_loss_fn(losses())
+        metrics = group.train_batch(training_batch(folder)).get()
+        return {"grad_norm": tu.get(metrics, "metrics")["grad_norm"], "weights": group.weights()[0]}
+    finally:
+        ray.shutdown()
+
+
+def run_resume(task: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Two updates, a checkpoint, one more update; and that update again by a worker that starts from the checkpoint."""
+    worker = local_worker(task)
+    for _ in range(2):
+        worker.train_batch(training_batch(folder))
+    worker.save_checkpoint(str(folder / "checkpoint"), global_step=2)
+    worker.train_batch(training_batch(folder))
+    through = {"optimizer": worker.optimizer_state(), "weights": worker.weights()}
+
+    worker.reset()  # the weights that it started from
+    worker.load_checkpoint(str(folder / "checkpoint"))
+    loaded = worker.optimizer_state()
+    worker.train_batch(training_batch(folder))
+    again = {"optimizer": worker.optimizer_state(), "weights": worker.weights()}
+    return {"through": through, "again": again, "loaded": loaded}
+
+
+def main() -> None:
+    task = json.loads(sys.argv[1])
+    torch.set_num_threads(1)
+    folder = Path(task["folder"])
+    result = globals()[f"run_{task['run']}"](task, folder)
+    torch.save(result, folder / f"{task['name']}-{os.environ.get('RANK', '0')}.pt")
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    # Ray pickles by the name of the module.
+    from tests.cpu.megatron_probe import main as run
+
+    run()

@@ -1,0 +1,17 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Entry point of the group `verl.plugins`: verl imports this module in every process that imports verl.
+
+Activates the CPU platform if `VERL_PLATFORM=cpu`, and does nothing otherwise.
+"""
+
+import os
+
+if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+    from verl_cpu import cpu_platform
+
+    try:
+        cpu_platform.activate()
+    except Exception as error:
+        # verl logs the exceptions of plugins at level DEBUG and goes on without them; SystemExit it does not catch.
+        raise SystemExit(f"verl-cpu cannot be loaded into verl: {type(error).__name__}: {error}") from error

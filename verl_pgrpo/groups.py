@@ -1,0 +1,73 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Labels of preference groups: how a column's value becomes a label, and which labels look alike."""
+
+from __future__ import annotations
+
+import numbers
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["describe_code_points", "group_label", "is_missing", "look_alikes"]
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a value stands for "no value": None, NaN, NaT or pandas.NA."""
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas.NA has no truth value
+        return True
+    except ValueError:  # arrays compare element by element
+        return False
+
+
+def group_label(value: Any) -> Any:
+    """Return a group column's value as a label.
+
+    Text stays as it is, integers become decimal text, missing values and blank text become None. Any other value is
+    returned unchanged, and `GroupHistoryManager` rejects it with its type.
+    """
+    if isinstance(value, str):
+        return str(value) if value.strip() else None
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return str(int(value))
+    return None if is_missing(value) else value
+
+
+def look_alikes(labels: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return sets of distinct labels that look the same on a screen.
+
+    Two labels look alike if they are equal after Unicode compatibility normalization (NFKC), case folding, and removal
+    of invisible characters and of white space at the ends or repeated inside.
+    """
+    by_look: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for label in labels:
+        by_look[_look(label)][label] = None
+    return [tuple(same) for same in by_look.values() if len(same) > 1]
+
+
+# Cyrillic and Greek letters that look like Latin ones.
+_HOMOGLYPHS = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0455\u0456\u0458\u0501\u051b\u051d\u03bf\u03bd\u03b1\u03b9\u043a\u043c\u0442\u043d\u0432",
+    "aeopcyxsijdqwovaikmthb",
+)
+
+
+def _look(label: str) -> str:
+    if not label.isascii():
+        label = unicodedata.normalize("NFKC", label)
+        # Format characters (zero-width spaces, joiners, direction marks) and variation selectors are invisible.
+        label = "".join(c for c in label if unicodedata.category(c) != "Cf" and not 0xFE00 <= ord(c) <= 0xFE0F)
+    return " ".join(label.casefold().translate(_HOMOGLYPHS).split())
+
+
+def describe_code_points(label: str) -> str:
+    """Return a label in quotes, followed by its characters that are not printable ASCII as code points.
+
+    >>> describe_code_points("jazz\\u200b")
+    "'jazz\\\\u200b' (U+200B ZERO WIDTH SPACE)"
+    """
+    odd = [f"U+{ord(c):04X} {unicodedata.name(c, 'unnamed')}" for c in label if not 32 <= ord(c) < 127]
+    return f"{label!r}" + (f" ({', '.join(odd[:4])}{', ...' if len(odd) > 4 else ''})" if odd else "")
