@@ -24,7 +24,9 @@ fi
 role=$1
 recipe=$2
 shift 2
-python3 "${launch}/recipe.py" slug "${recipe}" > /dev/null # an unknown recipe ends here, with a list of recipes
+if [[ ${role} == head || ${#dry_run[@]} == 0 ]]; then
+    python3 "${launch}/recipe.py" slug "${recipe}" > /dev/null # an unknown recipe ends here, with a list of recipes
+fi
 
 IFS=, read -r -a pairs <<< "${NODES}"
 head_address=${pairs[0]#*=}

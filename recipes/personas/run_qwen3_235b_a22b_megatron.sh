@@ -40,7 +40,8 @@ SYNC_OFFLOAD=True
 SYNC_UTILIZATION=0.75
 if [ "${MODE:-sync}" = separate_async ]; then
     PPO_MINI_BATCH_SIZE=${PPO_MINI_BATCH_SIZE:-512}
-    PARAMETER_SYNC_STEP=${PARAMETER_SYNC_STEP:-8} # a weight sync takes minutes (verl, delta_weight_sync.md: 246 to 266 s)
+    # Eight updates per weight sync, which takes minutes (verl, delta_weight_sync.md: 246 to 266 s).
+    TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-$((PPO_MINI_BATCH_SIZE * ${PARAMETER_SYNC_STEP:-8}))}
     # One vLLM per node: 55 GiB of weights and 11 GiB of cache per GPU.
     ASYNC_UTILIZATION=0.85
     ROLLOUT_DP=${ROLLOUT_DP:-1}

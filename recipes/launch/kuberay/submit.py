@@ -32,7 +32,9 @@ from nodes import ClusterError  # noqa: E402
 def manifest(options: argparse.Namespace) -> dict[str, Any]:
     """Return rayjob.yaml with the recipe and the given options; everything else stays as it is there."""
     job = yaml.safe_load((HERE / "rayjob.yaml").read_text(encoding="utf-8"))
-    job["metadata"]["generateName"] = f"{recipes.slug(options.recipe)[:40]}-"  # KubeRay appends to it, up to 63 characters
+    job["metadata"]["generateName"] = (
+        f"{recipes.slug(options.recipe)[:40]}-"  # KubeRay appends to it, up to 63 characters
+    )
     cluster = job["spec"]["rayClusterSpec"]
     (workers,) = cluster["workerGroupSpecs"]
     if options.nodes is not None:
@@ -91,7 +93,9 @@ def main() -> int:
     parser.add_argument("--nodes", type=positive, help="worker pods, one per node (default: as in rayjob.yaml)")
     parser.add_argument("--gpus-per-node", type=positive, help="GPUs per worker pod (default: as in rayjob.yaml)")
     parser.add_argument("--memory", help="memory of a worker pod, such as 1200Gi (default: as in rayjob.yaml)")
-    parser.add_argument("--rdma", type=device, help="network devices of a worker pod, RESOURCE=COUNT, such as rdma/ib=8")
+    parser.add_argument(
+        "--rdma", type=device, help="network devices of a worker pod, RESOURCE=COUNT, such as rdma/ib=8"
+    )
     parser.add_argument("--image", help="built from recipes/launch/Dockerfile")
     parser.add_argument("--claim", help="a PersistentVolumeClaim that many pods can write (default: verl-pgrpo)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be submitted")
