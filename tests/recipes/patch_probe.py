@@ -8,6 +8,7 @@ python -m tests.recipes.patch_probe PROBE
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -137,8 +138,8 @@ def start_rank() -> dict:
     """How vLLM would balance load on the head of a data-parallel engine over two nodes, from verl's arguments."""
     import ray
     import verl.workers.rollout.vllm_rollout.vllm_async_server as server
-    from vllm.engine.arg_utils import AsyncEngineArgs
     from verl.workers.config import RolloutConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
 
     captured = {}
 
@@ -241,10 +242,8 @@ def socket() -> dict:
     ):
         ServerAdapter.__init__(sender, one, None, None)
     with mock.patch.object(server.vLLMHttpServer, "_init_config", side_effect=KeyboardInterrupt):
-        try:
+        with contextlib.suppress(KeyboardInterrupt):  # raised after the receiver's variable is set
             server.vLLMHttpServer(None, None, None, [], 0, 0, 1, 1, "")
-        except KeyboardInterrupt:
-            pass  # the variable for the receiver is set before the configuration is read
     receiver = SimpleNamespace(model_runner=None, local_rank=0)
     names = [sender.zmq_handle, vLLMColocateWorkerExtension._get_zmq_handle(receiver)]
     job = ray.get_runtime_context().get_job_id()
@@ -262,7 +261,7 @@ def timeout() -> dict:
     from verl.workers.config import TrainingWorkerConfig
 
     with (
-        mock.patch.object(engine_workers.Worker, "__init__", lambda self: None),
+        mock.patch.object(engine_workers.Worker, "__init__", return_value=None),
         mock.patch.object(engine_workers, "initialize_global_process_group_ray", side_effect=StopIteration) as form,
     ):
         for fields in ({"nccl_timeout": 7200}, {}):

@@ -109,7 +109,7 @@ def test_sizes_of_tied_models_are_those_of_transformers(model: str):
         config = GemmaConfig(vocab_size=256000, intermediate_size=16384, head_dim=256, **shared)
     with torch.device("meta"):
         weights = AutoModelForCausalLM.from_config(config).state_dict()
-    assert (list(weights)[0], list(weights)[-1]) == ("model.embed_tokens.weight", "lm_head.weight")
+    assert (next(iter(weights)), list(weights)[-1]) == ("model.embed_tokens.weight", "lm_head.weight")
     assert sum(weight.numel() for weight in weights.values()) == dimensions.tied_parameters
 
 
