@@ -153,7 +153,7 @@ def _terminate(child: subprocess.Popen[bytes], grace: float) -> None:
 def prepare(
     name: str, arguments: Sequence[str], environment: dict[str, str], directory: Path
 ) -> tuple[list[str], dict[str, str]]:
-    """Complete `environment` for the recipe and print its command. Return verl's arguments and the command's settings."""
+    """Complete `environment`, print the recipe's command, and return verl's arguments and the command's settings."""
     environment.update(absolute_paths(settings(recipes.record(name, arguments, environment)), directory))
     arguments = [*arguments, *(cpu_overrides(environment) if recipes.is_cpu(name) else ())]
     for key in ("NNODES", "NGPUS_PER_NODE", "RUN_DIR", "DATA_DIR", "MODEL_PATH"):

@@ -241,9 +241,9 @@ def socket() -> dict:
         ServerAdapter.__bases__[0], "__init__", lambda self, config, *_: setattr(self, "config", one)
     ):
         ServerAdapter.__init__(sender, one, None, None)
-    with mock.patch.object(server.vLLMHttpServer, "_init_config", side_effect=KeyboardInterrupt):
-        with contextlib.suppress(KeyboardInterrupt):  # raised after the receiver's variable is set
-            server.vLLMHttpServer(None, None, None, [], 0, 0, 1, 1, "")
+    stop = mock.patch.object(server.vLLMHttpServer, "_init_config", side_effect=KeyboardInterrupt)
+    with stop, contextlib.suppress(KeyboardInterrupt):  # raised after the receiver's variable is set
+        server.vLLMHttpServer(None, None, None, [], 0, 0, 1, 1, "")
     receiver = SimpleNamespace(model_runner=None, local_rank=0)
     names = [sender.zmq_handle, vLLMColocateWorkerExtension._get_zmq_handle(receiver)]
     job = ray.get_runtime_context().get_job_id()
