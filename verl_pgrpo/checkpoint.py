@@ -53,7 +53,6 @@ def write(
     path: str | os.PathLike[str],
     labels: list[str],
     moments: Moments,
-    pool: Moments,
     config: PGRPOConfig,
     step: int | None,
 ) -> None:
@@ -71,7 +70,6 @@ def write(
         "step": None if step is None else operator.index(step),
         "fingerprint": config.fingerprint(),
         "options": config.as_dict(),
-        "all_groups": [int(pool.count[0]), pool.mean[0].hex(), pool.m2[0].hex()],
     }
     columns = [pa.array(labels, pa.large_string()), *map(pa.array, (moments.count, moments.mean, moments.m2))]
     table = pa.table(columns, names=["group", "count", "mean", "m2"])
@@ -97,7 +95,7 @@ def write(
 
 def read(
     path: str | os.PathLike[str], config: PGRPOConfig | None, step: int | None
-) -> tuple[list[str], Moments, Moments, PGRPOConfig]:
+) -> tuple[list[str], Moments, PGRPOConfig]:
     """Read and verify a history file. Called by `GroupHistoryManager.load`, which documents the errors."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -123,18 +121,14 @@ def read(
         labels = table["group"].to_pylist()
         if len(set(labels)) < len(labels) or None in labels:
             raise ValueError("group labels are not distinct")
-        moments, pool = Moments(len(labels), config.half_life), Moments(1, config.half_life)
+        moments = Moments(len(labels), config.half_life)
         for name in ("count", "mean", "m2"):
             getattr(moments, name)[:] = table[name].to_numpy()
-        count, mean, m2 = header["all_groups"]
-        pool.count[0], pool.mean[0], pool.m2[0] = count, float.fromhex(mean), float.fromhex(m2)
-        if int(moments.count.sum()) != count:
-            raise ValueError("the counts of the groups do not add up to the total")
     except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, HistoryFileError):
             raise
         raise HistoryFileAltered(f"{path} is not a history file of this package: {error}. {_FIX}") from error
-    return labels, moments, pool, config
+    return labels, moments, config
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:

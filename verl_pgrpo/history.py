@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from verl_pgrpo import checkpoint
@@ -74,7 +75,6 @@ class GroupHistoryManager:
         self.config = config if config is not None else PGRPOConfig()
         self._row_of: dict[str, int] = {}  # label -> row in _moments, in order of first appearance
         self._moments = Moments(0, self.config.half_life)
-        self._pool = Moments(1, self.config.half_life)  # all groups together
 
     def __repr__(self) -> str:
         return f"GroupHistoryManager({self.num_groups} groups, {self.total_count} rewards)"
@@ -92,7 +92,7 @@ class GroupHistoryManager:
     @property
     def total_count(self) -> int:
         """Number of rewards observed so far, over all groups."""
-        return int(self._pool.count[0])
+        return int(self._moments.count.sum())
 
     def update(self, groups: Sequence[Hashable], rewards: ArrayLike) -> None:
         """Add a batch of rewards to the history.
@@ -106,7 +106,7 @@ class GroupHistoryManager:
         """
         labels, values, finite = self._check_batch(groups, rewards, None)
         kept = np.flatnonzero(finite).tolist()
-        self._add(self._rows([labels[row] for row in kept]), values[finite])
+        self._moments.update(self._rows([labels[row] for row in kept]), values[finite])
 
     def compute_advantages(
         self, groups: Sequence[Hashable], rewards: ArrayLike, prompt_ids: Sequence[Hashable] | None = None
@@ -163,6 +163,12 @@ class GroupHistoryManager:
             std=np.where(known, taken.std(), np.nan),
         )
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return the history as a table: group, count, mean, m2, std; one row per group, by first appearance."""
+        moments = self._moments.take(np.arange(self.num_groups))
+        columns = {"count": moments.count, "mean": moments.mean, "m2": moments.m2, "std": moments.std()}
+        return pd.DataFrame({"group": pd.Series(self.groups, dtype=object), **columns})
+
     def largest(self, k: int) -> list[str]:
         """Return the k groups with the most rewards, largest first; ties in order of first appearance."""
         order = np.argsort(-self._moments.count[: self.num_groups], kind="stable")[:k]
@@ -179,7 +185,6 @@ class GroupHistoryManager:
         if mine != theirs:
             raise ConfigError(f"cannot merge histories with different options: {mine} and {theirs}")
         self._moments.merge(self._rows(other.groups), other._moments.take(np.arange(other.num_groups)))
-        self._pool.merge(np.zeros(1, dtype=np.int64), other._pool)
 
     def save(self, path: str | os.PathLike[str], step: int | None = None) -> None:
         """Write the history to a Parquet file, atomically.
@@ -192,7 +197,7 @@ class GroupHistoryManager:
             HistoryFileError: the file cannot be written. An existing file is unchanged.
         """
         moments = self._moments.take(np.arange(self.num_groups))
-        checkpoint.write(path, self.groups, moments, self._pool, self.config, step)
+        checkpoint.write(path, self.groups, moments, self.config, step)
 
     @classmethod
     def load(
@@ -209,10 +214,10 @@ class GroupHistoryManager:
             HistoryFileMissing, HistoryFileAltered, HistoryFileTooNew, HistoryFileWrongStep, HistoryFileOtherConfig,
             HistoryFileError: see `verl_pgrpo.errors`.
         """
-        labels, moments, pool, config = checkpoint.read(path, config, step)
+        labels, moments, config = checkpoint.read(path, config, step)
         history = cls(config)
         history._row_of = {label: row for row, label in enumerate(labels)}
-        history._moments, history._pool = moments, pool
+        history._moments = moments
         return history
 
     @classmethod
@@ -226,21 +231,19 @@ class GroupHistoryManager:
         """
         history = cls(config)
         history._moments.merge(history._rows(history._labels(labels, None)), moments)
-        for row in range(len(moments)):
-            history._pool.merge(np.zeros(1, dtype=np.int64), moments.take(np.array([row])))
         return history
 
     def _compute(self, rows: Integers, values: Floats, prompts: Integers | None) -> tuple[Any, ...]:
         if self.config.update_order == "after_normalize":
-            past, past_pool = self._moments.take(rows), self._pool.take(np.zeros(1, dtype=np.int64))
-            self._add(rows, values)
+            past, pool = self._moments.take(rows), self._pool()
+            self._moments.update(rows, values)
             # A group (or the pool) without a past is normalized by its first batch.
             used = past.where(past.count > 0, self._moments.take(rows))
-            pool = past_pool if past_pool.count[0] else self._pool
+            pool = pool or self._pool()
         else:
-            self._add(rows, values)
-            used, pool = self._moments.take(rows), self._pool
-        mean, std, cold = self._normalizer(used, pool)
+            self._moments.update(rows, values)
+            used, pool = self._moments.take(rows), self._pool()
+        mean, std, cold = self._normalizer(used, *(pool or (0.0, 0.0)))
         epsilon, norm_by_std = self.config.epsilon, self.config.norm_adv_by_std_in_grpo
         advantages = personalized_advantage(values, mean, std, epsilon, norm_by_std)
         scale = shift = None
@@ -252,14 +255,18 @@ class GroupHistoryManager:
                 scale, shift = stretch * scale, kept * shift
         return advantages, mean, std, used.count.astype(np.float64), scale, shift, cold
 
-    def _normalizer(self, own: Moments, pool: Moments) -> tuple[Floats, Floats, Booleans]:
+    def _pool(self) -> tuple[float, float] | None:
+        """Return mean and std of all groups together, if an option needs them and there are rewards."""
+        needed = self.config.prior_strength > 0 or self.config.min_count > 0
+        return self._moments.pooled() if needed and self.total_count else None
+
+    def _normalizer(self, own: Moments, pool_mean: float, pool_std: float) -> tuple[Floats, Floats, Booleans]:
         """Return the mean and std that normalize each row, and whether its group's own history was insufficient."""
         mean, std = own.mean, own.std()
         # Equal rewards that were computed in different ways differ in the last place. This is not a spread.
         std = np.where(std > 8 * np.finfo(np.float64).eps * np.abs(mean), std, 0.0)
         cold = std == 0
         prior, min_count = self.config.prior_strength, self.config.min_count
-        pool_mean, pool_std = pool.mean[0], pool.std()[0]
         if prior > 0:
             # The prior is worth `prior` rewards with the mean and variance of all groups (normal-inverse-gamma update).
             weight = own.weight(own.count)
@@ -272,10 +279,6 @@ class GroupHistoryManager:
             few = own.count < min_count
             mean, std, cold = np.where(few, pool_mean, mean), np.where(few, pool_std, std), cold | few
         return mean, std, cold
-
-    def _add(self, rows: Integers, values: Floats) -> None:
-        self._moments.update(rows, values)
-        self._pool.update(np.zeros(len(values), dtype=np.int64), values)
 
     def _rows(self, labels: list[str]) -> Integers:
         """Return the row of each label, adding unknown labels."""

@@ -91,6 +91,25 @@ class Moments:
         dof = self.degrees_of_freedom(self.count)
         return np.sqrt(np.divide(self.m2, dof, out=np.zeros_like(self.m2), where=dof > 0))
 
+    def pooled(self) -> tuple[float, float]:
+        """Return mean and std of all groups' rewards together, each with the weight it has in its group.
+
+        With forgetting, the pool therefore forgets at the rate of its groups. 0 and 0 without rewards. The order of the
+        groups does not matter, to the last bit, because `math.fsum` rounds only once.
+        """
+        known = self.take(np.flatnonzero(self.count))
+        if len(known) == 0:
+            return 0.0, 0.0
+        weight, origin = self.weight(known.count), known.mean.min()
+        deviation = known.mean - origin  # not from zero: see `update`
+        total = math.fsum(weight)
+        shift = math.fsum(weight * deviation) / total
+        m2 = math.fsum(known.m2 + weight * np.square(deviation - shift))
+        # Bessel's correction as in `degrees_of_freedom`: W - dof is a group's (sum of squared weights) / W.
+        squares = math.fsum((weight - self.degrees_of_freedom(known.count)) * weight)
+        dof = total - squares / total
+        return float(origin + shift), math.sqrt(m2 / dof) if known.count.sum() > 1 else 0.0
+
     def update(self, rows: Integers, values: Floats) -> None:
         """Add `values[i]` to group `rows[i]`, both (N,). Takes time in N only.
 

@@ -144,7 +144,7 @@ def replay(
         assert sorted(uid for part in parts for uid in part) == sorted(uids)
         for part in parts:
             rows = [row for (uid, _), row in last.items() if uid in part]
-            history.observe([group for _, group, _ in rows], [score for _, _, score in rows])
+            history.update([group for _, group, _ in rows], [score for _, _, score in rows])
         counts.append(len(last))
     return counts
 

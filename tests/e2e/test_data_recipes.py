@@ -67,6 +67,6 @@ def test_from_archive_to_metrics_per_group(
     metrics = {line["step"]: line["data"] for line in map(json.loads, lines)}
     last = metrics[STEPS]
     assert last["pgrpo/observed_total"] == 32 * STEPS
-    assert {name.split("/")[1] for name in last if re.fullmatch(r"pgrpo/[^/]+/count", name)} <= groups
+    assert {name.split("/")[2] for name in last if re.fullmatch(r"pgrpo/group/[^/]+/count", name)} <= groups
     validated = {name.split("/")[2] for name in last if re.fullmatch(rf"val-core/{task}/[^/]+/reward/mean@1", name)}
     assert validated == groups, "verl reports validation for each preference group"

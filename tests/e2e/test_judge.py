@@ -53,6 +53,6 @@ def test_a_judge_and_random_groups_through_verl(tmp_path: Path) -> None:
     rows = pd.read_parquet(tmp_path / "train.parquet")
     drawn = {f"train/{info['index']}": info["random_group"] for info in rows["extra_info"]}
     counts = Counter(drawn[json.loads(one["gts"])["row"]] for one in rollouts)
-    history = {name.split("/")[1]: n for name, n in last.items() if re.fullmatch(r"pgrpo/\w+/count", name)}
+    history = {name.split("/")[2]: n for name, n in last.items() if re.fullmatch(r"pgrpo/group/\w+/count", name)}
     assert history == counts, "the history is of the random groups"
     assert counts != Counter(json.loads(one["gts"])["persona"] for one in rollouts)

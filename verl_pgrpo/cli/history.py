@@ -1,0 +1,173 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""`verl-pgrpo history`: show, compare, merge and convert history files."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+
+from verl_pgrpo.checkpoint import read_header
+from verl_pgrpo.cli.output import JsonOption, emit, format_table
+from verl_pgrpo.config import PGRPOConfig
+from verl_pgrpo.data.history_table import read_history_table, write_history_table
+from verl_pgrpo.errors import ConfigError
+from verl_pgrpo.history import GroupHistoryManager
+
+app = typer.Typer(help="Show, compare, merge and convert history files.", no_args_is_help=True)
+
+Top = Annotated[int, typer.Option(min=0, help="Number of groups shown; 0: all.")]
+Step = Annotated[int | None, typer.Option(min=0, help="Training step of the checkpoint that the file is for.")]
+
+
+class Sort(str, Enum):
+    """Columns that `show` can sort by."""
+
+    count = "count"
+    mean = "mean"
+    std = "std"
+    group = "group"
+
+
+@app.command(epilog="Example: verl-pgrpo history show runs/a/checkpoints/global_step_100/pgrpo_history.parquet")
+def show(
+    file: Annotated[Path, typer.Argument(help="A checkpoint's pgrpo_history.parquet.")],
+    sort: Annotated[Sort, typer.Option(help="Column to sort the groups by.")] = Sort.count,
+    top: Top = 30,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the contents of a history file."""
+    history, header = GroupHistoryManager.load(file), read_header(file)
+    table = history.to_frame().drop(columns="m2")
+    table = table.sort_values(sort.value, ascending=sort in (Sort.group, Sort.mean), kind="stable")
+    rows = table.head(top or None).to_dict("records") if top else table.to_dict("records")
+    options = ", ".join(f"{key}={value}" for key, value in history.config.history_options().items())
+    text = (
+        f"{file}: step {header['step']}, {history.num_groups:,} groups, {history.total_count:,} rewards\n"
+        f"recorded with {options}\n\n{_listing(rows, history.num_groups)}"
+    )
+    data = {
+        "file": str(file),
+        "step": header["step"],
+        "schema_version": header["schema_version"],
+        "groups": history.num_groups,
+        "rewards": history.total_count,
+        "options": header["options"],
+        "fingerprint": header["fingerprint"],
+        "rows": rows,
+    }
+    emit(text, data, as_json)
+
+
+@app.command(epilog="Example: verl-pgrpo history diff global_step_50/pgrpo_history.parquet other.parquet")
+def diff(old: Path, new: Path, top: Top = 30, as_json: JsonOption = False) -> None:
+    """Show what changed from one history to another."""
+    before, after = GroupHistoryManager.load(old), GroupHistoryManager.load(new)
+    both = before.to_frame().merge(after.to_frame(), how="outer", on="group", suffixes=(" old", ""), indicator=True)
+    appeared = sorted(both.loc[both["_merge"] == "right_only", "group"])
+    vanished = sorted(both.loc[both["_merge"] == "left_only", "group"])
+    both = both[both["_merge"] == "both"]
+    changed = both[
+        (both["count"] != both["count old"]) | (both["mean"] != both["mean old"]) | (both["m2"] != both["m2 old"])
+    ]
+    # Of the difference of two independent means. The rewards of two histories overlap: a yardstick, not a test.
+    error = np.sqrt(changed["std old"] ** 2 / changed["count old"] + changed["std"] ** 2 / changed["count"])
+    moved = changed["mean"] - changed["mean old"]
+    table = pd.DataFrame(
+        {
+            "group": changed["group"],
+            "count": changed["count"].astype(int),
+            "new rewards": (changed["count"] - changed["count old"]).astype(int),
+            "mean": changed["mean"],
+            "mean moved": moved,
+            "in standard errors": (moved / error).where(error > 0),
+            "std": changed["std"],
+        }
+    )
+    order = table["in standard errors"].abs().fillna(0.0)
+    table = table.assign(order=order).sort_values(["order", "new rewards"], ascending=False, kind="stable")
+    rows = table.drop(columns="order").head(top or len(table)).to_dict("records")
+    was, now = before.config.history_options(), after.config.history_options()
+    data: dict[str, Any] = {
+        "rewards": [before.total_count, after.total_count],
+        "groups": [before.num_groups, after.num_groups],
+        "appeared": appeared,
+        "vanished": vanished,
+        "unchanged": len(both) - len(table),
+        "options_changed": {key: [was[key], now[key]] for key in was if was[key] != now[key]},
+        "rows": rows,
+    }
+    lines = [
+        f"{before.total_count:,} to {after.total_count:,} rewards",
+        f"{before.num_groups:,} to {after.num_groups:,} groups",
+        f"{len(table):,} changed, {data['unchanged']:,} unchanged, {len(appeared):,} new, {len(vanished):,} gone",
+        *(f"option {key}: {a} before, {b} now" for key, (a, b) in data["options_changed"].items()),
+        *(f"{what}: {_first(names)}" for what, names in (("new", appeared), ("gone", vanished)) if names),
+        "",
+        _listing(rows, len(table)),
+    ]
+    emit("\n".join(lines), data, as_json)
+
+
+@app.command(epilog="Example: verl-pgrpo history merge older.parquet newer.parquet --out merged.parquet")
+def merge(
+    older: Annotated[Path, typer.Argument(help="With half_life the order counts.")],
+    newer: Path,
+    out: Annotated[Path, typer.Option(help="The history file to write.")],
+    step: Step = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Merge the histories of two runs into one."""
+    _check_out(out, older, newer)
+    merged, other = GroupHistoryManager.load(older), GroupHistoryManager.load(newer)
+    shared = len(set(merged.groups) & set(other.groups))
+    merged.merge(other)
+    merged.save(out, step)
+    text = f"{out}: {merged.num_groups:,} groups ({shared:,} in both), {merged.total_count:,} rewards, step {step}"
+    data = {"out": str(out), "step": step, "groups": merged.num_groups, "rewards": merged.total_count, "shared": shared}
+    emit(text, data, as_json)
+
+
+@app.command(epilog="Example: verl-pgrpo history convert ratings.csv --out start.parquet --half-life 512")
+def convert(
+    file: Annotated[Path, typer.Argument(help="A history, or a .csv or .jsonl with group, count, mean, m2 or std.")],
+    out: Annotated[Path, typer.Option(help="A .csv or .jsonl for a history; a .parquet for a table.")],
+    step: Step = None,
+    half_life: Annotated[float | None, typer.Option(help="half_life of the run that starts from the table.")] = None,
+    group_key: Annotated[str, typer.Option(help="group_key of that run.")] = PGRPOConfig().group_key,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert a history to a plain table, or a plain table to a history.
+
+    A run starts from such a history with +algorithm.pgrpo.initial_history=<file>.
+    """
+    _check_out(out, file)
+    if out.suffix == ".parquet":
+        history = read_history_table(file, PGRPOConfig(half_life=half_life, group_key=group_key))
+        history.save(out, step)
+    else:
+        history = GroupHistoryManager.load(file)
+        write_history_table(history, out)
+    text = f"{out}: {history.num_groups:,} groups, {history.total_count:,} rewards"
+    if out.suffix != ".parquet" and history.config.half_life is not None:
+        text += f"; to convert the table back, pass --half-life {history.config.half_life:g}"
+    emit(text, {"out": str(out), "groups": history.num_groups, "rewards": history.total_count}, as_json)
+
+
+def _check_out(out: Path, *sources: Path) -> None:
+    if any(out.exists() and source.exists() and out.samefile(source) for source in sources):
+        raise ConfigError(f"--out {out} is also an input; choose another name")
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
+
+
+def _listing(rows: list[dict[str, Any]], total: int) -> str:
+    more = f"\n({total - len(rows):,} more; --top 0 shows all)" if total > len(rows) else ""
+    return format_table(rows, digits=4) + more
