@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from functools import cache
+from importlib import metadata
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
+from packaging.requirements import Requirement
 
 from tests.conftest import ROOT
 from tests.recipes.launches import MODELS, RECIPES, arguments_of, broken_rules, commands_of, composed, recipe, validate
@@ -255,19 +258,42 @@ def test_each_start_logs_into_a_file_of_its_own(tmp_path: Path, script: str):
 # ----------------------------------------------------------------------------------------------------------- pages
 
 
-@pytest.mark.parametrize("page", ["recipes/large_models.md", "docs/install_gpu.md"])
-def test_recipes_in_a_page_launch(page: str):
-    launched = 0
-    for line in commands_of(ROOT / page):
+PAGES = [*RECIPES.glob("*/README.md"), RECIPES / "large_models.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_recipes_in_a_page_launch(page: Path):
+    for line in commands_of(page):
         words = shlex.split(line, comments=True)
         variables = [*takewhile(lambda word: "=" in word and not word.startswith("-"), words)]
         command = words[len(variables) :]
-        if command[:1] != ["bash"] or not command[1].endswith(".sh") or "/run_" not in command[1]:
-            continue
-        config = composed(arguments_of(ROOT / command[1], *command[2:], **dict(v.split("=", 1) for v in variables)))
-        assert broken_rules(config) <= {"idle pipeline"}, line
-        launched += 1
-    assert launched
+        if command[:1] == ["bash"] and "/run_" in command[1]:
+            arguments = arguments_of(ROOT / command[1], *command[2:], **dict(v.split("=", 1) for v in variables))
+            assert "cpu" in command[1] or broken_rules(composed(arguments)) <= {"idle pipeline"}, line
+
+
+@pytest.mark.parametrize(("variables", "preset"), [({}, "cpu"), ({"JUDGE": "judge"}, "cpu_judge")])
+@every_task
+def test_a_tiny_run_is_composed_with_its_preset(task: str, variables: dict[str, str], preset: str, compose):
+    arguments = arguments_of(RECIPES / task / "run_tiny_cpu.sh", **variables)
+    launched = arguments[arguments.index("--") + 1 :]
+    assert launched[:4] == ["--config-dir", "verl_cpu/presets", "--config-name", preset]
+    config = compose(*launched[4:], config_name=preset)
+    validate(config)
+    assert config.ray_kwargs.ray_init.num_gpus == (2 if variables else 1)
+
+
+def test_the_installation_for_images_has_the_versions_that_verl_names():
+    """Of verl 0.9.1's own extras; TransferQueue and tensordict in the ranges of their users."""
+    text = (RECIPES / "launch" / "install.sh").read_text(encoding="utf-8")
+    pins = {r.name: r for r in map(Requirement, re.findall(r"^    '?([\w-]+[=>][^' ]+)'? ?\\?$", text, re.MULTILINE))}
+    assert str(pins["verl"].specifier) == f"=={metadata.version('verl')}"
+    for line in metadata.requires("verl") or []:
+        wanted = Requirement(line)
+        extra = re.search(r'extra == "(.*)"', line)
+        if wanted.name in pins and (extra is None or extra[1] in ("vllm", "cupy-cu130", "verl-core")):
+            (pin,) = pins[wanted.name].specifier
+            assert wanted.specifier.contains(pin.version), line
 
 
 @pytest.mark.slow
