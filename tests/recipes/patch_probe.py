@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a copy of verl, first on the path, does where a patch changes it. Prints one JSON object.
 
-python -m tests.recipes.patch_probe PROBE
+PYTHONPATH=<copy> python tests/recipes/patch_probe.py PROBE
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,27 +46,45 @@ def apply(patch: Path, folder: Path, *options: str) -> subprocess.CompletedProce
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+def files_of(patch: Path) -> list[str]:
+    return re.findall(r"^\+\+\+ b/(.*)$", patch.read_text(encoding="utf-8"), re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """verl's `verl` and `tests`, as its wheel has them."""
-    folder = tmp_path_factory.mktemp("stock")
+def installed(name: str) -> Path:
+    return Path(metadata.distribution("verl").locate_file(name))
+
+
+def copy_files(names: list[str], folder: Path) -> dict[str, bytes]:
+    """Copy those of verl's files that exist; return their contents."""
+    contents = {}
+    for name in names:
+        if installed(name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).unlink(missing_ok=True)
+            shutil.copyfile(installed(name), folder / name)
+            contents[name] = (folder / name).read_bytes()
+    return contents
+
+
+def linked_copy(folder: Path) -> Path:
+    """verl's `verl` and `tests`, each file a symbolic link."""
     for file in metadata.files("verl") or []:
         if file.parts[0] in ("verl", "tests") and "__pycache__" not in file.parts:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file.locate(), folder / file)
+            (folder / file).symlink_to(installed(str(file)))
     return folder
 
 
 @pytest.fixture(scope="module")
-def patched(stock: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return linked_copy(tmp_path_factory.mktemp("stock"))
+
+
+@pytest.fixture(scope="module")
+def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The copy with all patches, in their order."""
-    folder = tmp_path_factory.mktemp("patched") / "copy"
-    shutil.copytree(stock, folder)
+    folder = linked_copy(tmp_path_factory.mktemp("patched"))
+    copy_files([name for patch in PATCHES for name in files_of(patch)], folder)
     for patch in PATCHES:
         run = apply(patch, folder)
         assert run.returncode == 0, run.stderr
@@ -73,8 +92,8 @@ def patched(stock: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_probe(copy: Path, name: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": f"{copy}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", "tests.recipes.patch_probe", name]
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(copy)}
+    command = [sys.executable, str(Path(__file__).with_name("patch_probe.py")), name]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=copy, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
@@ -92,16 +111,16 @@ def probe(copy: Path, name: str) -> dict:
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
-def test_a_patch_applies_alone_and_is_undone(patch: Path, stock: Path, tmp_path: Path):
-    folder = tmp_path / "copy"
-    shutil.copytree(stock, folder)
-    assert apply(patch, folder).returncode == 0
-    changed = {name for name, content in contents(folder).items() if contents(stock).get(name) != content}
-    assert changed
-    for name in changed:
-        ast.parse((folder / name).read_text(encoding="utf-8"))
-    assert apply(patch, folder, "-R").returncode == 0
-    assert contents(folder) == contents(stock)
+def test_a_patch_applies_alone_and_is_undone(patch: Path, tmp_path: Path):
+    names = files_of(patch)
+    before = copy_files(names, tmp_path)
+    run = apply(patch, tmp_path)
+    assert run.returncode == 0, run.stderr
+    for name in names:
+        assert (tmp_path / name).read_bytes() != before.get(name)
+        ast.parse((tmp_path / name).read_text(encoding="utf-8"))
+    assert apply(patch, tmp_path, "-R").returncode == 0
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
 @pytest.mark.slow
