@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import hydra
 from omegaconf import DictConfig
@@ -20,6 +22,11 @@ RECIPES = ROOT / "recipes"
 sys.path.insert(0, str(RECIPES / "launch"))
 
 import recipe  # noqa: E402
+
+
+def launch_modules(*names: str) -> list[ModuleType]:
+    """Modules of recipes/launch, which are scripts and in no package."""
+    return [importlib.import_module(name) for name in names]
 
 
 def arguments_of(name: str | Path, *arguments: str, **variables: str) -> list[str]:

@@ -1,30 +1,31 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The launchers without a cluster: what a dry run prints, waiting for nodes, lost nodes, stalls, exit statuses. On real
-clusters: tests/e2e/test_clusters.py."""
+"""The launchers without a cluster: dry runs, bad input, and the commands in docs/multinode.md. On real clusters:
+tests/e2e/test_clusters.py."""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.recipes.launches import RECIPES, broken_rules, commands_of, composed, environment, recipe
+from tests.recipes.launches import (
+    RECIPES,
+    broken_rules,
+    commands_of,
+    composed,
+    environment,
+    launch_modules,
+    recipe,
+)
 
-import nodes as cluster_nodes  # isort: skip  (recipes/launch, on the path since the import above)
-import run_on_cluster as cluster  # isort: skip
-
+(cluster,) = launch_modules("run_on_cluster")
 LAUNCH = RECIPES / "launch"
 SLURM, RAY, KUBERAY, SKY = "slurm/pgrpo.sbatch", "ray_job.sh", "kuberay/submit.py", "sky/launch.py"
 LAUNCHERS = (SLURM, RAY, KUBERAY, SKY)
@@ -157,208 +158,6 @@ def test_shell_is_clean():
     files = [LAUNCH / name for name in ("node.sh", "install.sh", RAY, SLURM, "slurm/worker.sh")]
     run = subprocess.run(["shellcheck", *map(str, files)], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
-
-
-# ----------------------------------------------------------------------------------------------- size and waiting
-
-
-def test_the_size_is_what_ray_has():
-    nodes = {"x": ("192.0.2.1", 8), "y": ("192.0.2.2", 8)}
-    assert cluster_nodes.run_size(nodes, {}) == {"NNODES": "2", "NGPUS_PER_NODE": "8"}
-    assert cluster_nodes.run_size(nodes, {"NGPUS_PER_NODE": "4"})["NGPUS_PER_NODE"] == "4"
-    assert cluster_nodes.run_size(nodes, {"JUDGE": "some/model"})["NNODES"] == "1"
-    for bad in ({"JUDGE": "some/model", "JUDGE_NNODES": "2"}, {"NGPUS_PER_NODE": "9"}):
-        with pytest.raises(cluster_nodes.ClusterError):
-            cluster_nodes.run_size(nodes, bad)
-    with pytest.raises(cluster_nodes.ClusterError, match="different numbers of GPUs"):
-        cluster_nodes.run_size({**nodes, "z": ("192.0.2.3", 4)}, {})
-
-
-def test_waiting_ends_with_the_names_of_missing_nodes():
-    names = {"192.0.2.1": "alpha", "192.0.2.2": "beta", "192.0.2.3": "gamma"}
-
-    def poll(timeout: float) -> cluster_nodes.Nodes:
-        time.sleep(0.05)
-        return {"x": ("192.0.2.1", 8)}
-
-    with pytest.raises(cluster_nodes.ClusterError, match=r"1 of 3 .* missing: beta \(192.0.2.2\), gamma"):
-        cluster_nodes.wait_for_nodes(poll, 3, names, limit=0.5, stopped=lambda: False)
-
-
-def test_without_a_number_waiting_ends_when_no_more_nodes_join():
-    reports = iter([{}, {"x": ("a", 1)}, None, {"x": ("a", 1), "y": ("b", 1)}])
-
-    def poll(timeout: float) -> cluster_nodes.Nodes | None:
-        time.sleep(0.05)
-        return next(reports, None)
-
-    found = cluster_nodes.wait_for_nodes(poll, None, {}, limit=10, stopped=lambda: False, settle=0.4)
-    assert set(found) == {"x", "y"}
-
-
-# -------------------------------------------------------------------------------------------------- supervision
-
-BOTH = {"x": ("192.0.2.1", 1), "y": ("192.0.2.2", 1)}
-ONE = {"x": ("192.0.2.1", 1)}
-
-
-def supervise(script: str, poll=None, received: list[int] | None = None, needed: int = 2, grace: float = 1.0, **more):
-    def both(timeout: float) -> cluster_nodes.Nodes:
-        time.sleep(0.05)
-        return BOTH
-
-    return cluster.supervise(
-        ["bash", "-c", script], os.environ, BOTH, poll or both, {}, received or [], needed, grace, **more
-    )
-
-
-def test_the_status_is_the_runs():
-    assert supervise("exit 0") == 0
-    assert supervise("exit 3", grace=0.2) == 3
-    assert supervise("kill -KILL $$", grace=0.2) == 137
-
-
-def test_a_lost_node_ends_a_run_that_hangs(capsys: pytest.CaptureFixture[str]):
-    started = time.monotonic()
-    assert supervise("sleep 100", lambda timeout: ONE) == cluster.RETRY
-    assert time.monotonic() - started < 30
-    assert "lost 192.0.2.2" in capsys.readouterr().err
-
-
-def test_a_node_that_the_run_missed_before_ray_is_found_afterwards():
-    failed = time.monotonic() + 1
-
-    def poll(timeout: float) -> cluster_nodes.Nodes:
-        time.sleep(0.05)
-        return BOTH if time.monotonic() < failed else ONE
-
-    assert supervise("exit 1", poll, grace=10.0) == cluster.RETRY
-
-
-def test_a_lost_spare_node_and_a_run_that_ended_well_are_no_failure():
-    assert supervise("sleep 0.5", lambda timeout: ONE, needed=1) == 0
-    assert supervise("sleep 0.5", lambda timeout: ONE, grace=20.0) == 0
-
-
-def test_a_lost_head_ends_the_run():
-    def poll(timeout: float) -> cluster_nodes.Nodes:
-        raise cluster_nodes.ClusterError("Ray's head is gone")
-
-    assert supervise("sleep 100", poll) == cluster.RETRY
-
-
-def test_a_run_without_progress_is_ended_to_be_started_again(tmp_path: Path):
-    file = tmp_path / "metrics.jsonl"
-    key = "ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH"
-    values = {key: str(file), "trainer.logger": '["console","file"]'}
-    check = cluster.stall_check(values, 1)
-    assert supervise(f"for i in 1 2 3 4 5 6 7; do touch {file}; sleep 0.4; done", stalled=check) == 0
-    started = time.monotonic()
-    assert supervise("sleep 100", stalled=cluster.stall_check(values, 1)) == cluster.RETRY
-    assert time.monotonic() - started < 30
-    assert not cluster.stall_check(values, 0)(), "0: never"
-    old = time.time() - 100
-    os.utime(file, (old, old))
-    assert not cluster.stall_check(values, 60)(), "a file of an earlier start"
-    assert not cluster.stall_check({**values, "trainer.logger": '["console"]'}, 1)(), "no file, no evidence"
-
-
-def test_a_signal_reaches_the_whole_run(tmp_path: Path):
-    received: list[int] = []
-    # A shell that waits for a child, as recipes/_common.sh does, forwards no signal by itself.
-    child = f"trap 'touch {tmp_path}/signalled; exit 0' TERM; touch {tmp_path}/up; while :; do sleep 0.1; done"
-
-    def poll(timeout: float) -> cluster_nodes.Nodes:
-        time.sleep(0.05)
-        if (tmp_path / "up").exists():
-            received.append(signal.SIGTERM)
-        return BOTH
-
-    status = cluster.supervise(
-        ["bash", "-c", f"bash -c {shlex.quote(child)}; true"], os.environ, BOTH, poll, {}, received, 2, 20.0
-    )
-    assert status == 128 + signal.SIGTERM
-    assert (tmp_path / "signalled").exists()
-
-
-# ------------------------------------------------------------------------------------------------------- node.sh
-
-
-@pytest.fixture
-def listener():
-    """A port that accepts connections, in place of the head's Ray."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            while True:
-                try:
-                    server.accept()[0].close()
-                except OSError:
-                    return
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield server
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def node(
-    role: str, port: int, tmp_path: Path, ray: str = "exit 1", before: str = "", **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """node.sh with a `ray` that runs `ray` and, in the same shell before it, `before`."""
-    (tmp_path / "ray").write_text(f"#!/usr/bin/env bash\n{ray}\n")
-    (tmp_path / "ray").chmod(0o755)
-    values = {"NODES": "alpha=127.0.0.1,beta=127.0.0.3", "NODE_ADDRESS": "127.0.0.3", "NODE_GPUS": "1"}
-    values |= {"RAY_PORT": str(port), "JOIN_LIMIT": "2", **variables}
-    values = environment(**values)
-    values["PATH"] = f"{tmp_path}:{values['PATH']}"
-    script = f"{before}\nexec bash {LAUNCH}/node.sh {role} personas/run_qwen3_1_7b_fsdp"
-    return subprocess.run(["bash", "-c", script], env=values, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_a_worker_waits_for_its_head_with_a_limit(tmp_path: Path, free_port: int):
-    run = node("worker", free_port, tmp_path)
-    assert run.returncode == 69
-    assert "the head, alpha=127.0.0.1, did not answer" in run.stderr
-
-
-def test_a_worker_that_loses_ray_is_lost(tmp_path: Path, listener: socket.socket):
-    assert node("worker", listener.getsockname()[1], tmp_path).returncode == 75
-
-
-def test_a_worker_ends_well_after_its_head(tmp_path: Path, listener: socket.socket):
-    threading.Timer(2, lambda: listener.shutdown(socket.SHUT_RDWR)).start()
-    assert node("worker", listener.getsockname()[1], tmp_path, "sleep 4; exit 1").returncode == 0
-
-
-def test_a_head_that_cannot_start_ray_ends(tmp_path: Path, listener: socket.socket, free_port: int):
-    run = node("head", free_port, tmp_path, "echo no such thing; exit 1")
-    assert run.returncode == 69
-    assert "no such thing" in run.stdout
-    assert node("head", listener.getsockname()[1], tmp_path).returncode == 69, "the port is taken"
-
-
-def test_verl_sees_one_list_of_gpus(tmp_path: Path, listener: socket.socket):
-    """verl rejects ROCR_VISIBLE_DEVICES beside the other vendors' variables, and Slurm sets both."""
-    ray, port = 'echo "$CUDA_VISIBLE_DEVICES ${ROCR_VISIBLE_DEVICES-none}"', listener.getsockname()[1]
-    run = node("worker", port, tmp_path, ray, CUDA_VISIBLE_DEVICES="0,1", ROCR_VISIBLE_DEVICES="0,1")
-    assert run.stdout == "0,1 none\n"
-    assert node("worker", port, tmp_path, ray, ROCR_VISIBLE_DEVICES="0,1").stdout == " 0,1\n"
-
-
-def test_ray_gets_the_hard_limits_of_files_and_locked_memory(tmp_path: Path, listener: socket.socket):
-    port = listener.getsockname()[1]
-    run = node(
-        "worker", port, tmp_path, "ulimit -S -n; ulimit -S -l", "ulimit -S -n 256; ulimit -H -n 2048; ulimit -l 64"
-    )
-    assert run.stdout.splitlines() == ["2048", "64"]
-    assert "2048 open files" in run.stderr
-    assert "64 KiB of locked memory" in run.stderr
 
 
 # ------------------------------------------------------------------------------------------------------- the docs
