@@ -46,7 +46,7 @@ def launch(name: str, mode: str, task: str = "personas") -> DictConfig:
 
 
 @every_mode
-@every_task
+@pytest.mark.parametrize("task", ["personas", *(pytest.param(t, marks=pytest.mark.slow) for t in TASKS[1:])])
 @every_script
 def test_verl_accepts_every_recipe_and_every_rule_is_kept(name: str, task: str, mode: str):
     config = launch(name, mode, task)
@@ -261,6 +261,7 @@ def test_each_start_logs_into_a_file_of_its_own(tmp_path: Path, script: str):
 PAGES = [*RECIPES.glob("*/README.md"), RECIPES / "large_models.md"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
 def test_recipes_in_a_page_launch(page: Path):
     for line in commands_of(page):
