@@ -52,6 +52,7 @@ def config(estimator: str):
                 f"algorithm.adv_estimator={estimator}",
                 f"+algorithm.gdpo_reward_keys=[{','.join(REWARDS)}]",
                 "actor_rollout_ref.model.path=none",
+                "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
             ],
         )
 
