@@ -1,27 +1,31 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The tables in recipes/large_models.md: what each recipe, as its script would launch it, puts on a GPU.
+"""The memory tables in recipes/large_models.md, from what each recipe's script launches. A planning aid.
 
-python recipes/memory_table.py            # print them
-python recipes/memory_table.py --write    # renew them in the page; a test holds that they are as printed
+python recipes/memory_table.py                       # print the tables
+python recipes/memory_table.py --write               # update them in the page
+python recipes/memory_table.py --gpu 40 -- ARGS      # a launch of your own: main_ppo's arguments, GiB of a GPU
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from verl_pgrpo.launch import Launch, estimate, model_of
-from verl_pgrpo.launch.recorded import arguments_of, composed
+from launch.recipe import recorded
+from memory import GPU_GIB, Launch, estimate, model_of
+
+from verl_pgrpo.preflight.command_line import compose, parse
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE / "large_models.md"
 BEGIN, END = "<!-- memory_table.py writes from here -->\n", "<!-- to here -->\n"
 
 MODES = ("sync", "separate_async")
-SCRIPTS = tuple(
-    HERE / "personas" / f"run_{name}.sh"
+RECIPES = tuple(
+    f"personas/run_{name}"
     for name in (
         "qwen3_1_7b_fsdp",
         "gemma_2b_fsdp",
@@ -43,23 +47,23 @@ ROLLOUT = (
 
 
 def tables(launches: Iterable[Launch]) -> str:
-    """Both tables, GiB on the fullest GPU unless the column says otherwise."""
+    """Return both tables: GiB on the fullest GPU unless the column says otherwise."""
     training, rollout = TRAINING, ROLLOUT
     for launch in launches:
         model = model_of(launch.model_path)
         guess = estimate(model, launch)
-        p, megatron = launch.parallel, launch.strategy == "megatron"
-        sizes = (("TP", p.tp), ("PP", p.pp), ("EP", p.ep))
+        megatron = launch.strategy == "megatron"
+        sizes = (("TP", launch.tp), ("PP", launch.pp), ("EP", launch.ep))
         cut = " ".join(f"{name}{size}" for name, size in sizes if size > 1) if megatron else "FSDP"
         copies = f"{launch.dp}" if megatron else "1"
-        if p.ep > 1:
+        if launch.ep > 1:
             copies += f" (experts {launch.expert_dp})"
         name = model.path.rpartition("/")[2]
-        update = guess.phase("update").parts
+        update = guess.phases["update"].parts
         parts = " | ".join(f"{update[k]:.1f}" for k in ("weights", "gradients", "optimizer"))
         stage_parts = f"{update['activations']:.1f} | {update['logits']:.1f}"
-        totals = [guess.phase(k).total for k in ("update", "reference", "weight sync")]
-        generation = f"{guess.phase('rollout').total:.0f}" if launch.hybrid else "-"
+        totals = [guess.phases[k].total for k in ("update", "reference", "weight sync")]
+        generation = f"{guess.phases['rollout'].total:.0f}" if launch.hybrid else "-"
         training += (
             f"| {name} | {launch.mode} | {launch.train_gpus} | {cut} | {copies} | {guess.parameters / 1e9:.2f} "
             f"| {parts} | {stage_parts} | " + " | ".join(f"{gib:.0f}" for gib in totals) + f" | {generation} |\n"
@@ -70,7 +74,7 @@ def tables(launches: Iterable[Launch]) -> str:
         checkpoint = model.parameters * (14 if megatron else 12) / 1e12
         rollout += (
             f"| {name} | {launch.mode} | {launch.rollout_gpus} | {one} | {guess.rollout_weights:.1f} "
-            f"| {guess.kv_cache:.1f} | {guess.kv_bytes_a_token / 1024:.0f} | {guess.full_sequences:.0f} "
+            f"| {guess.kv_cache:.1f} | {guess.kv_bytes_per_token / 1024:.0f} | {guess.full_sequences:.0f} "
             f"| {launch.train_batch * launch.n} | {checkpoint:.2f} |\n"
         )
     return f"Training GPUs:\n\n{training}\nGPUs that generate:\n\n{rollout}"
@@ -83,11 +87,23 @@ def with_tables(page: str, text: str) -> str:
     return f"{head}{BEGIN}{text}{END}{tail}"
 
 
+def launch_of(name: str, mode: str) -> Launch:
+    """Return the sizes of a recipe, as its script launches it."""
+    path = os.environ.get("PATH", os.defpath)
+    return Launch(compose(parse(recorded(name, [], {"PATH": path, "MODE": mode}))))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help=f"renew {PAGE.name} instead of printing")
+    parser.add_argument("--write", action="store_true", help=f"update {PAGE.name} instead of printing")
+    parser.add_argument("--gpu", type=float, default=GPU_GIB, metavar="GIB", help="of one GPU (default: %(default)g)")
+    parser.add_argument("arguments", nargs="*", metavar="ARGS", help="those of verl.trainer.main_ppo")
     args = parser.parse_args()
-    text = tables(Launch.of(composed(arguments_of(script, MODE=mode))) for script in SCRIPTS for mode in MODES)
+    if args.arguments:
+        launch = Launch(compose(parse(args.arguments)))
+        print(estimate(model_of(launch.model_path), launch, args.gpu).describe())
+        return
+    text = tables(launch_of(name, mode) for name in RECIPES for mode in MODES)
     if args.write:
         PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
     else:

@@ -35,18 +35,3 @@ def compose():
             return hydra_compose(config_name, overrides=[search, "actor_rollout_ref.model.path=tiny", *overrides])
 
     return composed
-
-
-@pytest.fixture(scope="session")
-def launch_folder(tmp_path_factory):
-    """Data and a tiny model for the tests of `preflight`, made once."""
-    return tmp_path_factory.mktemp("launch")
-
-
-@pytest.fixture
-def case(launch_folder, tmp_path, monkeypatch):
-    """A good launch, to be broken."""
-    from tests.preflight_case import Case
-
-    monkeypatch.chdir(tmp_path)
-    return Case.make(launch_folder, tmp_path / "run")

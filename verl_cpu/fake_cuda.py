@@ -1,10 +1,10 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""torch.cuda on the CPU, as far as Megatron asks for it; for tests and demos, only in Megatron training workers.
+"""torch.cuda on the CPU, as far as Megatron uses it. Only for Megatron training workers.
 
 Megatron names the device `cuda` in hundreds of places and has no interface for another. Here the name means the CPU:
-tensors are made there, streams do nothing, and the generator is the default one. `torch.cuda.is_available()` stays
-False, so that whoever asks first is told the truth.
+tensors are created there, streams do nothing, and the generator is the default one. `torch.cuda.is_available()` stays
+False, so that code which checks first sees that there is no GPU.
 """
 
 import functools
@@ -18,33 +18,33 @@ import torch
 CPU = torch.device("cpu")
 
 
-def pretend_cuda() -> None:
-    """Let this process use the CPU under the name of cuda, for good. A second call does nothing."""
+def install() -> None:
+    """Make `cuda` mean the CPU in this process, for good. Idempotent."""
     if getattr(torch.cuda, "_verl_cpu", False):
         return
     torch.cuda._verl_cpu = True  # type: ignore[attr-defined]
-    place_cuda_tensors_on_the_cpu()
-    answer_for_the_device()
-    share_the_default_generator()
-    let_streams_do_nothing()
-    call_float_tensors_cuda()
+    create_tensors_on_cpu()
+    fake_device_functions()
+    share_default_generator()
+    fake_streams()
+    fake_tensor_type_names()
     scatter_contiguous_tensors()
-    exchange_by_plain_numbers()
+    convert_split_sizes()
 
 
 def _on_cpu(device: Any) -> Any:
-    """The CPU for anything that names a cuda device, and anything else as it is."""
+    """Return the CPU for anything that names a cuda device, and anything else unchanged."""
     if isinstance(device, int) and not isinstance(device, bool):
         return CPU
     return CPU if isinstance(device, (str, torch.device)) and str(device).startswith("cuda") else device
 
 
-def place_cuda_tensors_on_the_cpu() -> None:
-    """`torch.empty(..., device="cuda")`, `.to("cuda")`, `.cuda()`.
+def create_tensors_on_cpu() -> None:
+    """Make `torch.empty(..., device="cuda")`, `.to("cuda")` and `.cuda()` mean the CPU.
 
-    torch keeps a set of the functions that `with torch.device("meta")` acts on, and fills it when first asked. It has
+    torch keeps a set of the functions that `with torch.device("meta")` acts on, and fills it at the first use. It has
     to be filled before they are replaced: afterwards it would hold ours, which torch never sees, and models that HF
-    loads by way of the meta device would keep uninitialised buffers, silently.
+    loads through the meta device would silently keep uninitialised buffers.
     """
     from torch.utils._device import _device_constructors
 
@@ -79,8 +79,8 @@ def place_cuda_tensors_on_the_cpu() -> None:
     torch.Tensor.pin_memory = lambda self, *args, **kwargs: self  # type: ignore[method-assign]
 
 
-def answer_for_the_device() -> None:
-    """Questions about the device, and orders to it. Memory is verl's platform's business and is 0 here."""
+def fake_device_functions() -> None:
+    """Replace the functions that query or control the device. Memory is 0; verl gets it from its platform."""
 
     def nothing(*args: Any, **kwargs: Any) -> None:
         return None
@@ -89,6 +89,8 @@ def answer_for_the_device() -> None:
         return 0
 
     torch.cuda.__dict__.update(
+        # Explicit: with a CUDA build of torch the stock function may count devices by the fake below.
+        is_available=lambda: False,
         current_device=lambda: CPU,  # only ever used as a device
         device_count=lambda: 1,
         device=lambda device: nullcontext(),
@@ -111,8 +113,8 @@ def answer_for_the_device() -> None:
     )
 
 
-def share_the_default_generator() -> None:
-    """The device's generator is the default one: what Megatron forks and saves is then what is drawn from."""
+def share_default_generator() -> None:
+    """Make the device's generator the default one, so that what Megatron forks and saves is what torch draws from."""
 
     class Generators:
         def __getitem__(self, device: Any) -> torch.Generator:
@@ -131,8 +133,8 @@ def share_the_default_generator() -> None:
         )
 
 
-def let_streams_do_nothing() -> None:
-    """All work is done when a call returns, so there is nothing to wait for."""
+def fake_streams() -> None:
+    """Replace streams and events by objects that do nothing; work on a CPU is done when a call returns."""
 
     class Stream:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -166,8 +168,8 @@ def let_streams_do_nothing() -> None:
         setattr(torch.cuda.nvtx, name, lambda *args, **kwargs: None)
 
 
-def call_float_tensors_cuda() -> None:
-    """Megatron's optimizers sort parameters by the names of their types, `torch.cuda.FloatTensor` and so on."""
+def fake_tensor_type_names() -> None:
+    """Name the types of tensors `torch.cuda.FloatTensor` and so on, by which Megatron's optimizers sort parameters."""
     stock_type = torch.Tensor.type
 
     @functools.wraps(stock_type)
@@ -181,9 +183,9 @@ def call_float_tensors_cuda() -> None:
 
 
 def scatter_contiguous_tensors() -> None:
-    """gloo's scatter sends what lies in memory, whatever the strides say.
+    """Make the inputs of scatter contiguous; gloo sends their memory as if they were.
 
-    Megatron-Bridge splits row-parallel weights along their columns, so that half of each would arrive wrong, silently.
+    Megatron-Bridge splits row-parallel weights along their columns, so that half of each would silently arrive wrong.
     """
     stock_scatter = torch.distributed.scatter
 
@@ -196,8 +198,8 @@ def scatter_contiguous_tensors() -> None:
     torch.distributed.scatter = scatter
 
 
-def exchange_by_plain_numbers() -> None:
-    """How many tokens go to which expert's rank: numbers, once copied from the device, which here they never were."""
+def convert_split_sizes() -> None:
+    """Convert the split sizes of experts' all-to-all to lists; Megatron copies them to the host only from a GPU."""
     stock_exchange = torch.distributed.all_to_all_single
 
     @functools.wraps(stock_exchange)

@@ -1,14 +1,13 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl's checkpoint engine `gloo`: weights go from the trainer to separate rollout processes without an accelerator.
+"""The checkpoint engine `gloo`: send weights from the trainer to separate rollout processes without an accelerator.
 
-`separate_async` needs a checkpoint engine, and each of verl's own is made for an accelerator's interconnect. This one
-comes in by verl's own door, `actor_rollout_ref.rollout.checkpoint_engine.custom_backend_module`; the preset
-`cpu_separate_async` names it.
+`separate_async` needs a checkpoint engine, and each of verl's own is made for an accelerator's interconnect. verl loads
+this one because the presets name it in `actor_rollout_ref.rollout.checkpoint_engine.custom_backend_module`.
 
-Each sync has a process group of its own that torch.distributed does not know of, so that FSDP's groups stay as they
-are. Actor rank 0 broadcasts every weight in pieces of at most a bucket: first the two lengths, then what the piece is,
-as JSON (a pickle would run whatever it is told to), then its bytes. Whoever waits too long for the others raises.
+Each sync has a process group of its own that torch.distributed does not know of, so that FSDP's groups are unaffected.
+Actor rank 0 broadcasts every weight in pieces of at most a bucket: first the two lengths, then the piece's description
+as JSON (unpickling could execute code), then its bytes. A rank that waits too long for the others raises an error.
 
 One machine only: the store listens on loopback, and so does gloo, by the CPU platform's `GLOO_SOCKET_IFNAME`.
 """
@@ -111,7 +110,7 @@ class GlooCheckpointEngine(CheckpointEngine):
             self._broadcast(piece)
 
     def _receive(self) -> tuple[TensorMeta, torch.Tensor] | None:
-        """The next piece, in memory of its own, so that weights already given out stay as they are; None: the end."""
+        """Return the next piece, in memory of its own; None at the end."""
         length, size = self._broadcast(torch.empty(2, dtype=torch.int64)).tolist()
         if not length:
             return None
@@ -120,9 +119,9 @@ class GlooCheckpointEngine(CheckpointEngine):
         return TensorMeta(**what), self._broadcast(torch.empty(size, dtype=torch.uint8))
 
     def _broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        """From rank 0 to all. Blocks, hence in a thread: verl's workers have one event loop for everything."""
+        """Broadcast from rank 0. Blocks, so callers use a thread: verl's workers have one event loop for everything."""
         if self._group is None:
-            raise RuntimeError("This checkpoint engine is in no process group: init_process_group comes first.")
+            raise RuntimeError("This checkpoint engine has no process group: init_process_group comes first.")
         self._group.broadcast(tensor, 0).wait()
         return tensor
 

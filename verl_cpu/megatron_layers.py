@@ -3,7 +3,7 @@
 """transformer-engine's layers in plain torch, for Megatron on a CPU; see `transformer_engine.py`.
 
 Names, arguments, parameters and the parallel communication are transformer-engine's. Dropout, windows, LayerNorm and
-context parallelism are not here, and say so.
+context parallelism raise NotImplementedError.
 """
 
 from collections.abc import Callable
@@ -16,15 +16,13 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 
-def only_on_gpus(asked: str, instead: str) -> NotImplementedError:
-    """The error for what plain torch does not stand in for."""
-    return NotImplementedError(
-        f"{asked}: needs the real transformer-engine, on a GPU. For Megatron on a CPU take {instead}."
-    )
+def only_on_gpus(feature: str, instead: str) -> NotImplementedError:
+    """Return the error for a feature that has no stand-in in plain torch."""
+    return NotImplementedError(f"{feature}: needs transformer-engine and a GPU. For Megatron on a CPU use {instead}.")
 
 
 class _Module(torch.nn.Module):
-    """What transformer-engine's modules have in common: a state of fp8 scales beside the parameters, here empty."""
+    """Base class of transformer-engine's modules, with an empty state of fp8 scales."""
 
     fp8 = fp8_calibration = False
 
@@ -137,11 +135,11 @@ class Linear(_Module):
                 self.register_parameter(f"bias{suffix}", bias)
 
     def _suffixes(self) -> list[str]:
-        """Of the names of the weights that it has."""
+        """Return the suffixes of the names of its weights."""
         return [""]
 
     def _multiply(self, x: Tensor) -> Any:
-        """The product with the communication before and after it; with `return_bias` a pair, the bias not added."""
+        """Multiply, and communicate before and after. With `return_bias` return the bias instead of adding it."""
         from megatron.core import tensor_parallel as tp
 
         if self.parallel_mode == "column" and self.tp_size > 1:
@@ -192,7 +190,7 @@ class LayerNormLinear(Linear):
 
 
 class GroupedLinear(Linear):
-    """One Linear for each local expert; the tokens lie sorted by expert, `m_splits` of them for each."""
+    """One Linear per local expert; the tokens are sorted by expert, `m_splits` of them for each."""
 
     def __init__(self, num_gemms: int, in_features: int, out_features: int, **kwargs: Any) -> None:
         self.num_gemms = num_gemms
@@ -259,7 +257,7 @@ class DotProductAttention(_Module):
         bounds = cu_seqlens_q if cu_seqlens_q_padded is None else cu_seqlens_q_padded
         assert bounds is not None
         lengths = bounds.long().diff()
-        position = torch.arange(int(lengths.max()))
+        position = torch.arange(int(lengths.max()), device=bounds.device)
         inside = position < lengths[:, None]
         index = torch.where(inside, bounds.long()[:-1, None] + position, 0)
         return self._attend(query[index], key[index], value[index])[inside]

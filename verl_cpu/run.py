@@ -1,13 +1,14 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Run verl's `main_ppo` on the CPU so that nothing of it is left when it ends, whatever ends it.
+"""Run verl on the CPU, and clean up after it however it ends.
 
-    python -m verl_cpu.run --log run.log --timeout 1200 -- --config-dir verl_cpu/presets \\
-        --config-name cpu algorithm.adv_estimator=grpo data.train_files=... actor_rollout_ref.model.path=...
+    python -m verl_cpu.run --preset cpu --timeout 1200 -- algorithm.adv_estimator=grpo \\
+        data.train_files=... actor_rollout_ref.model.path=... trainer.default_local_dir=...
 
-What follows `--` goes to `python -m verl.trainer.main_ppo`, or to another launcher of verl's (`--module`). Ctrl-C and
-SIGTERM are passed on; verl gets ten seconds to end by itself, a second Ctrl-C means at once. The exit status is verl's,
-124 after a timeout, 128 + signal after a signal. From Python, `run_main_ppo` does the same. Linux only.
+What follows `--` goes to `python -m verl.trainer.main_ppo`, or to another launcher of verl (`--module`). Ctrl-C and
+SIGTERM are passed on; verl gets ten seconds to end by itself, a second Ctrl-C ends it at once. A dead worker ends the
+run, too; verl would wait for it. The exit status is verl's, 1 after a dead worker, 124 after a timeout,
+128 + n after signal n. From Python use `run_main_ppo`. Linux only.
 """
 
 import argparse
@@ -18,19 +19,20 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from verl_cpu import RUN_ID, cleanup
+from verl_cpu import ENVIRONMENT, RUN_ID, processes
+from verl_cpu.watchdog import Watchdog
 
 TIMED_OUT = 124
 PATIENCE = 10.0
-"""Seconds that verl gets to end by itself after it was asked to, and its processes after it has ended."""
+"""Seconds that verl gets to end after the signal, and its processes after it has ended."""
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_PREFIX = "vp-"  # of a run's TMPDIR
-_LONGEST_TMPDIR = 25  # Ray puts sockets below it, and the path of a socket has at most 107 bytes
+PRESETS = Path(__file__).resolve().parent / "presets"
+
+_LONGEST_BASE = 20  # Ray puts sockets below TMPDIR, and the path of a socket has at most 107 bytes
+_PR_SET_PDEATHSIG = 1
 
 
 def run_main_ppo(
@@ -39,35 +41,35 @@ def run_main_ppo(
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
 ) -> int:
-    """Run `main_ppo` with these arguments in a supervisor process of its own; return its exit status.
+    """Run `main_ppo` with these arguments in a launcher process of its own; return its exit status.
 
-    The supervisor ends the run also when the calling process ends, in whatever way.
+    The launcher also ends the run when the calling process ends.
 
     Args:
         args: arguments of `verl.trainer.main_ppo`, one string each.
         log_path: file for all output (overwritten); None: this process's own.
         env: variables to set in addition to this process's environment.
-        timeout: seconds until the run is ended; None: never. A failed weight sync hangs, so give one.
+        timeout: seconds until the run is ended; None: never.
 
     Returns:
-        main_ppo's exit status; 124 after the timeout; 128 + n if it was ended by signal n.
+        The exit status, as the module's docstring has it.
     """
     command = [sys.executable, "-m", "verl_cpu.run", "--parent", str(os.getpid())]
     if log_path is not None:
         command += ["--log", str(log_path)]
     if timeout is not None:
         command += ["--timeout", str(timeout)]
-    supervisor = subprocess.Popen([*command, "--", *args], env={**os.environ, **(env or {})})
+    launcher = subprocess.Popen([*command, "--", *args], env={**os.environ, **(env or {})})
     try:
-        return supervisor.wait()
-    except BaseException:  # Ctrl-C here, or whatever a caller's signal handler raises
-        supervisor.terminate()
-        supervisor.wait()
+        return launcher.wait()
+    except BaseException:  # Ctrl-C, or what a caller's signal handler raises
+        launcher.terminate()
+        launcher.wait()
         raise
 
 
 class _Signals:
-    """Remembers the signals that ask a process to end, instead of ending."""
+    """Records SIGINT, SIGTERM and SIGHUP instead of ending."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -77,31 +79,34 @@ class _Signals:
 
 
 def supervise(
-    command: Sequence[str], log: Path | None, timeout: float | None, parent: int | None, keep_tmp: bool
+    command: Sequence[str],
+    log: Path | None = None,
+    timeout: float | None = None,
+    parent: int | None = None,
+    keep_tmp: bool = False,
 ) -> int:
-    """Run `command` with a temporary folder and a run id of its own; end and clean up all of it afterwards."""
+    """Run `command` as a run of its own; end and clean up all of it afterwards. Return the exit status."""
     signals = _Signals()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "cannot become the reaper of the run's processes (prctl)")
     output = log.open("wb") if log is not None else None
-    base = tempfile.gettempdir()
-    base = base if len(base) <= _LONGEST_TMPDIR else "/tmp"
-    for left in cleanup.remove_dead_runs(Path(base).glob(f"{_PREFIX}*")):
-        print(f"verl_cpu: removed {left} and the shared memory of its run, whose launcher was killed", file=sys.stderr)
-    tmp = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-    run_id = uuid.uuid4().hex[:12]
-    cleanup.begin_run(tmp, run_id)
+    base = Path(tempfile.gettempdir())
+    if len(str(base)) > _LONGEST_BASE:
+        base = Path("/tmp")
+    for folder in processes.end_killed_runs(base):
+        print(f"verl_cpu: removed {folder} and what was left of its run, whose launcher was killed", file=sys.stderr)
+    run = processes.Run.begin(base)
     environment = {
+        **ENVIRONMENT,
         # Ray stays on 127.0.0.1; it reads this while it is imported, which is before our plugin is.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "HYDRA_FULL_ERROR": "1",  # else a failed run's last line is Hydra's hint at this variable
         **os.environ,
         "VERL_PLATFORM": "cpu",
-        RUN_ID: run_id,
-        "TMPDIR": str(tmp),
+        RUN_ID: run.id,
+        "TMPDIR": str(run.folder),
     }
-    environment.pop("RAY_TMPDIR", None)  # would go before TMPDIR
-    child = None
+    environment.pop("RAY_TMPDIR", None)  # has precedence over TMPDIR
+    libc = ctypes.CDLL(None)
+    child, hurry, reason = None, True, None
     try:
         child = subprocess.Popen(
             command,
@@ -110,51 +115,50 @@ def supervise(
             stderr=subprocess.STDOUT if output else None,
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a terminal's Ctrl-C reaches only us, and we pass it on to main_ppo alone
-            # Should we be killed, main_ppo gets a SIGTERM, and Ray's processes end after it.
+            # If this process is killed, main_ppo gets a SIGTERM, and Ray's processes end after it.
             preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),
         )
-        status = _watch(child, signals, time.monotonic() + timeout if timeout else None, parent, tmp)
+        deadline = time.monotonic() + timeout if timeout else None
+        status, reason = _watch(child, signals, deadline, parent, Watchdog(run.id, run.folder))
+        hurry = child.poll() is None and status == 1  # a verl that hangs does not end by itself
     finally:
-        if child is not None and child.poll() is None:
-            child.send_signal(signal.SIGINT)
-            _wait(child, PATIENCE, signals)
-        # A second signal: at once. main_ppo still there: it will not shut Ray down any more.
-        hurry = child is None or child.poll() is None or len(signals.received) > 1
-        if child is not None and child.poll() is None:
-            cleanup.note_segments(tmp, _mapped())
-            child.kill()
+        if child is not None:
+            if child.poll() is None and not hurry:
+                child.send_signal(signal.SIGINT)
+                _wait(child, PATIENCE, signals)
+            hurry = hurry or child.poll() is None or len(signals.received) > 1
+        group = child.pid if child is not None and child.poll() is None else None
+        run.end(0.0 if hurry else PATIENCE, group, keep_folder=keep_tmp)
+        if child is not None:
             child.wait()
-        cleanup.note_segments(tmp, cleanup.end_descendants(patience=0.0 if hurry else PATIENCE))
-        cleanup.end_run(tmp, run_id, keep=keep_tmp)
         if keep_tmp:
-            print(f"verl_cpu: Ray's logs are in {tmp}/ray", file=sys.stderr)
+            print(f"verl_cpu: Ray's logs are in {run.folder}/ray", file=sys.stderr)
+        if reason is not None:
+            print(f"verl_cpu: {reason}", file=sys.stderr)
         if output is not None:
+            if reason is not None:
+                output.write(f"verl_cpu: {reason}\n".encode())
             output.close()
     return status
 
 
-def _watch(child: subprocess.Popen, signals: _Signals, deadline: float | None, parent: int | None, tmp: Path) -> int:
-    """Wait for the child, a signal, the deadline or the parent's end; note the shared memory of the run meanwhile."""
-    looked = 0.0
+def _watch(
+    child: subprocess.Popen, signals: _Signals, deadline: float | None, parent: int | None, watchdog: Watchdog
+) -> tuple[int, str | None]:
+    """Wait for the run's end or a reason to end it; return the exit status, and the reason if it is known."""
     while not signals.received:
         try:
             status = child.wait(timeout=1.0)
-            return status if status >= 0 else 128 - status
+            return (status if status >= 0 else 128 - status), (watchdog.uncaught_error() if status else None)
         except subprocess.TimeoutExpired:
             pass
         if deadline is not None and time.monotonic() > deadline:
-            print("verl_cpu: timeout", file=sys.stderr)
-            return TIMED_OUT
+            return TIMED_OUT, "timeout"
         if parent is not None and os.getppid() != parent:
-            return 128 + signal.SIGTERM
-        if time.monotonic() - looked > 5.0:  # what outlives its process was mapped for long; looking costs 0.1 s
-            cleanup.note_segments(tmp, _mapped())
-            looked = time.monotonic()
-    return 128 + signals.received[0]
-
-
-def _mapped() -> set[str]:
-    return cleanup.segments_of(process.pid for process in cleanup.descendants())
+            return 128 + signal.SIGTERM, "the process that started this run has ended"
+        if (reason := watchdog.look()) is not None:
+            return 1, reason
+    return 128 + signals.received[0], None
 
 
 def _wait(child: subprocess.Popen, seconds: float, signals: _Signals) -> None:
@@ -166,8 +170,10 @@ def _wait(child: subprocess.Popen, seconds: float, signals: _Signals) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
-        usage="%(prog)s [--module NAME] [--log FILE] [--timeout SECONDS] [--keep-tmp] -- ARGS...",
+        usage="%(prog)s [--preset NAME] [--module NAME] [--log FILE] [--timeout SECONDS] [--keep-tmp] -- ARGS...",
     )
+    presets = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    parser.add_argument("--preset", choices=presets, help="settings for the CPU, as --config-dir and --config-name")
     parser.add_argument("--module", default="verl.trainer.main_ppo", help="what to run; default: %(default)s")
     parser.add_argument("--log", type=Path, help="file for all output, overwritten; default: pass it through")
     parser.add_argument("--timeout", type=float, help="seconds until the run is ended; default: never")
@@ -176,6 +182,8 @@ def main() -> int:
     parser.add_argument("args", nargs=argparse.REMAINDER, help="arguments of the module")
     options = parser.parse_args()
     args = options.args[1:] if options.args[:1] == ["--"] else options.args
+    if options.preset:
+        args = ["--config-dir", str(PRESETS), "--config-name", options.preset, *args]
     command = [sys.executable, "-m", options.module, *args]
     return supervise(command, options.log, options.timeout, options.parent, options.keep_tmp)
 

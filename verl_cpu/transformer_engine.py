@@ -5,10 +5,10 @@
 transformer-engine is CUDA code and cannot be installed without it. Megatron-core and Megatron-Bridge wrap its classes
 under names of their own (`TELinear`, ...), by which weights are mapped and checkpoints written. With stand-ins below,
 all of that is Megatron's own code, as on a GPU: the layers (`megatron_layers.py`), the optimizer, and names that only
-have to exist. The kernels and the overlap of communication and computation are not here.
+have to exist. The kernels and the overlap of communication and computation are missing.
 
-`install()` puts a module `transformer_engine` into `sys.modules`. What is not in it does not exist: Megatron then
-does without, as with an older transformer-engine.
+`install()` puts a module `transformer_engine` into `sys.modules`. Without what it lacks, Megatron behaves as with an
+older transformer-engine.
 """
 
 import importlib.machinery
@@ -23,7 +23,7 @@ import torch
 from verl_cpu.megatron_layers import LAYERS, only_on_gpus
 
 VERSION = "1.12.0"
-"""What Megatron takes it for: has all that is here, and none of the later kernels."""
+"""The version that Megatron sees: it has all that is here, and none of the later kernels."""
 
 
 class FusedAdam(torch.optim.Optimizer):
@@ -70,7 +70,7 @@ class FusedAdam(torch.optim.Optimizer):
 
 
 class _NotHere:
-    """A name that Megatron imports or derives from, for what it does on GPUs only."""
+    """A name that Megatron imports or derives from, and uses on GPUs only."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise only_on_gpus(
@@ -79,7 +79,7 @@ class _NotHere:
 
 
 class _NoFP8:
-    """Megatron asks it now and then whether fp8 is on."""
+    """The state of fp8, which Megatron queries: off."""
 
     @staticmethod
     def is_fp8_enabled() -> bool:
@@ -87,7 +87,7 @@ class _NoFP8:
 
 
 def install() -> None:
-    """Make `import transformer_engine` find what is above. A second call does nothing.
+    """Make `import transformer_engine` find these stand-ins. Idempotent.
 
     Raises:
         RuntimeError: Megatron has been imported already, without it.

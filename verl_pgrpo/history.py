@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,9 @@ class GroupHistoryManager:
         self._row_of: dict[str, int] = {}  # label -> row in _moments, in order of first appearance
         self._moments = Moments(0, self.config.half_life)
 
+    def __copy__(self) -> GroupHistoryManager:
+        return copy.deepcopy(self)  # a copy that shares arrays would change with the original
+
     def __repr__(self) -> str:
         return f"GroupHistoryManager({self.num_groups} groups, {self.total_count} rewards)"
 
@@ -126,6 +130,8 @@ class GroupHistoryManager:
         """
         if prompt_ids is None and self.config.baseline == "blended":
             raise ValueError("baseline=blended requires prompt_ids: the prompt that each row answers")
+        if prompt_ids is not None:  # plain values: a Series would be indexed by label, and tensors are never equal keys
+            prompt_ids = prompt_ids.tolist() if hasattr(prompt_ids, "tolist") else list(prompt_ids)
         labels, values, finite = self._check_batch(groups, rewards, prompt_ids)
         kept = np.flatnonzero(finite).tolist()
         prompts = None if prompt_ids is None else _codes(prompt_ids[row] for row in kept)
@@ -227,10 +233,13 @@ class GroupHistoryManager:
         """Create a history from statistics that are already known: `moments` of group `labels[i]` at row i.
 
         Raises:
-            GroupLabelError: a label is not text.
+            GroupLabelError: a label is not text, or not unique.
         """
         history = cls(config)
-        history._moments.merge(history._rows(history._labels(labels, None)), moments)
+        rows = history._rows(history._labels(labels, None))
+        if history.num_groups < len(rows):
+            raise GroupLabelError(f"{len(rows)} labels, of which only {history.num_groups} are distinct")
+        history._moments.merge(rows, moments)
         return history
 
     def _compute(self, rows: Integers, values: Floats, prompts: Integers | None) -> tuple[Any, ...]:
@@ -294,14 +303,16 @@ class GroupHistoryManager:
         """Return labels, rewards and which of them are finite. Raises before anything changes."""
         if hasattr(rewards, "detach"):  # a torch tensor, whose bfloat16 numpy does not know
             rewards = rewards.detach().double().cpu()
-        values = np.array(rewards, dtype=np.float64)
+        try:
+            values = np.array(rewards, dtype=np.float64)
+        except OverflowError:  # an integer that no float64 can hold
+            values = np.array([x if abs(x) <= MAX_MAGNITUDE else np.inf for x in rewards], dtype=np.float64)  # type: ignore
         sizes = [len(groups), *([] if prompt_ids is None else [len(prompt_ids)])]
         if values.ndim != 1 or any(size != len(values) for size in sizes):
             raise ValueError(
                 f"groups, rewards and prompt_ids need one entry per row (got {sizes[0]} groups, rewards of shape "
                 f"{values.shape}{'' if prompt_ids is None else f', {sizes[1]} prompt_ids'})"
             )
-        groups, prompt_ids = list(groups), None if prompt_ids is None else list(prompt_ids)
         labels = self._labels(groups, prompt_ids)
         finite = np.abs(values) <= MAX_MAGNITUDE
         if self.config.on_nonfinite == "error" and not finite.all():
@@ -321,7 +332,7 @@ class GroupHistoryManager:
         except TypeError:  # unhashable: a list, a dict
             unknown = labels  # type: ignore[assignment]
         if all(type(label) is str and label.isascii() for label in unknown):
-            return labels  # type: ignore[return-value]
+            return list(map(str, labels))
         missing = [row for row, label in enumerate(labels) if is_missing(label)]
         if missing and self.config.default_group is None:
             raise MissingGroupError(
@@ -332,13 +343,13 @@ class GroupHistoryManager:
         for row in missing:
             labels[row] = self.config.default_group  # type: ignore[call-overload]
         for row, label in enumerate(labels):
-            if not isinstance(label, str):
-                where = _location(row, prompt_ids)
-                raise GroupLabelError(f"preference group {label!r}{where} has type {type(label).__name__}, not text")
+            problem = None if isinstance(label, str) else f"has type {type(label).__name__}, not text"
             try:
-                label.encode()
+                str(label).encode()
             except UnicodeEncodeError as error:
-                raise GroupLabelError(f"preference group {label!r} is not valid text: {error.reason}") from error
+                problem = problem or f"is not valid text: {error.reason}"
+            if problem is not None:
+                raise GroupLabelError(f"preference group {label!r}{_location(row, prompt_ids)} {problem}")
         return [str(label) for label in labels]
 
 

@@ -43,7 +43,7 @@ class Moments:
     __slots__ = ("count", "log_decay", "m2", "mean")
 
     def __init__(self, size: int = 0, half_life: float | None = None) -> None:
-        self.log_decay = 0.0 if half_life is None else -math.log(2.0) / half_life
+        self.log_decay = 0.0 if half_life is None else max(-math.log(2.0) / half_life, -1e3)  # exp(-1e3) is 0
         self.count: Integers = np.zeros(size, dtype=np.int64)
         self.mean: Floats = np.zeros(size, dtype=np.float64)
         self.m2: Floats = np.zeros(size, dtype=np.float64)
@@ -73,7 +73,7 @@ class Moments:
         made.log_decay, made.count, made.mean, made.m2 = self.log_decay, count, mean, m2
         return made
 
-    def weight(self, count: Integers) -> Floats:
+    def weight(self, count: Integers | Floats) -> Floats:
         """Return the total weight W of `count` rewards. Without forgetting, this is `count`."""
         if self.log_decay == 0.0:
             return count.astype(np.float64)
@@ -108,7 +108,7 @@ class Moments:
         # Bessel's correction as in `degrees_of_freedom`: W - dof is a group's (sum of squared weights) / W.
         squares = math.fsum((weight - self.degrees_of_freedom(known.count)) * weight)
         dof = total - squares / total
-        return float(origin + shift), math.sqrt(m2 / dof) if known.count.sum() > 1 else 0.0
+        return float(origin + shift), math.sqrt(m2 / dof) if dof > 0 else 0.0
 
     def update(self, rows: Integers, values: Floats) -> None:
         """Add `values[i]` to group `rows[i]`, both (N,). Takes time in N only.

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.groups import describe_code_points, look_alikes
 from verl_pgrpo.history import AdvantageResult, GroupHistoryManager, GroupStatistics
+from verl_pgrpo.moments import Moments
 
 __all__ = ["HistoryMonitor", "describe_run", "metric_label"]
 
@@ -200,8 +201,9 @@ class HistoryMonitor:
         count, mean = recent["rows"].to_numpy(np.float64), (recent["reward"] / recent["rows"]).to_numpy(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             errors = np.abs(mean - statistics.mean) / (statistics.std / np.sqrt(count))
-        # A history that is hardly longer than these steps cannot lag behind them.
-        rows = np.flatnonzero((errors > _LAG_STANDARD_ERRORS) & (statistics.std > 0) & (statistics.count >= 2 * count))
+        # A history whose memory is hardly longer than these steps cannot lag behind them.
+        memory = Moments(half_life=self._history.config.half_life).weight(statistics.count)
+        rows = np.flatnonzero((errors > _LAG_STANDARD_ERRORS) & (statistics.std > 0) & (memory >= 2 * count))
         rows = rows[np.argsort(-errors[rows])]
         groups = self._first_time("lagging", [names[row] for row in rows])
         if groups:

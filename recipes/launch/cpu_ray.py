@@ -9,13 +9,10 @@ python3 recipes/launch/cpu_ray.py start --head --block ...
 import os
 import sys
 
-from verl_cpu.cpu_platform import ENVIRONMENT
 from verl_cpu.run import supervise
 
 if __name__ == "__main__":
-    # On a cluster Ray's workers have the environment of their node, not the driver's.
-    os.environ.update({**ENVIRONMENT, **os.environ})
-    # verl_cpu.run restricts Ray to 127.0.0.1, which allows no second node.
+    # verl_cpu.run restricts Ray to 127.0.0.1, which allows no second node. On a cluster Ray's workers have the
+    # environment of their node, not the driver's.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
-    command = [sys.executable, "-m", "ray.scripts.scripts", *sys.argv[1:]]
-    sys.exit(supervise(command, log=None, timeout=None, parent=None, keep_tmp=False))
+    sys.exit(supervise([sys.executable, "-m", "ray.scripts.scripts", *sys.argv[1:]]))

@@ -65,8 +65,7 @@ def arguments(folder: Path, steps: int) -> list[str]:
         "trainer.rollout_data_dir": folder / "rollouts",
         "hydra.run.dir": folder / "hydra",
     }
-    preset = ["--config-dir", str(ROOT / "verl_cpu" / "presets"), "--config-name", "cpu_megatron"]
-    return [*preset, "model_engine=megatron", *(f"{key}={value}" for key, value in values.items())]
+    return ["model_engine=megatron", *(f"{key}={value}" for key, value in values.items())]
 
 
 def train(folder: Path, name: str, first: int, last: int) -> list[float]:
@@ -74,7 +73,10 @@ def train(folder: Path, name: str, first: int, last: int) -> list[float]:
     metrics, log = folder / f"{name}.jsonl", folder / f"{name}.log"
     with open(log, "wb") as output:
         run = subprocess.Popen(
-            [sys.executable, "-m", "verl_cpu.run", "--timeout", "600", "--", *arguments(folder, last)],
+            [
+                *(sys.executable, "-m", "verl_cpu.run", "--preset", "cpu_megatron", "--timeout", "600", "--"),
+                *arguments(folder, last),
+            ],
             env={**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics), "PYTHONUNBUFFERED": "1"},
             cwd=ROOT,
             stdout=output,

@@ -10,11 +10,14 @@ from math import fsum, sqrt
 
 def exact_moments(values: list[float]) -> tuple[int, Fraction, Fraction]:
     """Count, mean and M2 of float64 values without any rounding."""
-    exact = [Fraction(value) for value in values]
-    if not exact:
+    if not values:
         return 0, Fraction(0), Fraction(0)
-    mean = sum(exact, Fraction(0)) / len(exact)
-    return len(exact), mean, sum(((value - mean) ** 2 for value in exact), Fraction(0))
+    # A float64 is an integer over a power of two: with one denominator for all, the sums are sums of integers.
+    ratios = [float(value).as_integer_ratio() for value in values]
+    unit, count = max(denominator for _, denominator in ratios), len(values)
+    whole = [numerator * (unit // denominator) for numerator, denominator in ratios]
+    total, squares = sum(whole), sum(number * number for number in whole)
+    return count, Fraction(total, count * unit), Fraction(count * squares - total * total, count * unit * unit)
 
 
 def exact_std(values: list[float]) -> float:
@@ -54,7 +57,7 @@ def exponential_moments(batches: list[list[float]], half_life: float) -> tuple[f
 
 
 def advantages(batches: list[tuple[list[str], list[float]]], epsilon: float = 1e-6) -> list[list[float]]:
-    """The paper's method with our defaults: fold a batch in, then (R - mu_p) / (sigma_p + epsilon)."""
+    """The paper's method with our defaults: add a batch, then (R - mu_p) / (sigma_p + epsilon)."""
     kept: dict[str, list[float]] = {}
     out = []
     for groups, rewards in batches:

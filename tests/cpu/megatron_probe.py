@@ -1,12 +1,11 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl's Megatron engine under test, on the CPU: a process of `tests/test_megatron_cpu.py` and `tests/e2e`.
+"""verl's Megatron engine under test, on the CPU: a process of `tests/cpu/test_megatron.py` and `tests/e2e`.
 
     python -m tests.cpu.megatron_probe '{"folder": ..., "run": "update", "tp": 2, "pp": 1, "ep": 1, ...}'
 
-Started once per rank (RANK, WORLD_SIZE, ... in the environment), or, with `"ray": true`, once, and verl's worker group
-starts the ranks. Leaves `<name>.pt` in the folder. The platform changes torch for good, so that all this happens in
-processes of its own.
+Started once per rank (RANK, WORLD_SIZE, ... in the environment). Leaves `<name>-<rank>.pt` in the folder. In processes
+of its own, because the platform changes torch for good.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def optimizer_state(optimizer: Any) -> list[Any]:
 
 
 class Probe(TrainingWorker):
-    """verl's worker, which one can also ask for its weights and its optimizer."""
+    """verl's worker, which can also return its weights and its optimizer's state."""
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def weights(self) -> dict[str, torch.Tensor]:
@@ -73,7 +72,7 @@ def worker_config(task: dict[str, Any]) -> TrainingWorkerConfig:
         max_token_len_per_gpu=task.get("tokens", 128),  # several micro-batches
         infer_max_token_len_per_gpu=task.get("tokens", 128),
     )
-    # verl refuses anything but half precision here; in float32 two layouts can be compared closely.
+    # verl accepts only half precision here; in float32 two layouts can be compared closely.
     object.__setattr__(engine, "dtype", task.get("dtype", "float32"))
     return TrainingWorkerConfig(
         model_type="language_model",
@@ -136,27 +135,6 @@ def run_update(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def run_ray_update(task: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The same through verl's Ray worker group."""
-    import ray
-    from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
-
-    size = task["tp"] * task.get("pp", 1) * task.get("dp", 1)
-    ray.init(
-        address="local", num_cpus=16, num_gpus=size, include_dashboard=False, object_store_memory=200_000_000,
-        runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}},
-    )  # fmt: skip
-    try:
-        actor = RayClassWithInitArgs(ray.remote(Probe), config=worker_config(task))
-        group = RayWorkerGroup(RayResourcePool([size], use_gpu=True, max_colocate_count=1), actor, device_name="cpu")
-        group.reset()
-        group.set_loss_fn(losses())
-        metrics = group.train_batch(training_batch(folder)).get()
-        return {"grad_norm": tu.get(metrics, "metrics")["grad_norm"], "weights": group.weights()[0]}
-    finally:
-        ray.shutdown()
-
-
 def run_resume(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Two updates, a checkpoint, one more update; and that update again by a worker that starts from the checkpoint."""
     worker = local_worker(task)
@@ -186,7 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Ray pickles by the name of the module.
-    from tests.cpu.megatron_probe import main as run
-
-    run()
+    main()

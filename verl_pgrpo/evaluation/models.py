@@ -1,94 +1,175 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which folder of weights a `--model` means, found out before anything is started."""
+"""Find the weights, and the LoRA adapter if there is one, that a `--model` argument names.
+
+Layouts, `STEP` being a `global_step_N` folder of verl:
+
+    config.json, *.safetensors               a Hugging Face folder
+    the same with lora_adapter/ in it        verl's merger on a LoRA checkpoint: base weights and adapter
+    adapter_config.json, adapter_model.*     a PEFT folder; the base is the folder around it, or the one that it names
+    STEP/actor/huggingface                   weights saved with `checkpoint.save_contents=[hf_model]` (FSDP)
+    STEP/actor/model/huggingface             the same by Megatron; with LoRA only an adapter/ in it
+    STEP/actor/lora_adapter                  the adapter, as verl before 0.9 saved it beside the shards
+    STEP/actor with shards only              an error with the command that merges them
+
+A folder with an adapter is never evaluated without it.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from verl_pgrpo.data.errors import DataError
+from verl_pgrpo.errors import DataError
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+ADAPTERS = ("lora_adapter", "adapter")
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model under the name that it has in tables and file names."""
+    """A model to evaluate. `path` has the weights; `adapter`, if any, is a PEFT folder to apply to them."""
 
     name: str
     path: Path
+    adapter: Path | None = None
+    lora_rank: int = 0
 
 
-def models_of(arguments: list[str]) -> list[Model]:
-    """`PATH` or `NAME=PATH`, each a Hugging Face folder or a verl checkpoint that has one.
-
-    Raises:
-        DataError: no such folder, no weights in it, or two models of one name.
-    """
-    return [Model(name, folder_of(path)) for name, path in named(arguments, "--model")]
-
-
-def named(arguments: list[str], option: str) -> list[tuple[str, Path]]:
-    """`PATH` or `NAME=PATH`; a name that is not given is the last part of the path that tells.
+def parse_models(arguments: list[str]) -> list[Model]:
+    """Resolve `PATH` or `NAME=PATH` arguments.
 
     Raises:
-        DataError: a name that is no file name, or that two have.
+        DataError: No such folder, no weights in it, an adapter that cannot be applied, or two models of one name.
     """
-    found: list[tuple[str, Path]] = []
+    return [find_model(name, path) for name, path in parse_names(arguments, "--model")]
+
+
+def parse_names(arguments: list[str], option: str) -> list[tuple[str, Path]]:
+    """Split `PATH` or `NAME=PATH` arguments; the default name is the last distinctive part of the path.
+
+    Raises:
+        DataError: A name that cannot be a file name, or a repeated one.
+    """
+    found: dict[str, Path] = {}
     for argument in arguments:
         before, equals, behind = argument.partition("=")
         name, path = (before, Path(behind)) if equals and "/" not in before else ("", Path(argument))
-        name = name or _name(path)
+        name = name or _default_name(path)
         if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise DataError(f"{option} {argument}: {name!r} cannot be the name of a file; give NAME=PATH")
-        if name in dict(found):
-            raise DataError(f"{option} {argument}: a second one of the name {name!r}; give NAME=PATH")
-        found.append((name, path))
-    return found
+            raise DataError(f"{option} {argument}: {name!r} cannot be a file name; give NAME=PATH")
+        if name in found:
+            raise DataError(f"{option} {argument}: the name {name!r} is used twice; give NAME=PATH")
+        found[name] = path
+    return list(found.items())
 
 
-def _name(path: Path) -> str:
-    parts = [part for part in path.resolve().parts if part not in ("actor", "huggingface", "merged", "model")]
-    return path.stem if path.suffix == ".jsonl" else parts[-1] if parts else ""
+def _default_name(path: Path) -> str:
+    if path.suffix == ".jsonl":
+        return path.stem
+    generic = ("actor", "huggingface", "merged", "model", *ADAPTERS)
+    return next((part for part in reversed(path.resolve().parts) if part not in generic), "")
 
 
-def folder_of(path: Path) -> Path:
-    """The Hugging Face folder that is meant.
+def find_model(name: str, path: Path) -> Model:
+    """Find the weights and the adapter in a folder.
 
     Raises:
-        DataError: there is none; of a verl checkpoint whose weights are in shards, with the command that merges them.
+        DataError: There are none, or they cannot be used as they are; the message says how to make them usable.
     """
+    where = f"--model {path}"
     if not path.exists():
-        raise DataError(
-            f"--model {path}: no such folder; of a model on the Hub: hf download ORG/NAME --local-dir {path}"
-        )
+        raise DataError(f"{where}: no such folder; for a model on the Hub: hf download ORG/NAME --local-dir {path}")
     if not path.is_dir():
-        raise DataError(f"--model {path}: a file; name the folder that holds config.json and the weights")
-    if (path / "config.json").is_file() and _has_weights(path):
-        return path
-    actor = path if path.name == "actor" else path / "actor"
-    for place in (actor / "huggingface", actor / "model" / "huggingface", path / "huggingface"):
-        if (place / "config.json").is_file() and _has_weights(place):
-            return place
-    if path.name == "huggingface" and path.parent.name in ("actor", "model"):
-        actor = path.parent if path.parent.name == "actor" else path.parent.parent
-    for backend, mark in (("fsdp", "fsdp_config.json"), ("megatron", "model/dist_ckpt"), ("megatron", "dist_ckpt")):
-        if (actor / mark).exists():
-            merged = actor.parent / "merged"
-            command = ["python", "-m", "verl.model_merger", "merge", "--backend", backend]
-            command += ["--local_dir", str(actor), "--target_dir", str(merged)]
-            raise DataError(
-                f"--model {path}: the shards of a verl checkpoint, which vLLM cannot load; merge them first: "
-                f"{shlex.join(command)}, then name {merged}"
-            )
-    if steps := sorted(path.glob("global_step_*"), key=lambda step: (len(step.name), step.name)):
-        raise DataError(f"--model {path}: holds {len(steps)} checkpoints; name one, such as {steps[-1]}")
-    what = "weights (*.safetensors)" if (path / "config.json").is_file() else "config.json"
-    raise DataError(f"--model {path}: no {what} in it; it must be a Hugging Face folder or a verl checkpoint")
+        raise DataError(f"{where}: a file; name the folder with config.json and the weights")
+    if _is_adapter(path):
+        return _with_adapter(name, path, where)
+    actor = next((one for one in (path, *path.parents[:2]) if one.name == "actor"), path / "actor")
+    for folder in (path, actor / "huggingface", actor / "model" / "huggingface", path / "huggingface"):
+        adapter = next(filter(_is_adapter, (folder / ADAPTERS[0], folder / ADAPTERS[1], actor / "lora_adapter")), None)
+        if adapter is not None:
+            return _with_adapter(name, adapter, where, folder)
+        if _has_weights(folder):
+            _check_merged(folder, where)
+            return Model(name, folder)
+    raise DataError(_explain_missing(path, actor, where))
+
+
+def _with_adapter(name: str, adapter: Path, where: str, folder: Path | None = None) -> Model:
+    """The adapter on the weights of `folder` or of the folder around it, else on the base that its config names."""
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        rank, alpha, named = int(config["r"]), config["lora_alpha"], config.get("base_model_name_or_path")
+        patterns = [name for name in ("rank_pattern", "alpha_pattern") if config.get(name)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{where}: {adapter}/adapter_config.json does not describe a LoRA adapter ({error!r})"
+        ) from error
+    if not alpha:
+        raise DataError(
+            f"{where}: lora_alpha is 0 in {adapter}/adapter_config.json, so the adapter has no effect; set it to the "
+            "alpha of the training (verl's merger writes 0 if lora_train_meta.json is missing)"
+        )
+    if patterns:
+        raise DataError(
+            f"{where}: vLLM ignores {patterns[0]} in {adapter}/adapter_config.json and would scale the adapter wrong; "
+            "merge it into the weights with PEFT's merge_and_unload"
+        )
+    candidates = [folder, adapter.parent, Path(named) if named else None]
+    base = next((one for one in candidates if one is not None and _has_weights(one)), None)
+    if base is None:
+        raise DataError(
+            f"{where}: no base weights for the adapter {adapter} (base_model_name_or_path is {named!r}); set it in "
+            "adapter_config.json to the folder of the base model"
+        )
+    _check_merged(base, where)
+    return Model(name, base, adapter, rank)
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
 
 
 def _has_weights(folder: Path) -> bool:
-    return any(next(folder.glob(pattern), None) for pattern in WEIGHTS)
+    return (folder / "config.json").is_file() and any(
+        not file.name.startswith("adapter_model") for pattern in WEIGHTS for file in folder.glob(pattern)
+    )
+
+
+def _check_merged(folder: Path, where: str) -> None:
+    """Raise DataError for weights under PEFT's names: verl saves a LoRA model as hf_model without merging it."""
+    names: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb") as stream:  # the header: its length in 8 bytes, then JSON
+            try:
+                names.update(json.loads(stream.read(int.from_bytes(stream.read(8), "little"))))
+            except (ValueError, OverflowError, MemoryError):
+                continue  # vLLM reports a damaged file
+    if any("lora_" in name or ".base_layer." in name for name in names):
+        raise DataError(
+            f"{where}: the weights in {folder} are those of an unmerged LoRA model, which vLLM cannot load; merge the "
+            f"shards instead: {_merge_command('fsdp', folder.parent)}"
+        )
+
+
+def _merge_command(backend: str, actor: Path) -> str:
+    merged = actor.parent / "merged"
+    command = ["python", "-m", "verl.model_merger", "merge", "--backend", backend]
+    command += ["--local_dir", str(actor), "--target_dir", str(merged)]
+    return f"{shlex.join(command)}, then name {merged}"
+
+
+def _explain_missing(path: Path, actor: Path, where: str) -> str:
+    for backend, mark in (("fsdp", "fsdp_config.json"), ("megatron", "model/dist_ckpt"), ("megatron", "dist_ckpt")):
+        for folder in (actor, path):
+            if (folder / mark).exists():
+                return (
+                    f"{where}: sharded weights, which vLLM cannot load; merge them: {_merge_command(backend, folder)}"
+                )
+    if steps := sorted(path.glob("global_step_*"), key=lambda step: (len(step.name), step.name)):
+        return f"{where}: holds {len(steps)} checkpoints; name one, such as {steps[-1]}"
+    what = "weights (*.safetensors)" if (path / "config.json").is_file() else "config.json"
+    return f"{where}: no {what} in it; it must be a Hugging Face folder, a PEFT folder or a verl checkpoint"

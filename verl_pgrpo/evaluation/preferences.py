@@ -1,30 +1,38 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a judge's verdicts add up to: per preference group, in all, and how much the position decided."""
+"""Summarize a judge's verdicts: per preference group, overall, and how much the position decided.
+
+`judged` has a row per pair with the columns prompt_id, preference_group, a_first and b_first (the verdicts with a and
+with b shown first), and outcome (`a`, `b`, `tie`, or None if a verdict is missing).
+"""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
 from typing import Any
 
+import pandas as pd
+
 from verl_pgrpo.evaluation import statistics as st
-from verl_pgrpo.evaluation.judging import MALFORMED, REFUSED, Judged
-from verl_pgrpo.evaluation.verdicts import FIRST, SECOND, TIE
+from verl_pgrpo.evaluation.verdict import FIRST, MALFORMED, REFUSED, SECOND, TIE
 
-POINTS = {"a": 1.0, TIE: 0.5, "b": 0.0}
+_OUTCOMES = {(FIRST, SECOND): "a", (SECOND, FIRST): "b"}
 
 
-def summarize(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Everything that is reported; `docs/evaluation.md` defines each number."""
-    groups: defaultdict[str, list[Judged]] = defaultdict(list)
-    for one in judged:
-        groups[one.pair.group].append(one)
-    lines = [{"group": group, **_preference(groups[group])} for group in sorted(groups)]
+def outcome(a_first: str, b_first: str) -> str | None:
+    """Return `a` or `b` if both orders prefer it, else `tie`; None if a verdict is malformed or refused."""
+    if {a_first, b_first} & {MALFORMED, REFUSED}:
+        return None
+    return _OUTCOMES.get((a_first, b_first), TIE)
+
+
+def summarize(judged: pd.DataFrame) -> dict[str, Any]:
+    """Return all reported numbers; `docs/evaluation.md` defines each."""
+    lines = [{"group": group, **_preference(rows)} for group, rows in judged.groupby("preference_group")]
     for line, corrected in zip(lines, st.holm([line["p"] for line in lines]), strict=True):
         line["p_holm"] = corrected
-        line["significant"] = None if corrected is None else corrected < 1 - st.LEVEL
-    verdicts = Counter(verdict for one in judged for verdict in one.verdicts)
+        line["significant"] = None if corrected is None else corrected < st.SIGNIFICANCE
+    verdicts = Counter([*judged["a_first"], *judged["b_first"]])
     return {
         "overall": _preference(judged),
         "groups": lines,
@@ -33,56 +41,49 @@ def summarize(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def _preference(judged: Iterable[Judged]) -> dict[str, Any]:
-    """Wins of a over b. The unit of interval and test is the prompt, whose pairs are not independent."""
-    outcomes: defaultdict[str, list[str]] = defaultdict(list)
-    pairs = undecided = 0
-    for one in judged:
-        pairs += 1
-        if one.outcome is None:
-            undecided += 1
-        else:
-            outcomes[one.pair.prompt_id].append(one.outcome)
-    counts = Counter(outcome for several in outcomes.values() for outcome in several)
-    points = [sum(POINTS[outcome] for outcome in several) / len(several) for several in outcomes.values()]
-    share = sum(points) / len(points) if points else None
-    interval = None if share is None else st.wilson(share, len(points))
-    ahead, behind = sum(point > 0.5 for point in points), sum(point < 0.5 for point in points)
+def _preference(judged: pd.DataFrame) -> dict[str, Any]:
+    """Wins of a over b. Interval and test count prompts: the pairs of one prompt are not independent."""
+    counts = {name: int((judged["outcome"] == name).sum()) for name in ("a", "b", TIE)}
+    points = judged["outcome"].map({"a": 1.0, TIE: 0.5, "b": 0.0}).groupby(judged["prompt_id"]).mean().dropna()
+    share = float(points.mean()) if len(points) else None
+    low, high = _interval(share, len(points))
     return {
         "prompts": len(points),
-        "pairs": pairs,
-        "a": counts["a"],
-        "b": counts["b"],
-        "tie": counts[TIE],
-        "undecided": undecided,
+        "pairs": len(judged),
+        **counts,
+        "undecided": len(judged) - sum(counts.values()),
         "win_rate": share,
-        "low": interval[0] if interval else None,
-        "high": interval[1] if interval else None,
-        "p": st.sign_test(ahead, behind) if points else None,
+        "low": low,
+        "high": high,
+        "p": st.sign_test(int((points > 0.5).sum()), int((points < 0.5).sum())) if len(points) else None,
     }
 
 
-def position_bias(judged: Iterable[Judged]) -> dict[str, Any]:
-    """How often the response in front was preferred. Each pair was shown both ways, so one half is no bias.
+def position_bias(judged: pd.DataFrame) -> dict[str, Any]:
+    """Measure how often the response shown first was preferred. Each pair is shown both ways: one half is no bias.
 
-    `share_first` is of all verdicts for one of the two, from pairs with two valid verdicts. `p` is a sign test over the
-    pairs that contradict themselves: were they for the front one both times as often as for the other both times?
+    `share_first` counts all verdicts for one of the two, from pairs with two valid verdicts. `p` is a sign test over
+    the pairs that contradict themselves: always the first against always the second.
     """
-    valid = [one for one in judged if one.valid]
-    verdicts = Counter(verdict for one in valid for verdict in one.verdicts)
-    decided = verdicts[FIRST] + verdicts[SECOND]
-    share = verdicts[FIRST] / decided if decided else None
-    interval = None if share is None else st.wilson(share, decided)
-    both = Counter(one.verdicts for one in valid)
-    fronts, backs = both[FIRST, FIRST], both[SECOND, SECOND]
-    agreeing = both[FIRST, SECOND] + both[SECOND, FIRST] + both[TIE, TIE]
+    valid = judged[judged["outcome"].notna()]
+    first, second = ((valid[["a_first", "b_first"]] == name).sum(axis=1) for name in (FIRST, SECOND))
+    decided = int(first.sum() + second.sum())
+    share = float(first.sum() / decided) if decided else None
+    low, high = _interval(share, decided)
+    always_first, always_second = int((first == 2).sum()), int((second == 2).sum())
+    agreeing = (valid["outcome"] != TIE) | (valid["a_first"] == TIE) & (valid["b_first"] == TIE)
     return {
         "share_first": share,
-        "low": interval[0] if interval else None,
-        "high": interval[1] if interval else None,
+        "low": low,
+        "high": high,
         "decided": decided,
-        "always_first": fronts,
-        "always_second": backs,
-        "p": st.sign_test(fronts, backs) if fronts + backs else None,
-        "consistency": agreeing / len(valid) if valid else None,
+        "always_first": always_first,
+        "always_second": always_second,
+        "p": st.sign_test(always_first, always_second) if always_first + always_second else None,
+        "consistency": float(agreeing.mean()) if len(valid) else None,
     }
+
+
+def _interval(share: float | None, count: int) -> tuple[float | None, float | None]:
+    interval = None if share is None else st.wilson(share, count)
+    return interval if interval is not None else (None, None)

@@ -1,29 +1,27 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The prompts of a validation parquet, each with its preference group and what the reward function needs."""
+"""The prompts of a validation Parquet file, with their preference groups and what the reward function needs."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from verl_pgrpo.data.errors import DataError
+from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.samples import messages_text
-from verl_pgrpo.integration.rows import group_label, nested_value
+from verl_pgrpo.groups import group_label
 
 GROUP_KEY = "preference_group"
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A row of the data. `id` is the same in every evaluation of the same file, whatever its `--limit`."""
+    """A row of the data. `id` depends on the file only, not on `--limit`."""
 
     id: str
     group: str
@@ -39,10 +37,14 @@ class Prompt:
 
 
 def read_prompts(path: Path, group_key: str = GROUP_KEY, limit: int | None = None) -> list[Prompt]:
-    """The rows of a parquet in verl's layout, in its order; with `limit` so many, even over the groups.
+    """Return the rows of a Parquet file in verl's layout, in its order.
+
+    Args:
+        group_key: Column of the preference group, or a dotted path such as extra_info.segment.
+        limit: Return this many rows only, spread evenly over the groups.
 
     Raises:
-        DataError: no such file, a column is missing, or a row has no preference group or no messages; it is named.
+        DataError: The file is missing, a column is missing, or a row has no preference group or no messages.
     """
     try:
         rows = pq.read_table(path).to_pylist()
@@ -55,21 +57,21 @@ def read_prompts(path: Path, group_key: str = GROUP_KEY, limit: int | None = Non
     for column in ("prompt", "data_source"):
         if column not in rows[0]:
             raise DataError(f"{path}: no column {column!r}; it has {', '.join(rows[0])}")
-    numbered = enumerate(zip(rows, _ids(rows), strict=True), 1)
-    prompts = [_prompt(row, name, group_key, f"{path}, row {number}") for number, (row, name) in numbered]
-    return prompts if limit is None else _evenly(prompts, limit)
+    names = _ids(rows)
+    prompts = [_prompt(row, names[i], group_key, f"{path}, row {i + 1}") for i, row in enumerate(rows)]
+    return prompts if limit is None else _spread_evenly(prompts, limit)
 
 
 def _ids(rows: list[dict[str, Any]]) -> list[str]:
-    """`<split>/<index>` of `extra_info` where that names each row, else the row's number."""
-    named = []
+    """`<split>/<index>` of `extra_info` if that is unique, else the row's number."""
+    names = []
     for row in rows:
         info = _fields(row, "extra_info")
         parts = (info.get("split"), info["index"]) if info.get("index") is not None else ()
-        named.append("/".join(str(part) for part in parts if part is not None))
-    if "" in named or max(Counter(named).values()) > 1:
+        names.append("/".join(str(part) for part in parts if part is not None))
+    if "" in names or max(Counter(names).values()) > 1:
         return [f"row/{number}" for number in range(len(rows))]
-    return named
+    return names
 
 
 def _fields(row: dict[str, Any], column: str) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def _prompt(row: dict[str, Any], name: str, group_key: str, where: str) -> Promp
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     if not messages or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages):
-        raise DataError(f"{where}: the prompt is no list of chat messages with role and content")
+        raise DataError(f"{where}: the prompt is not a list of chat messages with role and content")
     return Prompt(
         id=name,
         group=_group(row, group_key, where),
@@ -94,10 +96,13 @@ def _prompt(row: dict[str, Any], name: str, group_key: str, where: str) -> Promp
 
 
 def _group(row: dict[str, Any], key: str, where: str) -> str:
-    """The row's preference group; without the usual column, what `data_source` has behind its slash."""
+    """The row's preference group; without the default column, the part of `data_source` after its slash."""
     column, *path = [key] if key in row else key.split(".")
     if column in row:
-        label = group_label(nested_value(row[column], path, key))
+        value = row[column]
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        label = group_label(value)
     elif key == GROUP_KEY:
         label = str(row["data_source"] or "").partition("/")[2] or None
     else:
@@ -107,13 +112,13 @@ def _group(row: dict[str, Any], key: str, where: str) -> str:
     return label
 
 
-def _evenly(prompts: list[Prompt], limit: int) -> list[Prompt]:
-    """The first of each group, then the second of each, and so on, `limit` in all; in the data's order."""
+def _spread_evenly(prompts: list[Prompt], limit: int) -> list[Prompt]:
+    """The first prompt of each group, then the second of each, and so on, `limit` in all, in the data's order."""
     if limit < 1:
         raise DataError(f"--limit must be at least 1, got {limit}")
-    by_group: defaultdict[str, list[int]] = defaultdict(list)
+    seen: defaultdict[str, int] = defaultdict(int)
+    turns = []
     for place, prompt in enumerate(prompts):
-        by_group[prompt.group].append(place)
-    turns: Iterable[tuple[int | None, ...]] = zip_longest(*by_group.values())
-    places = [place for turn in turns for place in turn if place is not None]
-    return [prompts[place] for place in sorted(places[:limit])]
+        turns.append((seen[prompt.group], place))
+        seen[prompt.group] += 1
+    return [prompts[place] for place in sorted(place for _, place in sorted(turns)[:limit])]

@@ -1,130 +1,126 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The lines that `verl-pgrpo eval --out` writes, a response each, and that `--scored` and the judge read.
+"""The file of responses that `verl-pgrpo eval --out` writes and that `eval --scored` and `judge` read: JSON Lines.
 
     {"prompt_id", "preference_group", "prompt", "response", "sample", "model", "score", "values"}
 
-`values` has all numbers of the reward function, `score` among them. The judge needs only the first four.
+`values` has all numbers of the reward function, null where it returned NaN. The first four fields are required.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from verl_pgrpo.data.errors import DataError
+import pandas as pd
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.files import atomic_write
 from verl_pgrpo.moments import MAX_MAGNITUDE
 
 
-@dataclass
-class Sample:
+def _number(value: float | None) -> float | None:
+    if value is not None and not abs(value) <= MAX_MAGNITUDE:
+        raise ValueError(f"must be a finite number up to {MAX_MAGNITUDE:g}")
+    return value
+
+
+def _prompt_text(prompt: Any) -> Any:
+    if isinstance(prompt, list) and all(isinstance(message, dict) for message in prompt):
+        return messages_text(prompt)
+    return prompt if isinstance(prompt, str) or prompt is None else json.dumps(prompt, ensure_ascii=False)
+
+
+Number = Annotated[float | None, AfterValidator(_number)]
+
+
+class Sample(BaseModel):
     """A response to a prompt. `score` and `values` are empty until it is scored."""
 
-    prompt_id: str
+    prompt_id: Annotated[str, Field(coerce_numbers_to_str=True)]
     preference_group: str
-    prompt: str
+    prompt: Annotated[str, BeforeValidator(_prompt_text)]
     response: str
     sample: int = 0
     model: str = ""
-    score: float | None = None
-    values: dict[str, float] = field(default_factory=dict)
+    score: Number = None
+    values: dict[str, Number] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, row: Any) -> Any:
+        return {name: value for name, value in row.items() if value is not None} if isinstance(row, dict) else row
 
     def value(self, name: str) -> float | None:
-        """One of its numbers; None where it has none of that name."""
+        """Return one of its numbers; None if it has none of that name."""
         return self.values.get(name, self.score if name == "score" else None)
 
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
-    """A file that appears under its name only when it is whole."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(_line(sample) + "\n" for sample in samples)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _line(sample: Sample) -> str:
-    # What `str.splitlines` takes for the end of a line is escaped: others read these files too.
-    text = json.dumps(asdict(sample), ensure_ascii=False)
-    return text.replace("\x85", "\\u0085").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    """Write a file of responses atomically."""
+    with atomic_write(path) as file:
+        for sample in samples:
+            line = json.dumps(sample.model_dump(), ensure_ascii=False)
+            # Escape what `str.splitlines` takes for the end of a line.
+            file.write(re.sub("[\x85\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """The lines of a file, in its order.
+    """Return the responses of a file, in its order.
 
     Raises:
-        DataError: no such file, no lines, or a line that is none of these; it is named.
+        DataError: The file is missing or empty, a line is invalid (the message names it), or a prompt_id has two
+            prompts or two preference groups.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error})") from error
-    samples = [_sample(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    samples: list[Sample] = []
+    prompts: dict[str, Sample] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            sample = Sample.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = f"{'.'.join(map(str, first['loc']))}: " if first["loc"] else ""
+            raise DataError(f"{path}, line {number}: {field}{first['msg']}") from error
+        known = prompts.setdefault(sample.prompt_id, sample)
+        if (known.prompt, known.preference_group) != (sample.prompt, sample.preference_group):
+            raise DataError(f"{path}, line {number}: prompt_id {sample.prompt_id!r} has two prompts or two groups")
+        samples.append(sample)
     if not samples:
-        raise DataError(f"{path}: has no lines")
+        raise DataError(f"{path}: no responses in it")
     return samples
 
 
-def _sample(line: str, where: str) -> Sample:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: not a JSON object")
-    names = ("prompt_id", "preference_group", "prompt", "response")
-    if missing := [name for name in names if row.get(name) is None]:
-        raise DataError(f"{where}: no {missing[0]!r}; a line needs {', '.join(names)}")
-    for name in ("preference_group", "response"):
-        if not isinstance(row[name], str):
-            raise DataError(f"{where}: {name!r} must be text, not {row[name]!r:.60}")
-    try:
-        number = int(row.get("sample") or 0)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{where}: 'sample' must be a whole number, not {row['sample']!r:.60}") from error
-    values = _numbers(row.get("values") or {}, where)
-    score = _numbers({"score": row.get("score", values.get("score"))}, where).get("score")
-    texts = (str(row["prompt_id"]), row["preference_group"], _text(row["prompt"]), row["response"])
-    name, group, prompt, response = map(_encodable, texts)
-    return Sample(name, group, prompt, response, number, _encodable(str(row.get("model") or "")), score, values)
+def to_frame(samples: Iterable[Sample], value: str = "score") -> pd.DataFrame:
+    """Return prompt_id, sample, preference_group, prompt, response and one of the numbers (`value`) as columns."""
+    names = ["prompt_id", "sample", "preference_group", "prompt", "response"]
+    rows = [[*(getattr(sample, name) for name in names), sample.value(value)] for sample in samples]
+    return pd.DataFrame(rows, columns=[*names, "value"])
 
 
-def _encodable(text: str) -> str:
-    """JSON can name half a character (a lone surrogate), which no request and no file could hold: as its escape, so
-    that two ids stay two."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _numbers(values: Any, where: str) -> dict[str, float]:
-    if not isinstance(values, dict):
-        raise DataError(f"{where}: 'values' must be an object of numbers")
-    for name, value in values.items():
-        if value is None:
-            continue
-        if not isinstance(value, (int, float)) or not abs(value) <= MAX_MAGNITUDE:  # squares must fit a float
-            raise DataError(f"{where}: {name!r} must be a finite number up to {MAX_MAGNITUDE:g}, not {value!r:.60}")
-    return {name: float(value) for name, value in values.items() if value is not None}
-
-
-def _text(prompt: Any) -> str:
-    """A prompt as text, also where somebody wrote chat messages."""
-    if isinstance(prompt, str):
-        return prompt
-    if isinstance(prompt, list) and all(isinstance(one, dict) for one in prompt):
-        return messages_text(prompt)
-    return json.dumps(prompt, ensure_ascii=False)
+def check_same_prompts(joined: pd.DataFrame, one: str, other: str) -> None:
+    """Raise DataError if a row's prompt or group in `one` differs from that in `other` (columns with `_other`)."""
+    for name in ("prompt", "preference_group"):
+        for _, row in joined[joined[name] != joined[f"{name}_other"]].iterrows():
+            raise DataError(
+                f"prompt_id {row['prompt_id']!r} has another {name} in {one} than in {other} "
+                f"({row[name]!r:.60}, {row[f'{name}_other']!r:.60}): other data?"
+            )
 
 
 def messages_text(messages: list[dict[str, Any]]) -> str:
-    """What was said; with the roles in front where there is more than one message."""
+    """Return the text of chat messages; with their roles if there are several."""
     if len(messages) == 1:
         return str(messages[0].get("content", ""))
     return "\n\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in messages)

@@ -12,13 +12,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.errors import ConfigError, GroupLabelError, MissingGroupError, UnsupportedVerlError
+from verl_pgrpo.errors import ConfigError, DataError, GroupLabelError, MissingGroupError, UnsupportedVerlError
 from verl_pgrpo.integration.batch import GroupColumn
+from verl_pgrpo.integration.columns import check_columns
 
 __all__ = [
     "ESTIMATOR",
     "TESTED_VERSIONS",
     "check_config",
+    "check_dataset_columns",
     "check_verl",
     "count_groups",
     "is_personalized",
@@ -44,7 +46,8 @@ def check_config(config: DictConfig) -> PGRPOConfig:
     if OmegaConf.select(config, "algorithm.filter_groups.enable", default=False):
         raise ConfigError(
             "algorithm.filter_groups.enable=True contradicts adv_estimator=pgrpo: it drops prompts whose responses all "
-            "earn the same reward. These have a signal under P-GRPO, and dropping them biases the history. Set it to False."
+            "earn the same reward. These have a signal under P-GRPO, and dropping them biases the history. Set it to "
+            "False."
         )
     return PGRPOConfig.from_algorithm(config.algorithm)
 
@@ -62,9 +65,10 @@ def check_verl(config: DictConfig) -> None:
     if not hasattr(importlib.import_module("verl.trainer.main_ppo"), "TaskRunnerV1"):
         raise _unsupported("its launcher does not support the V1 trainers (it has no TaskRunnerV1)")
     if use_v1:
-        _require_module("verl.trainer.ppo.v1.trainer_base")
+        # Before the trainers, because looking for them imports their package, and that imports TransferQueue.
         if importlib.util.find_spec("transfer_queue") is None:
             raise _unsupported("its V1 trainers need the package TransferQueue: pip install TransferQueue")
+        _require_module("verl.trainer.ppo.v1.trainer_base")
     else:
         _require_module("verl.trainer.main_ppo_v0")
 
@@ -93,6 +97,21 @@ def _unsupported(reason: str) -> UnsupportedVerlError:
         f"verl-pgrpo does not support the installed verl {verl.__version__}: {reason}. Tested: verl "
         f"{', '.join(TESTED_VERSIONS)}. Install one of these; other estimators are unaffected."
     )
+
+
+def check_dataset_columns(dataset: Any, use_v1: bool) -> None:
+    """Reject columns of a dataset that break or replace something of verl; warn about columns that verl replaces.
+
+    Raises:
+        DataError: naming the columns and what they collide with.
+    """
+    columns = getattr(getattr(dataset, "dataframe", None), "column_names", None) or []
+    reserved = check_columns(columns, use_v1)
+    errors = [str(name) for name in reserved if name.severity == "error"]
+    if errors:
+        raise DataError(f"the training data has columns that verl uses itself: {'; '.join(errors)}. Rename them.")
+    for name in reserved:
+        print(f"P-GRPO warning: the column {name}", flush=True)
 
 
 def count_groups(dataset: Any, options: PGRPOConfig) -> tuple[GroupColumn | None, dict[str, int] | None]:

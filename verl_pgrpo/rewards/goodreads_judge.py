@@ -1,12 +1,14 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reward of the review task by a judge model (`judge`), which sees the stars and the reader's own review."""
+"""Reward of the review task by a judge model (see `judge`), which is given the stars and the reader's own review."""
 
 from __future__ import annotations
 
 import json
+import math
+from typing import Any
 
-from verl_pgrpo.rewards.judge import QUESTION, ask, candidate
+from verl_pgrpo.rewards.judge import QUESTION, ask_mark, escape_candidate
 
 PROMPT = """A reader gave the book "{title}" {rating} of 5 stars and wrote this review:
 <reference>{reference}</reference>
@@ -18,23 +20,16 @@ How well does the candidate say what this reader thinks, in a mood that fits {ra
 
 
 async def compute_score(
-    data_source: str,
-    solution_str: str,
-    ground_truth: str,
-    extra_info: dict | None = None,
-    reward_router_address: str = "",
-    judge_model: str = "",
-    **kwargs: object,
+    data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **judge: Any
 ) -> dict[str, float]:
-    """verl's custom reward function: `score`, 0 to 1, and `judged`, 0 where the judge's answer was no number.
+    """Return `score` (0 to 1, NaN for a malformed answer) and `judged` (0 for a malformed answer, else 1).
 
-    Raises:
-        RuntimeError: there is no judge, or it does not answer.
+    `judge` has the keyword arguments of `ask_mark`, which also lists the errors.
     """
-    mark = await ask(judge_prompt(solution_str, ground_truth), reward_router_address, judge_model)
-    return {"score": mark or 0.0, "judged": float(mark is not None)}
+    mark = await ask_mark(judge_prompt(solution_str, ground_truth), **judge)
+    return {"score": mark, "judged": float(not math.isnan(mark))}
 
 
 def judge_prompt(solution_str: str, ground_truth: str) -> str:
-    """What the judge is asked."""
-    return PROMPT.format(**json.loads(ground_truth), candidate=candidate(solution_str), question=QUESTION)
+    """Return the question to the judge."""
+    return PROMPT.format(**json.loads(ground_truth), candidate=escape_candidate(solution_str), question=QUESTION)

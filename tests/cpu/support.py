@@ -1,0 +1,36 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Shared by the tests of verl_cpu."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from verl_cpu import ENVIRONMENT, RUN_ID
+
+
+def python(code: str, *arguments: str, timeout: float = 240, **environment: str) -> str:
+    """Run code in a fresh interpreter, since verl's platform is chosen once in a process; return what it printed."""
+    # Variables that the plugin set in this process must not be mistaken for those it sets in the new one.
+    clean = {k: v for k, v in os.environ.items() if k not in {*ENVIRONMENT, RUN_ID, "VERL_PLATFORM"}}
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)

@@ -1,0 +1,187 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The launcher leaves nothing behind, touches nothing else, and ends a run whose worker died."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import shared_memory
+from pathlib import Path
+
+import pytest
+
+from tests.cpu.support import wait_for
+from verl_cpu import processes
+from verl_cpu.run import TIMED_OUT, run_main_ppo
+
+LAUNCH = """
+import sys
+from verl_cpu import run, watchdog
+run.PATIENCE, watchdog.GRACE = 1.0, 1.0
+sys.exit(run.supervise([sys.executable, *sys.argv[2:]], timeout=float(sys.argv[1]) or None))
+"""
+
+# A run as untidy as Ray: a grandchild with a session of its own, whose parent has ended, that ignores polite signals,
+# with a shared memory segment and a socket of the run's. Arguments: a file to write, seconds to run.
+UNTIDY = """
+import os, signal, sys, tempfile, time
+from multiprocessing import resource_tracker, shared_memory
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        resource_tracker.register = lambda *args: None
+        run, folder = os.environ["VERL_CPU_RUN_ID"], tempfile.gettempdir()
+        segment = shared_memory.SharedMemory(f"{run}_1234", create=True, size=100)
+        path = f"/tmp/rl-colocate-zmq-{run}-01-replica-0-rank-0.sock"
+        open(path, "w").close()
+        open(os.path.join(folder, "rubbish"), "w").close()
+        with open(sys.argv[1] + ".part", "w") as facts:
+            facts.write(f"{os.getpid()} /dev/shm/{segment.name} {path} {folder}")
+        os.rename(sys.argv[1] + ".part", sys.argv[1])
+        time.sleep(1000)
+    os._exit(0)
+os.wait()
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+time.sleep(float(sys.argv[2]))
+sys.exit(7)
+"""
+
+
+def launch(*command: str, timeout: float = 0.0) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, str(timeout), *command],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def start_untidy(
+    facts: Path, seconds: float = 1000, timeout: float = 0.0
+) -> tuple[subprocess.Popen[str], int, list[Path]]:
+    """Start an untidy run; its launcher, a process of the run, and all that it made."""
+    launcher = launch("-c", UNTIDY, str(facts), str(seconds), timeout=timeout)
+    wait_for(facts.exists)
+    pid, *paths = facts.read_text().split()
+    return launcher, int(pid), [Path(path) for path in paths]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [("exits", 7), ("times out", TIMED_OUT), ("Ctrl-C", 130), ("SIGTERM", 143), ("Ctrl-C twice", 130)],
+)
+def test_nothing_of_a_run_is_left_and_nothing_else_is_touched(tmp_path, how, status):
+    foreign = shared_memory.SharedMemory(create=True, size=100)
+    other = Path(f"/tmp/rl-colocate-zmq-vother{os.getpid()}-01-replica-0-rank-0.sock")
+    other.touch()
+    seconds, timeout = {"exits": (0.1, 0.0), "times out": (1000, 2.0)}.get(how, (1000, 0.0))
+    try:
+        launcher, pid, paths = start_untidy(tmp_path / "facts", seconds, timeout)
+        if how == "SIGTERM":
+            launcher.terminate()
+        elif how.startswith("Ctrl-C"):
+            launcher.send_signal(signal.SIGINT)
+            if how.endswith("twice"):
+                time.sleep(0.2)
+                launcher.send_signal(signal.SIGINT)
+        output, _ = launcher.communicate(timeout=60)
+        assert launcher.returncode == status, output
+        assert not is_alive(pid)
+        assert [path for path in paths if path.exists()] == []
+        assert other.exists()
+        assert (processes.SHARED_MEMORY / foreign.name).exists()
+    finally:
+        other.unlink()
+        foreign.close()
+        foreign.unlink()
+
+
+def test_what_a_killed_launcher_leaves_the_next_one_removes(tmp_path):
+    """Its processes, too; but nothing of a run whose launcher is alive."""
+    launcher, pid, paths = start_untidy(tmp_path / "facts")
+    assert launch("-c", "").wait(timeout=60) == 0
+    assert is_alive(pid)
+    assert all(path.exists() for path in paths)
+    launcher.kill()
+    launcher.wait()
+    after = launch("-c", "")
+    output, _ = after.communicate(timeout=60)
+    assert after.returncode == 0
+    assert str(paths[-1]) in output
+    assert not is_alive(pid)
+    assert [path for path in paths if path.exists()] == []
+
+
+def test_folders_of_others_stay(tmp_path):
+    """Folders without the launcher's lock file, with a name that is not a run's, or reached by a link."""
+    dead, alive = processes.Run.begin(tmp_path), processes.Run.begin(tmp_path)
+    os.close(dead.lock)  # as when its launcher dies
+    (tmp_path / "vcpu-v0000000").mkdir()
+    (tmp_path / "vcpu-v1234567").symlink_to(dead.folder)
+    (tmp_path / "vcpu-photos").mkdir()
+    (tmp_path / "vcpu-photos" / processes.LOCK).touch()
+    others = {"vcpu-v0000000", "vcpu-v1234567", "vcpu-photos"}
+    assert processes.end_killed_runs(tmp_path) == [dead.folder]
+    assert {path.name for path in tmp_path.iterdir()} == {*others, alive.folder.name}
+    alive.end(patience=0.0)
+    assert {path.name for path in tmp_path.iterdir()} == others
+
+
+# A driver, a worker that dies after a second with an error in its log, and a main process that waits for both, as verl.
+WORKERS = """
+import os, subprocess, sys, tempfile, time
+def start(title, code):
+    return subprocess.Popen([title, "-c", code], executable=sys.executable)
+logs = os.path.join(tempfile.gettempdir(), "ray", "session_latest", "logs")
+os.makedirs(logs)
+driver = start("ray::TaskRunnerV1.run", f"import time; time.sleep({sys.argv[1]})")
+worker = start(sys.argv[2], "import time; time.sleep(2)")
+with open(os.path.join(logs, f"worker-00-01-{worker.pid}.err"), "w") as log:
+    log.write("KeyError: 1\\n\\nTraceback:\\n(EngineCore pid=1) ERROR [core.py:1] ValueError: too small\\n")
+worker.wait()
+driver.wait()
+"""
+
+
+@pytest.mark.parametrize(
+    "title", ["VLLM::EngineCore", "ray::WorkerDict.actor_update", "ray::vllm_server_0:vLLMHttpServer"]
+)
+def test_a_dead_worker_ends_the_run_with_its_error(title):
+    started = time.monotonic()
+    launcher = launch("-c", WORKERS, "1000", title)
+    output, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 1
+    assert time.monotonic() - started < 30
+    last = output.splitlines()[-1]
+    assert title.partition(" ")[0] in last
+    assert last.endswith("ValueError: too small")
+
+
+@pytest.mark.parametrize("title", ["ray::IDLE", "ray::get_master_addr_port"])
+def test_ray_may_end_workers_without_work(title):
+    assert launch("-c", WORKERS, "6", title).wait(timeout=60) == 0
+
+
+def test_workers_may_end_after_the_driver():
+    assert launch("-c", WORKERS, "0", "VLLM::EngineCore").wait(timeout=60) == 0
+
+
+@pytest.mark.slow
+def test_the_launcher_returns_main_ppos_status_and_output(tmp_path):
+    log = tmp_path / "log"
+    assert run_main_ppo(["--config-name", "there_is_none"], log, timeout=200) == 1
+    assert "there_is_none" in log.read_text().splitlines()[-1]

@@ -1,0 +1,107 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The presets against the installed verl, and the replay buffer that they name."""
+
+from __future__ import annotations
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from verl_cpu.run import PRESETS
+
+
+def leaves(tree: object, path: str = "") -> dict[str, object]:
+    """All values of nested dicts by their dotted paths."""
+    if not isinstance(tree, dict) or not tree:
+        return {path: tree}
+    return {
+        leaf: value
+        for key, branch in tree.items()
+        for leaf, value in leaves(branch, f"{path}.{key}".strip(".")).items()
+    }
+
+
+def test_the_preset_cpu_adds_only_keys_that_are_meant_to_be_new(compose):
+    """A key that verl renames would otherwise stay in the preset and have no effect."""
+    with hydra.initialize_config_module("verl.trainer.config", version_base=None):
+        stock = hydra.compose("ppo_trainer")
+    ours, stock = (set(leaves(OmegaConf.to_container(config, resolve=False))) for config in (compose(), stock))
+    rollout = "actor_rollout_ref.rollout"
+    engines = [f"actor_rollout_ref.{role}.fsdp_config.mixed_precision" for role in ("actor", "ref")]
+    assert ours - stock == {
+        "actor_rollout_ref.model.override_config.attn_implementation",
+        *(f"{engine}.{kind}_dtype" for engine in engines for kind in ("param", "reduce", "buffer")),
+        f"{rollout}.enable_sleep_mode",
+        f"{rollout}.engine_kwargs.vllm.kv_cache_memory_bytes",
+        f"{rollout}.engine_kwargs.vllm.distributed_executor_backend",
+        "trainer.v1.sampler.sampler_kwargs.poll_interval",
+        "trainer.v1.sampler.sampler_kwargs.stock_only.algorithm.filter_groups.enable",
+        "trainer.v1.sampler.sampler_kwargs.stock_only.trainer.v1.sampler.sync_refill_failed_groups",
+        *(f"ray_kwargs.ray_init.{key}" for key in ("address", "num_gpus", "include_dashboard", "object_store_memory")),
+    }
+
+
+def test_the_preset_cpu_megatron_repeats_the_preset_cpu(compose):
+    """All but what the engine is about; and verl accepts it."""
+    from verl.utils.config import omega_conf_to_dataclass
+
+    cpu, megatron = (
+        leaves(OmegaConf.to_container(OmegaConf.load(PRESETS / f"{name}.yaml"))) for name in ("cpu", "cpu_megatron")
+    )
+    role = "actor_rollout_ref."
+    assert {key for key in cpu | megatron if cpu.get(key) != megatron.get(key) and "fsdp_config" not in key} == {
+        "defaults",
+        f"{role}actor.strategy",
+        f"{role}ref.strategy",
+        f"{role}model.use_remove_padding",
+        f"{role}actor.megatron.tensor_model_parallel_size",
+        f"{role}rollout.dtype",
+        "trainer.n_gpus_per_node",
+    }
+    actor = omega_conf_to_dataclass(compose(config_name="cpu_megatron").actor_rollout_ref.actor)
+    assert actor.strategy == "megatron"
+    assert actor.megatron.sequence_parallel
+    assert actor.megatron.use_distributed_optimizer
+
+
+def test_the_preset_cpu_separate_async_fits_together(compose):
+    from verl.checkpoint_engine import CheckpointEngineRegistry
+
+    from verl_cpu.gloo_checkpoint_engine import GlooCheckpointEngine
+
+    config = compose(config_name="cpu_separate_async")
+    rollout = config.actor_rollout_ref.rollout
+    assert rollout.checkpoint_engine.custom_backend_module == GlooCheckpointEngine.__module__
+    assert CheckpointEngineRegistry.get(rollout.checkpoint_engine.backend) is GlooCheckpointEngine
+    updates = config.trainer.v1.separate_async.parameter_sync_step
+    assert config.data.train_batch_size == updates * config.actor_rollout_ref.actor.ppo_mini_batch_size
+    assert config.ray_kwargs.ray_init.num_gpus == config.trainer.n_gpus_per_node + rollout.n_gpus_per_node
+
+
+@pytest.mark.parametrize("mode", ["sync", "colocate_async"])
+def test_the_fast_replay_buffer_is_verls_own(compose, mode):
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+    from verl.utils.import_utils import load_extern_type
+
+    sampler = compose("algorithm.adv_estimator=grpo").trainer.v1.sampler
+    build = load_extern_type(sampler.custom_sampler.path, sampler.custom_sampler.name)
+    buffer = build(
+        trainer_mode=mode,
+        trainer_config={},
+        max_off_policy_threshold=sampler.max_off_policy_threshold,
+        max_off_policy_strategy=sampler.max_off_policy_strategy,
+        sampler_kwargs=sampler.sampler_kwargs,
+        refill_fn=print,
+    )
+    assert type(buffer) is (ReplayBuffer if mode == "sync" else ReplayBufferAsync)
+    assert buffer.poll_interval == 0.05
+
+
+@pytest.mark.parametrize("setting", ["algorithm.filter_groups.enable", "trainer.v1.sampler.sync_refill_failed_groups"])
+def test_the_fast_replay_buffer_rejects_what_it_would_ignore(compose, setting):
+    from verl_cpu.replay_buffer import fast_replay_buffer
+
+    kwargs = compose(f"{setting}=True").trainer.v1.sampler.sampler_kwargs
+    with pytest.raises(ValueError, match=f"{setting}=True has no effect"):
+        fast_replay_buffer(trainer_mode="sync", sampler_kwargs=kwargs)

@@ -1,0 +1,230 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Checks before a run: its options, the installed verl, and its dataset's groups as they will reach the history."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from types import SimpleNamespace
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from verl_pgrpo import ConfigError, GroupLabelError, MissingGroupError, PGRPOConfig, UnsupportedVerlError
+from verl_pgrpo.integration.batch import GroupColumn
+from verl_pgrpo.integration.checks import check_config, check_verl, count_groups, require_hooks
+
+FILLED = PGRPOConfig(default_group="none")
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """verl's own dataset of a Parquet or JSON file."""
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    config = {"filter_overlong_prompts": False, "cache_dir": str(tmp_path / "verl")}
+    return lambda path: RLHFDataset(data_files=str(path), tokenizer=None, config=config)
+
+
+def labels_in_rollouts(dataset, options, monkeypatch):
+    """The labels of all rows after their way through verl: by TransferQueue, and in an older trainer's DataProto."""
+    from transfer_queue import KVBatchMeta
+    from verl.protocol import DataProto
+    from verl.utils import tensordict_utils as tu
+    from verl.utils.dataset.rl_dataset import collate_fn
+
+    from verl_pgrpo.integration import legacy, trainers
+
+    column, _ = count_groups(dataset, options)
+    collated = collate_fn([dataset[row] for row in range(len(dataset))])
+    stack = dict(tu.get_tensordict(dict(collated)).items())[column.name]  # as verl's agent loop takes it apart
+    fields = tu.list_of_dict_to_tensordict([{column.name: stack[row].data} for row in range(len(dataset))])
+    monkeypatch.setattr(trainers.tq, "kv_batch_get", lambda **_: fields)
+    keys = [f"{row}_0_0" for row in range(len(dataset))]
+    in_queue = trainers.preference_groups(KVBatchMeta(keys, [{}] * len(keys), "train"), column)
+    data = DataProto.from_single_dict(collated)
+    in_proto = [label or None for label in legacy.preference_groups(data, options)]
+    return in_queue, in_proto
+
+
+TEXT = ["a", "b", "a", None, "ü", " "]
+NUMBERS = [1, 2, 1, None, 100, 0]
+COLUMNS = {
+    "string": pa.array(TEXT, pa.string()),
+    "large_string": pa.array(TEXT, pa.large_string()),
+    "categorical": pa.array(TEXT, pa.string()).dictionary_encode(),
+    "categorical of int8": pa.DictionaryArray.from_arrays(pa.array([0, 1, 0, None, 2, 0], pa.int8()), ["a", "b", "ü"]),
+    "categorical of numbers": pa.array(NUMBERS, pa.int64()).dictionary_encode(),
+    **{str(kind): pa.array(NUMBERS, kind) for kind in (pa.int8(), pa.int16(), pa.int32(), pa.int64())},
+    **{str(kind): pa.array(NUMBERS, kind) for kind in (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())},
+    "large numbers": pa.array([2**53 + 1, 2**64 - 1, 0, None, 2**63, 2**53], pa.uint64()),
+    "nested": pa.array([{"user": {"id": value}} for value in TEXT]),
+    "nested numbers": pa.array([{"user": {"id": value}} for value in NUMBERS]),
+    "nested with nulls": pa.array([None, {"user": None}, *({"user": {"id": value}} for value in NUMBERS[2:])]),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_the_counted_labels_are_those_that_reach_the_history(name, format, load, tmp_path, monkeypatch):
+    column = COLUMNS[name]
+    key = "group.user.id" if name.startswith("nested") else "group"
+    options = PGRPOConfig(group_key=key, default_group="none")
+    table = pa.table({"prompt": [[{"role": "user", "content": "?"}]] * len(column), "group": column})
+    if format == "parquet":
+        pq.write_table(table, tmp_path / "data.parquet")
+    else:
+        (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    dataset = load(tmp_path / f"data.{format}")
+    if (name, format) == ("large numbers", "jsonl"):  # pyarrow reads integers beyond int64 as floats
+        with pytest.raises(GroupLabelError, match="float"):
+            count_groups(dataset, options)
+        return
+    _, counts = count_groups(dataset, options)
+    for labels in labels_in_rollouts(dataset, options, monkeypatch):
+        assert Counter(label or "none" for label in labels) == counts
+    values = [
+        value["user"] and value["user"]["id"] if isinstance(value, dict) else value for value in column.to_pylist()
+    ]
+    assert counts == Counter("none" if value in (None, " ") else str(value) for value in values)
+
+
+BAD = {
+    "float": [1.5, 2.0],
+    "bool": [True, False],
+    "list": [["a"], ["b"]],
+    "struct": [{"a": 1}, {"a": 2}],
+    "decimal": pa.array([1, 2], pa.decimal128(5, 0)),
+    "date": pa.array([1, 2], pa.date32()),
+    "binary": [b"a", b"b"],
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_column_of_another_type_is_an_error(name):
+    data = SimpleNamespace(dataframe=datasets.Dataset(pa.table({"preference_group": BAD[name]})))
+    with pytest.raises(GroupLabelError, match="row 0"):
+        count_groups(data, PGRPOConfig())
+
+
+def table(**columns):
+    return SimpleNamespace(dataframe=datasets.Dataset.from_dict({"prompt": ["x"] * 3, **columns}))
+
+
+def test_filtered_rows_do_not_count():
+    data = table(preference_group=["a", None, "b"])
+    data.dataframe = data.dataframe.filter(lambda row: row["preference_group"] is not None)
+    assert count_groups(data, PGRPOConfig())[1] == {"a": 1, "b": 1}
+
+
+def test_class_labels_count_as_verl_decodes_them():
+    features = datasets.Features({"preference_group": datasets.ClassLabel(names=["x", "y"])})
+    data = SimpleNamespace(dataframe=datasets.Dataset.from_dict({"preference_group": [0, 1, 0]}, features=features))
+    assert count_groups(data, PGRPOConfig())[1] == {"0": 2, "1": 1}
+
+
+def test_a_column_whose_name_has_dots_takes_precedence():
+    data = table(**{"user.id": ["a", "b", "a"], "user": [{"id": "x"}] * 3})
+    column, counts = count_groups(data, PGRPOConfig(group_key="user.id"))
+    assert (column, counts) == (GroupColumn("user.id"), {"a": 2, "b": 1})
+
+
+@pytest.mark.parametrize(
+    ("columns", "key", "mentions"),
+    [
+        ({"preference_groups": ["a"] * 3}, "preference_group", "group_key=preference_groups"),
+        ({"preference_group": ["a", None, " "]}, "preference_group", "[1, 2]"),
+        ({"extra_info": ["a"] * 3}, "extra_info.segment", "segment"),
+    ],
+)
+def test_missing_groups_are_an_error_that_says_where(columns, key, mentions):
+    with pytest.raises(MissingGroupError) as error:
+        count_groups(table(**columns), PGRPOConfig(group_key=key))
+    assert mentions in str(error.value)
+
+
+def test_default_group_takes_the_rows_that_have_none():
+    assert count_groups(table(preference_group=["a", None, " "]), FILLED)[1] == {"a": 1, "none": 2}
+    assert count_groups(table(), FILLED) == (None, {"none": 3})
+
+
+def test_a_dataset_that_is_not_a_table_cannot_be_counted():
+    column, counts = count_groups(SimpleNamespace(dataframe=[1, 2]), PGRPOConfig(group_key="extra_info.user"))
+    assert (column, counts) == (GroupColumn("extra_info", ("user",)), None)
+    assert column.labels(np.array([{"user": 7}, None], dtype=object)) == ["7", None]
+
+
+def test_filter_groups_contradicts_the_method(compose):
+    with pytest.raises(ConfigError, match="filter_groups"):
+        check_config(compose("algorithm.filter_groups.enable=True", "algorithm.filter_groups.metric=acc"))
+    options = ["+algorithm.pgrpo.half_life=512", "algorithm.use_kl_in_reward=True"]
+    assert check_config(compose(*options)) == PGRPOConfig(half_life=512, use_kl_in_reward=True)
+
+
+# ------------------------------------------------------------------------------------------------- the installed verl
+
+
+@pytest.mark.parametrize("use_v1", [True, False])
+def test_the_installed_verl_is_supported(compose, use_v1):
+    check_verl(compose(f"trainer.use_v1={use_v1}"))
+
+
+NEO = """
+import sys
+sys.modules["transfer_queue"] = None  # not installed
+from verl_pgrpo.integration.plugin import check_run
+from omegaconf import OmegaConf
+from verl.trainer import main_ppo
+config = OmegaConf.create({"algorithm": {"adv_estimator": "pgrpo"}, "trainer": {"use_v1": True}})
+for change in (lambda: None, lambda: delattr(main_ppo, "TaskRunnerV1")):
+    change()
+    for config.algorithm.adv_estimator in ("grpo", "pgrpo"):
+        try:
+            check_run(config)
+            print("passed")
+        except Exception as error:
+            print(type(error).__name__, "TransferQueue" in str(error), "TaskRunnerV1" in str(error))
+"""
+
+
+@pytest.mark.slow
+def test_a_verl_without_transfer_queue_or_v1_launcher_is_recognized():
+    """Upstream's branch `neo` has neither."""
+    lines = subprocess.check_output([sys.executable, "-c", NEO], text=True).splitlines()[-4:]
+    assert lines == ["passed", "UnsupportedVerlError True False", "passed", "UnsupportedVerlError False True"]
+
+
+def test_a_verl_without_the_setting_or_the_older_trainers_is_recognized(compose, monkeypatch):
+    for config, hidden in (
+        (compose("~trainer.use_v1"), None),
+        (compose("trainer.use_v1=False"), "verl.trainer.main_ppo_v0"),
+    ):
+        if hidden is not None:
+            monkeypatch.setitem(sys.modules, hidden, None)
+        with pytest.raises(UnsupportedVerlError, match=hidden or "use_v1"):
+            check_verl(config)
+
+
+def test_a_class_without_a_required_method_is_named():
+    from verl_pgrpo.integration import legacy, trainers
+
+    class Trainer:
+        def step(self): ...
+        def _init_dataloader(self): ...
+        def _save_checkpoint(self): ...
+        def _load_checkpoint(self): ...
+
+    with pytest.raises(UnsupportedVerlError, match=r"Trainer has no _compute_advantage\."):
+        trainers.with_history(Trainer)
+    require_hooks(Trainer, "step", "_load_checkpoint")
+    for name, (cls, _, _) in legacy._REPLACED.items():
+        for module in (SimpleNamespace(__name__=name), SimpleNamespace(__name__=name, **{cls: Trainer})):
+            with pytest.raises(UnsupportedVerlError, match=r" has no \w+"):
+                legacy.personalize_module(module)

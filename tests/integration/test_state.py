@@ -1,0 +1,118 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a run starts with: an empty history, an earlier one, or that of the checkpoint that verl resumes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from verl_pgrpo import (
+    ConfigError,
+    GroupHistoryManager,
+    HistoryFileAltered,
+    HistoryFileMissing,
+    HistoryFileOtherConfig,
+    HistoryFileWrongStep,
+    PGRPOConfig,
+)
+from verl_pgrpo.integration.state import HISTORY_FILE, PGRPOState, resume_checkpoint
+
+
+@pytest.fixture
+def config(compose, tmp_path):
+    base = compose("algorithm.adv_estimator=pgrpo", f"trainer.default_local_dir={tmp_path}")
+
+    def changed(*overrides):
+        made = copy.deepcopy(base)
+        for key, _, value in (override.removeprefix("+").partition("=") for override in overrides):
+            OmegaConf.update(made, key, yaml.safe_load(value), force_add=True)
+        return made
+
+    return changed
+
+
+def saved(folder, step, written_step=None, config=None):
+    history = GroupHistoryManager(config)
+    history.update(["a", "b"], [1.0, 2.0])
+    PGRPOState(history.config, history).save(folder / f"global_step_{step}", written_step or step)
+    (folder / "latest_checkpointed_iteration.txt").write_text(str(step))
+
+
+def restored(config):
+    state = PGRPOState.restore(config)
+    return state.history.total_count, state.step
+
+
+def test_a_run_resumes_what_verl_resumes(config, tmp_path):
+    assert resume_checkpoint(config()) is None
+    assert restored(config()) == (0, 0)
+    saved(tmp_path, 3)
+    saved(tmp_path, 12)
+    assert resume_checkpoint(config()) == str(tmp_path / "global_step_12")
+    assert restored(config()) == (2, 12)
+    for end in ("", "/"):
+        path = f"trainer.resume_from_path={tmp_path}/global_step_3{end}"
+        assert restored(config("trainer.resume_mode=resume_path", path)) == (2, 3)
+    assert restored(config("trainer.resume_mode=disable")) == (0, 0)
+    with pytest.raises(ConfigError, match="global_step_<N>"):
+        restored(config("trainer.resume_mode=resume_path", f"trainer.resume_from_path={tmp_path}"))
+
+
+def test_a_checkpoint_must_have_its_own_history(config, tmp_path):
+    path, reset = tmp_path / "global_step_5" / HISTORY_FILE, "+algorithm.pgrpo.on_missing_history=reset"
+
+    def spoil(error):
+        with pytest.raises(error):
+            restored(config())
+        assert restored(config(reset)) == (0, 5)
+
+    saved(tmp_path, 5, written_step=4)
+    spoil(HistoryFileWrongStep)
+    path.write_bytes(b"PAR1")
+    spoil(HistoryFileAltered)
+    path.unlink()
+    spoil(HistoryFileMissing)
+    saved(tmp_path, 6)
+    assert restored(config(reset)) == (2, 6)  # an option that was left on must not drop a good history
+
+
+@pytest.mark.parametrize("change", ["algorithm.use_kl_in_reward=True", "+algorithm.pgrpo.half_life=5"])
+def test_a_resume_that_gives_the_numbers_another_meaning_is_an_error(config, tmp_path, change):
+    saved(tmp_path, 5)
+    with pytest.raises(HistoryFileOtherConfig, match=change.rpartition(".")[2].partition("=")[0]):
+        restored(config(change))
+
+
+def test_a_new_run_may_start_from_an_earlier_history(config, tmp_path):
+    ratings = GroupHistoryManager()
+    ratings.update(["a"] * 3 + ["c"], [1.0, 2.0, 3.0, 4.0])
+    ratings.save(tmp_path / "ratings.parquet")
+    start = f"+algorithm.pgrpo.initial_history={tmp_path}/ratings.parquet"
+    assert restored(config(start)) == (4, 0)
+    assert PGRPOState.restore(config(start)).history.groups == ["a", "c"]
+    with pytest.raises(HistoryFileOtherConfig):
+        restored(config(start, "+algorithm.pgrpo.half_life=5"))
+    with pytest.raises(HistoryFileMissing):
+        restored(config("+algorithm.pgrpo.initial_history=nothing.parquet"))
+    saved(tmp_path, 7)
+    assert restored(config(start)) == (2, 7)  # the checkpoint's history continues; it is not added a second time
+
+
+def test_checkpoints_that_verl_ignores_are_named(config, tmp_path, capsys):
+    saved(tmp_path, 3)
+    (tmp_path / "latest_checkpointed_iteration.txt").unlink()  # as with async_save
+    assert restored(config()) == (0, 0)
+    assert "global_step_3" in capsys.readouterr().out
+    assert restored(config("trainer.resume_mode=disable")) == (0, 0)
+    assert capsys.readouterr().out == ""
+
+
+def test_verl_must_resume_from_the_step_of_the_history():
+    state = PGRPOState(PGRPOConfig(), step=3)
+    state.check_step(3)
+    with pytest.raises(HistoryFileWrongStep):
+        state.check_step(4)

@@ -1,0 +1,193 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""`verl-pgrpo eval`: score models per preference group, and compare them with the first."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from verl_pgrpo.cli.output import JsonOption, SeedOption, emit, format_table
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.evaluation.comparison import RESAMPLES, Scores, compare, correct, describe
+from verl_pgrpo.evaluation.errors import GenerationError
+from verl_pgrpo.evaluation.generate import Sampling, generate
+from verl_pgrpo.evaluation.models import parse_models, parse_names
+from verl_pgrpo.evaluation.prompts import GROUP_KEY, read_prompts
+from verl_pgrpo.evaluation.samples import Sample, read_samples, write_samples
+from verl_pgrpo.evaluation.scoring import default_reward, load_reward, score
+
+EXAMPLE = "verl-pgrpo eval --model grpo=runs/grpo/hf --model pgrpo=runs/pgrpo/hf --data val.parquet --out samples"
+MAX_ROWS = 40  # preference groups in a table
+SUMMARY_NAMES = {
+    "mean_over_groups": "mean over groups",
+    "worst_group": "worst group",
+    "gap": "gap, best to worst",
+    "gini": "Gini",
+}
+
+app = typer.Typer(add_completion=False)
+Option = typer.Option
+
+
+@app.command(help="Score models per preference group, and compare them.", epilog=f"Example: {EXAMPLE}")
+def evaluate(
+    model: Annotated[
+        list[str] | None,
+        Option(
+            metavar="[NAME=]PATH",
+            help="Hugging Face folder, PEFT folder or verl checkpoint; the first is the baseline.",
+        ),
+    ] = None,
+    scored: Annotated[
+        list[str] | None, Option(metavar="[NAME=]FILE", help="Instead of --model: a file that --out wrote.")
+    ] = None,
+    data: Annotated[Path | None, Option(help="Validation Parquet file in verl's layout.")] = None,
+    out: Annotated[
+        Path | None, Option(help="Folder for NAME.jsonl, one line per response; `judge` reads them.")
+    ] = None,
+    reward: Annotated[
+        str | None, Option(help="pkg://package.module or a file, with :function if need be. Default: by data_source.")
+    ] = None,
+    reward_option: Annotated[
+        list[str] | None, Option(metavar="NAME=VALUE", help="Keyword argument of the reward function.")
+    ] = None,
+    value: Annotated[str, Option(help="Which of the reward function's numbers to report.")] = "score",
+    group_key: Annotated[str, Option(help="Column of the preference group, or a dotted path.")] = GROUP_KEY,
+    limit: Annotated[int | None, Option(help="Number of prompts, spread evenly over the groups.")] = None,
+    samples: Annotated[int, Option(help="Responses per prompt.")] = 1,
+    temperature: Annotated[float, Option(help="1.0 is what verl trains with.")] = 1.0,
+    top_p: Annotated[float, Option()] = 1.0,
+    max_tokens: Annotated[int, Option(help="Limit of a response.")] = 512,
+    no_thinking: Annotated[
+        bool, Option("--no-thinking", help="Pass enable_thinking=False to the chat template.")
+    ] = False,
+    engine: Annotated[
+        list[str] | None, Option(metavar="NAME=VALUE", help="Argument of vllm.LLM, such as tensor_parallel_size=4.")
+    ] = None,
+    resamples: Annotated[int, Option(help="Resamples of the bootstrap and of the tests.")] = RESAMPLES,
+    seed: SeedOption = 0,
+    json_output: JsonOption = False,
+) -> None:
+    if bool(model) == bool(scored):
+        raise DataError("give either --model (with --data) or --scored")
+    if resamples < 999 or seed < 0:
+        raise DataError("--resamples must be at least 999, and --seed at least 0")
+    result: dict[str, Any] = {"value": value, "reward": None, "seed": seed, "resamples": resamples}
+    adapters: dict[str, str] = {}
+    files: dict[str, str] = {}
+    if scored:
+        responses = {name: read_samples(path) for name, path in parse_names(scored, "--scored")}
+    else:
+        sampling = Sampling(
+            samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed,
+            template={"enable_thinking": False} if no_thinking else {}, engine=parse_assignments(engine, "--engine"),
+        )  # fmt: skip
+        arguments = parse_assignments(reward_option, "--reward-option")
+        responses, result["reward"], adapters, files = _generate(
+            model or [], data, group_key, limit, sampling, reward, arguments, out
+        )
+    scores = [Scores.from_samples(name, found, value) for name, found in responses.items()]
+    result["models"] = [{**describe(one, seed, resamples), "adapter": adapters.get(one.name)} for one in scores]
+    result["comparisons"] = [compare(scores[0], other, seed, resamples) for other in scores[1:]]
+    correct(result["comparisons"])
+    emit(_text(result, files), {**result, "files": files}, json_output)
+
+
+def _generate(
+    models: list[str],
+    data: Path | None,
+    group_key: str,
+    limit: int | None,
+    sampling: Sampling,
+    reward: str | None,
+    arguments: dict[str, Any],
+    out: Path | None,
+) -> tuple[dict[str, list[Sample]], str, dict[str, str], dict[str, str]]:
+    """Generate and score each model's responses; also the reward's name, adapters and files by model."""
+    if data is None:
+        raise DataError("--model needs --data, a validation Parquet file")
+    if missing := [name for name in ("vllm", "verl") if find_spec(name) is None]:
+        raise GenerationError(f"{missing[0]} is not installed: eval generates with vLLM and scores with verl")
+    found, prompts = parse_models(models), read_prompts(data, group_key, limit)
+    reward = reward or default_reward(prompts)
+    function = load_reward(reward, arguments)
+    if out is not None:
+        if out.exists() and not out.is_dir():
+            raise DataError(f"--out {out} is a file; name a folder")
+        out.mkdir(parents=True, exist_ok=True)
+    by_id = {prompt.id: prompt for prompt in prompts}
+    responses, files = {}, {}
+    for model in found:
+        log = out / f"{model.name}.vllm.log" if out is not None else None
+        responses[model.name] = generate(model, prompts, sampling, log)
+        if out is not None:  # before scoring, which may fail: generating is the expensive part
+            write_samples(out / f"{model.name}.jsonl", responses[model.name])
+        score(responses[model.name], by_id, function)
+        if out is not None:
+            write_samples(out / f"{model.name}.jsonl", responses[model.name])
+            files[model.name] = str(out / f"{model.name}.jsonl")
+    adapters = {model.name: str(model.adapter) for model in found if model.adapter}
+    return responses, reward, adapters, files
+
+
+def parse_assignments(assignments: list[str] | None, option: str) -> dict[str, Any]:
+    """Parse `NAME=VALUE` options; a value that is not JSON is text.
+
+    Raises:
+        DataError: An option without a name or an equals sign.
+    """
+    found = {}
+    for one in assignments or []:
+        name, equals, value = one.partition("=")
+        if not equals or not name:
+            raise DataError(f"{option} takes NAME=VALUE, not {one!r}")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def _text(result: dict[str, Any], files: dict[str, str]) -> str:
+    reward = f" of {result['reward']}" if result["reward"] else ""
+    blocks = []
+    for model in result["models"]:
+        head = (
+            f"{model['name']}: {model['responses']:,} responses to {model['prompts']:,} prompts of "
+            f"{len(model['groups']):,} preference groups; {result['value']}{reward}"
+        )
+        head += f"\n  with the LoRA adapter {model['adapter']}" if model["adapter"] else ""
+        head += f"\n  left out: {model['unscored']:,} responses without a finite score" if model["unscored"] else ""
+        rows = [{"over groups": text, "group": "", **model[name]} for name, text in SUMMARY_NAMES.items()]
+        blocks.append("\n".join([head, *_groups(model["groups"], "mean"), *_indented(rows)]))
+    for comparison in result["comparisons"]:
+        head = f"{comparison['model']} minus {comparison['baseline']}, paired by prompt"
+        if comparison["unmatched"]:
+            head += f"; {comparison['unmatched']:,} prompts are in one of them only"
+        rows = [{"over groups": "all prompts", **comparison["overall"]}]
+        rows += [{"over groups": text, **comparison[name], "p": None} for name, text in SUMMARY_NAMES.items()]
+        rows = [{key: row[key] for key in ("over groups", "difference", "low", "high", "p")} for row in rows]
+        blocks.append("\n".join([head, *_groups(comparison["groups"], "difference"), *_indented(rows)]))
+    notes = ["low, high: 95 % interval over prompts; -: fewer than 5 prompts, or all with one value"]
+    if result["comparisons"]:
+        notes.append("p: paired permutation test; p_holm: corrected for all groups above; significant: p_holm < 0.05")
+    if any(line["mean"] < 0 for model in result["models"] for line in model["groups"]):
+        notes.append("Gini: some means are negative, so its denominator has absolute values")
+    notes += [f"wrote {path}" for path in files.values()]
+    return "\n\n".join([*blocks, "\n".join(notes)])
+
+
+def _groups(groups: list[dict[str, Any]], key: str) -> list[str]:
+    """The groups as a table; if there are too many, those with the lowest values."""
+    rows = groups if len(groups) <= MAX_ROWS else sorted(groups, key=lambda line: line[key])[:MAX_ROWS]
+    left = len(groups) - len(rows)
+    return _indented(rows) + ([f"  ({left:,} better groups; --json has all)"] if left else [])
+
+
+def _indented(rows: list[dict[str, Any]]) -> list[str]:
+    return [f"  {line}" for line in format_table(rows).splitlines()]

@@ -1,0 +1,178 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""`verl-pgrpo judge`: let a judge model compare two models' responses, per preference group."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tqdm import tqdm
+
+from verl_pgrpo.cli.evaluate import parse_assignments
+from verl_pgrpo.cli.output import format_table
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.evaluation.errors import JudgeError
+from verl_pgrpo.evaluation.judge_cache import Answer, JudgeCache
+from verl_pgrpo.evaluation.judge_client import JudgeServer, judge_all
+from verl_pgrpo.evaluation.judge_requests import CONSTRAINT, JudgeRequest, estimate_cost, plan_requests, token_cost
+from verl_pgrpo.evaluation.pairs import read_pairs
+from verl_pgrpo.evaluation.preferences import outcome, summarize
+from verl_pgrpo.evaluation.verdict import QUESTION, REFUSED, parse_verdict
+from verl_pgrpo.files import atomic_write
+
+EXAMPLE = (
+    "verl-pgrpo judge --a samples/pgrpo.jsonl --b samples/grpo.jsonl --model openai/gpt-oss-120b "
+    "--base-url http://127.0.0.1:8000/v1 --json judged.json"
+)
+MAX_ROWS = 40  # preference groups in the table
+
+app = typer.Typer(add_completion=False)
+Option = typer.Option
+
+
+@app.command(
+    help="Let a judge model compare the responses of two models, per preference group.", epilog=f"Example: {EXAMPLE}"
+)
+def judge(
+    a: Annotated[Path, Option(metavar="FILE", help="Responses that `eval --out` wrote.")],
+    b: Annotated[Path, Option(metavar="FILE", help="The responses to compare with.")],
+    model: Annotated[str, Option(help="The judge's name at the server.")],
+    base_url: Annotated[str, Option(help="An OpenAI-compatible server, such as vLLM's.")],
+    results: Annotated[Path | None, Option("--json", metavar="FILE", help="Write the results to this file.")] = None,
+    cache: Annotated[
+        Path | None, Option(metavar="FILE", help="The judge's answers. Default: next to the results, or to --a.")
+    ] = None,
+    api_key_env: Annotated[
+        str, Option(metavar="NAME", help="Environment variable with the API key.")
+    ] = "OPENAI_API_KEY",
+    question: Annotated[str | None, Option(help="What makes a response better, instead of the usual question.")] = None,
+    max_tokens: Annotated[int, Option(help="Limit of an answer, reasoning included.")] = 2048,
+    option: Annotated[
+        list[str] | None, Option(metavar="NAME=VALUE", help="Field of the request; null removes one.")
+    ] = None,
+    constrain: Annotated[
+        bool, Option("--constrain", help="Let vLLM allow no other answers than A, B and TIE.")
+    ] = False,
+    concurrency: Annotated[int, Option(help="Requests at a time.")] = 8,
+    rate: Annotated[float | None, Option(help="Requests per minute, at most.")] = None,
+    timeout: Annotated[float, Option(help="Seconds for an answer.")] = 120.0,
+    retries: Annotated[int, Option(help="Retries of a request, with back-off.")] = 10,
+    price_in: Annotated[float | None, Option(help="Price of a million input tokens, for the estimate.")] = None,
+    price_out: Annotated[float | None, Option(help="Price of a million output tokens.")] = None,
+    max_cost: Annotated[float | None, Option(help="Send nothing if it may cost more.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only print the cost estimate, also to --json.")] = False,
+) -> None:
+    for name, number in (("price-in", price_in), ("price-out", price_out), ("max-cost", max_cost)):
+        if number is not None and not 0 <= number < math.inf:
+            raise DataError(f"--{name} must be a finite number of at least 0, got {number}")
+    if max_cost is not None and None in (price_in, price_out):
+        raise DataError("--max-cost needs --price-in and --price-out, per million tokens")
+    prices = price_in, price_out
+    server = JudgeServer(
+        base_url=base_url, api_key=os.environ.get(api_key_env, "").strip() or None, key_name=api_key_env,
+        concurrency=concurrency, rate=rate, timeout=timeout, retries=retries,
+    )  # fmt: skip
+    options = {**(CONSTRAINT if constrain else {}), **parse_assignments(option, "--option")}
+    request = JudgeRequest(model=model, question=question or QUESTION, max_tokens=max_tokens, options=options)
+    pairs, unmatched = read_pairs(a, b)
+    keys, requests = plan_requests(pairs, request)
+    if results is not None:
+        _check_results(results, a, b, cache or results.parent)
+    cache = cache or (results or a).with_name(f"{(results or a).stem}.judge-cache.jsonl")
+    with JudgeCache(cache) as answers:
+        missing = {key: body for key, body in requests.items() if key not in answers.answers}
+        cached = len(requests) - len(missing)
+        estimate = estimate_cost(len(pairs), missing, cached, request, concurrency, rate, prices)
+        print(estimate.text(), flush=True)
+        if dry_run:
+            return _write(results, {"estimate": asdict(estimate)})
+        if max_cost is not None and estimate.cost is not None and estimate.cost > max_cost:
+            raise JudgeError(f"it may cost {estimate.cost:.2f}, more than --max-cost {max_cost:g}; nothing was sent")
+        with tqdm(total=len(missing), desc="verdicts", leave=False, disable=None) as bar:
+
+            def on_answer(key: str, answer: Answer | None) -> None:
+                if answer is not None:
+                    answers.add(key, answer)
+                bar.update()
+
+            counts = asyncio.run(judge_all(server, missing, on_answer, known=cached > 0))
+        found = {key: answers.answers[key] for key in requests if key in answers.answers}
+    verdicts = {key: parse_verdict(answer.text, answer.finished) for key, answer in found.items()}
+    judged = pairs.join(keys.map(lambda key: verdicts.get(key, REFUSED)))
+    judged["outcome"] = [outcome(*both) for both in zip(judged["a_first"], judged["b_first"], strict=True)]
+    columns = ["prompt_id", "sample", "preference_group", "a_first", "b_first", "outcome"]
+    tokens_in = sum(answer.input_tokens or 0 for answer in found.values())
+    tokens_out = sum(answer.output_tokens or 0 for answer in found.values())
+    result = {
+        "a": str(a),
+        "b": str(b),
+        "model": model,
+        "unmatched": unmatched,
+        **summarize(judged),
+        "requests": {"made": counts.made, "retried": counts.retried, "cached": cached},
+        "tokens": {"input": tokens_in, "output": tokens_out},
+        "cost": token_cost(tokens_in, tokens_out, prices),
+        "refusal": counts.reason or None,
+        "pairs": judged[columns].astype(object).where(judged[columns].notna(), None).to_dict("records"),
+    }
+    print(_text(result), flush=True)
+    _write(results, result)
+
+
+def _check_results(path: Path, *inputs: Path) -> None:
+    """Raise DataError if the results cannot be written there; before anything is paid for."""
+    if path.is_dir():
+        raise DataError(f"--json {path}: a folder; name a file")
+    if path.resolve() in [other.resolve() for other in inputs]:
+        raise DataError(f"--json {path} is also an input; give another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _write(path: Path | None, data: dict[str, Any]) -> None:
+    if path is not None:
+        with atomic_write(path, errors="backslashreplace") as file:
+            file.write(json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+        print(f"wrote {path}", flush=True)
+
+
+def _text(data: dict[str, Any]) -> str:
+    groups, position, verdicts, requests = (data[name] for name in ("groups", "position", "verdicts", "requests"))
+    if left := max(0, len(groups) - MAX_ROWS):
+        groups = sorted(groups, key=lambda line: line["win_rate"] if line["win_rate"] is not None else 2)
+    rows = [*groups[:MAX_ROWS], {"group": "all", **data["overall"], "p_holm": None, "significant": None}]
+    lines = ["", f"a = {data['a']}, b = {data['b']}; judge: {data['model']}", format_table(rows)]
+    if left:
+        lines.append(f"({left:,} more groups, in which a does better; --json has all)")
+    lines.append(
+        "win_rate: of a, over prompts, ties count half; low, high: 95 % interval; p: sign test; p_holm: corrected for "
+        "all groups\n"
+    )
+    if position["share_first"] is None:
+        lines.append("position bias: unknown, as no pair has two valid verdicts")
+    else:
+        p = "" if position["p"] is None else f" (p {position['p']:.2g})"
+        lines.append(
+            f"position bias: the response shown first was preferred in {position['share_first']:.1%} "
+            f"({position['low']:.1%} to {position['high']:.1%}) of {position['decided']:,} verdicts; "
+            f"{position['always_first']:,} pairs always the first, {position['always_second']:,} always the second{p}"
+        )
+        lines.append(f"consistency: both orders agree on {position['consistency']:.1%} of the pairs with two verdicts")
+    total = sum(verdicts.values())
+    lines.append(f"verdicts: {', '.join(f'{count:,} {name}' for name, count in verdicts.items())}; {total:,} in all")
+    if data["refusal"]:
+        lines.append(f"refused: {data['refusal']}")
+    if any(data["unmatched"].values()):
+        lines.append(f"without a partner: {data['unmatched']['a']:,} responses of a, {data['unmatched']['b']:,} of b")
+    cost = "" if data["cost"] is None else f"; cost {data['cost']:.4f}"
+    lines.append(
+        f"{requests['made']:,} requests made ({requests['retried']:,} of them retries), {requests['cached']:,} answers "
+        f"from the cache; all answers: {data['tokens']['input']:,} tokens in, {data['tokens']['output']:,} out{cost}"
+    )
+    return "\n".join(lines)

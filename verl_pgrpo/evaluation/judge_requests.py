@@ -1,0 +1,120 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The requests for pairs of responses, each pair in both orders, and what they would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.evaluation.judge_cache import request_key
+from verl_pgrpo.evaluation.verdict import QUESTION, judge_prompt
+
+CHARACTERS_PER_TOKEN = 4  # roughly, in English
+SECONDS_PER_ANSWER = 2.0  # roughly
+RESERVED = ("model", "messages", "stream", "n")  # fields that --option must not set
+CONSTRAINT = {"structured_outputs": {"choice": ["A", "B", "TIE"]}}  # vLLM's
+Prices = tuple[float | None, float | None]  # of a million input tokens and of a million output tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgeRequest:
+    """The parts of a request that are the same for all pairs."""
+
+    model: str
+    question: str = QUESTION
+    # a limit, not a length: judges that reason need it
+    max_tokens: int = 2048
+    # further fields of the body; None removes one, such as temperature for models that reject it
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise DataError for options that would change what is judged."""
+        if reserved := [name for name in RESERVED if name in self.options]:
+            raise DataError(f"--option {reserved[0]}: cannot be set")
+        if type(self.token_limit) is not int or self.token_limit < 1:
+            raise DataError(f"--max-tokens must be an integer >= 1, got {self.token_limit!r}")
+
+    @property
+    def token_limit(self) -> Any:
+        """The most tokens of an answer, under either of its names."""
+        return self.options.get("max_completion_tokens") or self.options.get("max_tokens") or self.max_tokens
+
+    def body(self, prompt: str, first: str, second: str) -> dict[str, Any]:
+        """Return the body of the chat completion that compares two responses."""
+        fields = {"temperature": 0.0, "max_tokens": self.max_tokens, **self.options}
+        content = judge_prompt(prompt, first, second, self.question)
+        return {
+            "model": self.model,
+            "messages": [{"role": "user", "content": content}],
+            **{name: value for name, value in fields.items() if value is not None},
+        }
+
+
+def plan_requests(pairs: pd.DataFrame, request: JudgeRequest) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
+    """Build both requests of each pair.
+
+    Returns:
+        The keys of the requests that show a first and b first, (pairs, 2), and the bodies by key. Equal requests are
+        one.
+    """
+    bodies: dict[str, dict[str, Any]] = {}
+    keys = []
+    for prompt, a, b in pairs[["prompt", "a", "b"]].itertuples(index=False):
+        both = request.body(prompt, a, b), request.body(prompt, b, a)
+        keys.append([request_key(body) for body in both])
+        bodies.update(zip(keys[-1], both, strict=True))
+    return pd.DataFrame(keys, columns=["a_first", "b_first"], index=pairs.index), bodies
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """The requests still to make. Tokens are characters / 4, output tokens the most; `cost` is None without prices."""
+
+    pairs: int
+    requests: int
+    cached: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+    seconds: float
+
+    def text(self) -> str:
+        """Describe the estimate for people."""
+        cost = "no prices given" if self.cost is None else f"at most {self.cost:.2f}"
+        minutes = self.seconds / 60
+        duration = f"{self.seconds:.0f} s" if minutes < 1.5 else f"{minutes:.0f} min" if minutes < 90 else ""
+        return (
+            f"{self.pairs:,} pairs in both orders: {self.requests:,} requests to make, {self.cached:,} answers in the "
+            f"cache\nabout {self.input_tokens:,} tokens in (characters / {CHARACTERS_PER_TOKEN}), at most "
+            f"{self.output_tokens:,} out; cost {cost}; about {duration or f'{minutes / 60:.1f} h'} "
+            f"(at {SECONDS_PER_ANSWER:g} s an answer, or by --rate)"
+        )
+
+
+def estimate_cost(
+    pairs: int,
+    missing: Mapping[str, dict[str, Any]],
+    cached: int,
+    request: JudgeRequest,
+    concurrency: int,
+    rate: float | None,
+    prices: Prices,
+) -> CostEstimate:
+    """Estimate the requests that have no answer yet."""
+    requests = len(missing)
+    inputs = sum(len(body["messages"][0]["content"]) for body in missing.values()) // CHARACTERS_PER_TOKEN
+    outputs = requests * request.token_limit
+    seconds = max(requests * SECONDS_PER_ANSWER / concurrency, requests * 60.0 / rate if rate else 0.0)
+    return CostEstimate(pairs, requests, cached, inputs, outputs, token_cost(inputs, outputs, prices), seconds)
+
+
+def token_cost(inputs: int, outputs: int, prices: Prices) -> float | None:
+    """Return the cost of these tokens in the currency of the prices; None without prices."""
+    if prices == (None, None):
+        return None
+    return (inputs * (prices[0] or 0.0) + outputs * (prices[1] or 0.0)) / 1e6

@@ -1,0 +1,82 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The record type of preflight and doctor."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from verl_pgrpo.errors import PGRPOError
+
+__all__ = ["ERROR", "NOTE", "SEVERITIES", "WARNING", "Diagnostic", "Diagnostics", "one_line"]
+
+ERROR = "error"  # the run would stop, or train on something else than was asked for
+WARNING = "warning"  # the run goes on but may surprise, or a check could not be made
+NOTE = "note"  # for information
+SEVERITIES = (ERROR, WARNING, NOTE)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """A preflight or doctor diagnostic.
+
+    Attributes:
+        severity: one of SEVERITIES.
+        check: name of the check that found it.
+        message: what is wrong.
+        location: configuration keys, a file or a row.
+        fix: what to do; empty for a note.
+    """
+
+    severity: str
+    check: str
+    message: str
+    location: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Diagnostics:
+    """Collect the diagnostics of one check."""
+
+    check: str
+    found: list[Diagnostic] = field(default_factory=list)
+
+    def add(self, severity: str, message: str, location: str, fix: str = "") -> None:
+        # Messages of user code may hold lone surrogates, which cannot be printed.
+        texts = (text.encode("utf-8", "backslashreplace").decode() for text in (message, location, fix))
+        diagnostic = Diagnostic(severity, self.check, *texts)
+        if diagnostic not in self.found:
+            self.found.append(diagnostic)
+
+    def error(self, message: str, location: str, fix: str) -> None:
+        self.add(ERROR, message, location, fix)
+
+    def warning(self, message: str, location: str, fix: str) -> None:
+        self.add(WARNING, message, location, fix)
+
+    def note(self, message: str, location: str) -> None:
+        self.add(NOTE, message, location)
+
+    def raised(self, error: BaseException, location: str, fix: str, prefix: str = "") -> None:
+        """Add an exception that would stop the run. Our own errors bring their fix."""
+        message = one_line(error)
+        self.error(f"{prefix}{message}", location, "see the message" if isinstance(error, PGRPOError) else fix)
+
+    def unchecked(self, error: BaseException) -> None:
+        """Add an exception of the check itself, which says nothing about the run."""
+        self.warning(f"could not be checked: {one_line(error)}", f"check '{self.check}'", "check it by hand")
+
+
+def one_line(error: BaseException, limit: int = 600) -> str:
+    """Return the exception and its cause as one line."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, PGRPOError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    cause = error.__cause__
+    if cause is not None and not isinstance(error, PGRPOError):
+        text = f"{text} (from {type(cause).__name__}: {' '.join(str(cause).split())})"
+    return text if len(text) <= limit else f"{text[:limit]}..."

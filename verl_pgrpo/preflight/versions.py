@@ -1,0 +1,127 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which packages are installed, whether they are known to work together, and what a launch needs besides."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from verl_pgrpo.errors import PGRPOError
+from verl_pgrpo.integration.checks import TESTED_VERSIONS
+
+from .command_line import compose, parse
+from .diagnostic import ERROR, NOTE, WARNING, Diagnostic, one_line
+
+# What was tested together: requirements/cpu.txt and requirements/megatron.txt, by real runs on the CPU.
+TESTED_SET = {
+    "verl": "0.9.1",
+    "torch": "2.13.0",
+    "vllm": "0.30.0",
+    "ray": "2.60.0",
+    "transformers": "5.10.4",
+    "TransferQueue": "0.1.11",
+}
+TESTED_MEGATRON = {"megatron-core": "0.16.1", "megatron-bridge": "0.3.1", "mbridge": "0.15.1"}
+NEEDED = {
+    "verl": f"pip install verl=={TESTED_VERSIONS[-1]}",
+    "torch": "pip install torch",
+    "ray": "pip install ray",
+    "TransferQueue": 'pip install "TransferQueue>=0.1.10": verl imports it but does not require it',
+}
+
+
+def installed(name: str) -> str | None:
+    """The version of a distribution, of vLLM also of its CPU build; None if it is not installed."""
+    for candidate in (name, f"{name}-cpu") if name == "vllm" else (name,):
+        try:
+            return version(candidate).partition("+")[0]
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def check_versions() -> list[Diagnostic]:
+    found = [Diagnostic(NOTE, "python", platform.python_version(), "")]
+    for name, fix in NEEDED.items():
+        number = installed(name)
+        if number is None:
+            found.append(Diagnostic(ERROR, name, "not installed", "", fix))
+        elif name == "verl" and number not in TESTED_VERSIONS:
+            found.append(
+                Diagnostic(WARNING, name, f"{number}, not tested", "", f"tested: {', '.join(TESTED_VERSIONS)}")
+            )
+        else:
+            found.append(Diagnostic(NOTE, name, number, ""))
+    if (number := installed("vllm")) is None:
+        fix = "pip install vllm, unless the rollout uses another engine"
+        found.append(Diagnostic(WARNING, "vllm", "not installed", "", fix))
+    else:
+        found.append(Diagnostic(NOTE, "vllm", number, ""))
+    return [*found, _megatron(), _tested_together()]
+
+
+def _megatron() -> Diagnostic:
+    numbers = {name: installed(name) for name in TESTED_MEGATRON}
+    if numbers["megatron-core"] is None:
+        return Diagnostic(NOTE, "megatron", "not installed; only model_engine=megatron needs it", "")
+    text = ", ".join(f"{name} {number or 'missing'}" for name, number in numbers.items())
+    if numbers["megatron-bridge"] is None and numbers["mbridge"] is None:
+        fix = "pip install megatron-bridge or mbridge: verl loads weights with one of them"
+        return Diagnostic(ERROR, "megatron", text, "", fix)
+    return Diagnostic(NOTE, "megatron", text, "")
+
+
+def _tested_together() -> Diagnostic:
+    tested = TESTED_SET | (TESTED_MEGATRON if installed("megatron-core") else {})
+    numbers = {name: installed(name) for name in tested}
+    if numbers["verl"] in TESTED_VERSIONS:
+        tested["verl"] = numbers["verl"]  # each of these was run with the others
+    if other := [f"{n} {numbers[n]} (tested: {v})" for n, v in tested.items() if numbers[n] not in (None, v)]:
+        fix = "probably fine if only the last number differs; the tested set: requirements/cpu.txt"
+        return Diagnostic(WARNING, "together", f"not tested as a set: {', '.join(other)}", "", fix)
+    if None in numbers.values():
+        return Diagnostic(WARNING, "together", "not all of the tested set is installed", "", "see above")
+    return Diagnostic(NOTE, "together", "this set was tested, on the CPU", "")
+
+
+def check_launch_packages(arguments: Sequence[str]) -> list[Diagnostic]:
+    """The packages that a launch needs on GPUs, which verl imports late or without requiring them.
+
+    Args:
+        arguments: those of `python3 -m verl.trainer.main_ppo`.
+    """
+    try:
+        config = compose(parse(arguments))
+    except (PGRPOError, Exception) as error:  # Hydra has many exceptions
+        return [Diagnostic(ERROR, "launch", one_line(error), "the command line", "see `verl-pgrpo preflight`")]
+    if str(config.trainer.device) == "cpu":
+        return [Diagnostic(NOTE, "launch", "trainer.device=cpu needs no GPU packages", "trainer.device")]
+    models, needed = config.actor_rollout_ref, {}
+    megatron = models.actor.strategy == "megatron"
+    attention = models.model.override_config.get("attn_implementation", "flash_attention_2")
+    if megatron or attention.startswith("flash_attention"):
+        needed["flash_attn"] = "flash-attn", "actor_rollout_ref.model.override_config.attn_implementation"
+    if megatron:
+        needed["transformer_engine"] = "transformer-engine", "actor_rollout_ref.actor.strategy=megatron"
+        needed["megatron.core"] = "megatron-core", "actor_rollout_ref.actor.strategy=megatron"
+    if models.rollout.checkpoint_engine.backend == "nccl":
+        needed["cupy"] = "cupy-cuda12x or cupy-cuda13x", "actor_rollout_ref.rollout.checkpoint_engine.backend=nccl"
+    if models.rollout.name in ("vllm", "sglang"):
+        needed[models.rollout.name] = models.rollout.name, f"actor_rollout_ref.rollout.name={models.rollout.name}"
+    found = []
+    for module, (package, key) in needed.items():
+        there = _importable(module)
+        fix = "" if there else f"install {package}, or use an image of verl that has it"
+        text = f"{package} is {'' if there else 'not '}installed; the launch needs it"
+        found.append(Diagnostic(NOTE if there else ERROR, f"launch, {module}", text, key, fix))
+    return found
+
+
+def _importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ImportError:
+        return False
