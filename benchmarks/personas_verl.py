@@ -28,7 +28,7 @@ from speed import machine
 
 from verl_pgrpo.data import personas
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3
-from verl_pgrpo.report.rollouts import read_run
+from verl_pgrpo.report.loading import load_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "recipes" / "personas" / "run_tiny_cpu.sh"
@@ -75,9 +75,9 @@ def run(arm: str, seed: int, out: Path) -> Path:
 
 def measures(arm: str, folder: Path) -> tuple[float, float, float]:
     """Mean over personas and worst persona in the last fifth, and the mean over personas and all steps."""
-    found = read_run(arm, folder / "rollouts")
-    end = found.window("end")
-    return end.mean(), end.min(), found.rows.groupby("persona")["utility"].mean().mean()
+    comparison = load_runs([f"{arm}={folder}"], value="utility")
+    end = comparison.ends[0]
+    return end.mean(), end.min(), comparison.means(0, comparison.steps).mean()
 
 
 def interval(values: np.ndarray, sign: str = "") -> str:

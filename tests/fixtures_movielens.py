@@ -1,17 +1,19 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Archives in MovieLens-1M's exact public format, of invented films and users, in any size.
+"""Archives in MovieLens' public formats, with generated films and users, in any size.
 
     python -m tests.fixtures_movielens --out ml-1m.zip --users 200 --films 150 --ratings 8000 --seed 0
 
-As in the original: four files in a folder `ml-1m`, `::` between fields, latin-1, articles behind titles, genres joined
-by `|`, colons within titles, many ratings in the same second, users numbered in no order of time. Users have tastes, so
-that there is something to cluster. Equal arguments give equal bytes.
+As in the originals: articles behind titles, colons and commas within titles, many ratings in the same second, users
+numbered in no order of time. Users have tastes, so that there is something to cluster. Equal arguments give equal
+bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import zipfile
 from pathlib import Path
 
@@ -20,6 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 GENRES = ("Action", "Animation", "Children's", "Comedy", "Crime", "Drama", "Film-Noir", "Horror", "Romance", "Sci-Fi")
+ML_100K_GENRES = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
 TASTES = (("Action", "Sci-Fi"), ("Drama", "Romance"), ("Comedy", "Children's"), ("Horror", "Film-Noir"))
 NOUNS = (
     "Harbour",
@@ -35,13 +41,21 @@ NOUNS = (
     "Façade",
     "Über",
 )
-FIRST, LAST = 956_703_932, 1_046_454_590  # the original's first and last second
+FIRST, LAST = 956_703_932, 1_046_454_590  # first and last second of ml-1m
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of the zip's members, so that equal arguments give equal bytes
 CHUNK = 2_000_000
 
+# layout -> folder, ratings file, separator, films file, encoding, smallest step between stars
+LAYOUTS = {
+    "ml-100k": ("ml-100k", "u.data", "\t", "u.item", "latin-1", 1.0),
+    "ml-1m": ("ml-1m", "ratings.dat", "::", "movies.dat", "latin-1", 1.0),
+    "ml-10m": ("ml-10M100K", "ratings.dat", "::", "movies.dat", "utf-8", 0.5),
+    "ml-32m": ("ml-32m", "ratings.csv", ",", "movies.csv", "utf-8", 0.5),
+}
+
 
 def films(count: int, rng: np.random.Generator) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Titles, all different, and genres."""
+    """Return distinct titles, and their genres."""
     titles, genres = [], []
     for i in range(count):
         noun = NOUNS[i % len(NOUNS)] + (str(i // len(NOUNS) + 1) if i >= len(NOUNS) else "")
@@ -55,7 +69,7 @@ def films(count: int, rng: np.random.Generator) -> tuple[list[str], list[tuple[s
 def ratings(
     users: int, genres: list[tuple[str, ...]], count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """User numbers, film places, stars and times of `count` different pairs, ordered by user as in the original."""
+    """Return user numbers, film places, stars and times of `count` distinct pairs, ordered by user."""
     taste = rng.integers(len(TASTES), size=users)
     weight = rng.lognormal(0.0, 0.8, size=users)
     fame = 1 / np.arange(1, len(genres) + 1) ** 0.6
@@ -71,53 +85,73 @@ def ratings(
         keys = np.unique(np.concatenate([keys, user * len(genres) + film]))
     keys = np.sort(rng.permutation(keys)[:count])
     user, film = keys // len(genres), keys % len(genres)
-    stars = np.clip(np.rint(3.0 + 0.9 * likes[taste[user], film] + rng.normal(0, 0.8, count)), 1, 5).astype(np.int64)
+    stars = 3.0 + 0.9 * likes[taste[user], film] + rng.normal(0, 0.8, count)
     joined = rng.integers(FIRST, LAST - 40_000_000, size=users)[user]
     later = np.where(rng.random(count) < 0.5, rng.integers(0, 600, size=count), rng.integers(0, 40_000_000, size=count))
     return user, film, stars, joined + later
 
 
-def write_archive(path: Path, users: int = 200, num_films: int = 150, count: int = 8000, seed: int = 0) -> Path:
-    """Write `ml-1m.zip`."""
+def write_archive(
+    path: Path, users: int = 200, num_films: int = 150, count: int = 8000, seed: int = 0, layout: str = "ml-1m",
+    encoding: str | None = None,
+) -> Path:  # fmt: skip
+    """Write an archive in one of `LAYOUTS`."""
+    folder, rating_file, separator, film_file, own_encoding, step = LAYOUTS[layout]
     rng = np.random.default_rng(seed)
     titles, genres = films(num_films, rng)
     user, film, stars, time = ratings(users, genres, count, rng)
-    ids = np.sort(rng.permutation(num_films * 11 // 10)[:num_films]) + 1  # with gaps, as in the original
-    listing = [f"{ids[i]}::{titles[i]}::{'|'.join(genres[i])}\n" for i in range(num_films)]
-    people = [f"{u + 1}::{'MF'[u % 2]}::25::{u % 21}::{u % 90000 + 10000}\n" for u in range(users)]
+    stars = np.clip(np.rint(stars / step) * step, step, 5)
+    ids = np.sort(rng.permutation(num_films * 11 // 10)[:num_films]) + 1  # with gaps, as in the originals
+    listing = _listing(film_file, ids.tolist(), titles, genres)
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
-        for name, text in (
-            ("README", "An invented archive.\n"),
-            ("movies.dat", "".join(listing)),
-            ("users.dat", "".join(people)),
-        ):
-            archive.writestr(_member(name), text.encode("latin-1"))
-        with archive.open(_member("ratings.dat"), "w", force_zip64=True) as out:
+        archive.writestr(_member(folder, "README"), "A generated archive.\n")
+        archive.writestr(_member(folder, film_file), listing.encode(encoding or own_encoding))
+        with archive.open(_member(folder, rating_file), "w", force_zip64=True) as out:
+            if separator == ",":
+                out.write(b"userId,movieId,rating,timestamp\n")
             for start in range(0, count, CHUNK):
                 part = slice(start, start + CHUNK)
-                columns = (user[part] + 1, ids[film[part]], stars[part], time[part])
+                whole = stars[part].astype(np.int64) if step == 1.0 else stars[part]
+                columns = (user[part] + 1, ids[film[part]], whole, time[part])
                 texts = [pc.cast(pa.array(column), pa.string()) for column in columns]
-                lines = pc.binary_join_element_wise(*texts, "::").to_pylist()
+                lines = pc.binary_join_element_wise(*texts, separator).to_pylist()
                 out.write(("\n".join(lines) + "\n").encode("ascii"))
     return path
 
 
-def _member(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(f"ml-1m/{name}", date_time=EPOCH)
+def _listing(name: str, ids: list[int], titles: list[str], genres: list[tuple[str, ...]]) -> str:
+    rows = list(zip(ids, titles, genres, strict=True))
+    if name == "movies.dat":
+        return "".join(f"{one}::{title}::{'|'.join(kinds)}\n" for one, title, kinds in rows)
+    if name == "u.item":
+        flags = ["|".join(str(int(genre in kinds)) for genre in ML_100K_GENRES) for _, _, kinds in rows]
+        return "".join(
+            f"{row[0]}|{row[1]}|01-Jan-1995||http://x|{flag}\n" for row, flag in zip(rows, flags, strict=True)
+        )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["movieId", "title", "genres"])
+    writer.writerows([one, title, "|".join(kinds) or "(no genres listed)"] for one, title, kinds in rows)
+    return text.getvalue()
+
+
+def _member(folder: str, name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(f"{folder}/{name}", date_time=EPOCH)
     info.compress_type = zipfile.ZIP_DEFLATED
     return info
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="An invented archive in MovieLens-1M's format.")
+    parser = argparse.ArgumentParser(description="Write a generated archive in a MovieLens format.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--users", type=int, default=200)
     parser.add_argument("--films", type=int, default=150)
     parser.add_argument("--ratings", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--layout", choices=LAYOUTS, default="ml-1m")
     args = parser.parse_args()
-    print(write_archive(args.out, args.users, args.films, args.ratings, args.seed))
+    print(write_archive(args.out, args.users, args.films, args.ratings, args.seed, args.layout))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""`make quickstart`: stock verl on a CPU, once with `grpo` and once with `pgrpo`, and what each persona got.
+"""`make quickstart`: stock verl on a CPU, once with `grpo` and once with `pgrpo`, and compare what each persona got.
 
     N=2 NOISE=0.2 STEPS=100 SEED=0 python recipes/personas/quickstart.py
 
@@ -25,11 +25,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from verl_pgrpo.cli import parser
+from verl_pgrpo.cli.output import format_table
 from verl_pgrpo.data import personas
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3
-from verl_pgrpo.report.curves import draw
-from verl_pgrpo.report.rollouts import read_run, table
+from verl_pgrpo.report.loading import load_runs
+from verl_pgrpo.report.narrative import fifths_table, headline
+from verl_pgrpo.report.page import make_report, render
+from verl_pgrpo.report.picture import draw_picture
 
 HERE = Path(__file__).resolve().parent
 OUT = Path(os.environ.get("RUNS") or HERE.parents[1] / "runs").resolve() / "quickstart"
@@ -63,6 +65,12 @@ class Setting:
         if not 0 <= setting.noise < math.inf or setting.steps < 1 or setting.seed < 0:
             sys.exit("quickstart: NOISE and SEED must not be negative, NOISE finite, STEPS at least 1")
         return setting
+
+    def __str__(self) -> str:
+        return (
+            f"{self.steps} steps of {RESPONSES // self.n} prompts x {self.n} responses, rating noise {self.noise:g} of "
+            f"a user's scale, seed {self.seed}"
+        )
 
     @property
     def folder(self) -> Path:
@@ -139,39 +147,36 @@ def watch(run: subprocess.Popen[bytes], estimator: str, folder: Path, steps: int
                 return
 
 
-def write_page(setting: Setting) -> str:
-    """`verl-pgrpo report` of the runs; its first sentence."""
-    page = setting.folder / "report.html"
-    runs = [f"{name}={setting.folder / name}" for name in ESTIMATORS]
-    command = parser().parse_args(["report", *runs, "--out", str(page)])
-    found = command.run(command).data
-    shutil.copy(page, OUT / "report.html")
-    return found["headline"]
+def compare(setting: Setting) -> tuple[str, str]:
+    """Write the table, the picture and the page; return the table and the page's first sentence."""
+    comparison = load_runs([f"{name}={setting.folder / name}" for name in ESTIMATORS])
+    text = format_table(fifths_table(comparison))
+    (setting.folder / "table.txt").write_text(text + "\n")
+    (setting.folder / "report.html").write_text(render(make_report(comparison)), encoding="utf-8", errors="replace")
+    draw_picture(comparison, setting.folder / "report.png", str(setting))
+    for name in ("report.html", "report.png"):
+        shutil.copy(setting.folder / name, OUT / name)
+    return text, headline(comparison)
 
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     setting = Setting.from_environment()
     started = time.monotonic()
-    print(
-        f"Seven personas, stock verl with real vLLM on this CPU: {setting.steps} steps of {RESPONSES // setting.n} "
-        f"prompts x {setting.n} responses, rating noise {setting.noise:g}, seed {setting.seed}. Logs: {setting.folder}",
-        flush=True,
-    )
+    print(f"Seven personas, stock verl with real vLLM on this CPU: {setting}. Logs: {setting.folder}", flush=True)
     try:
         data = prepare(setting)
-        runs = [read_run(name, train(name, setting, data) / "rollouts") for name in ESTIMATORS]
+        for name in ESTIMATORS:
+            train(name, setting, data)
     except KeyboardInterrupt:
-        sys.exit("\nquickstart: interrupted; nothing is left running. Call it again to go on.")
-    text = table(runs)
-    (setting.folder / "table.txt").write_text(text + "\n")
-    draw(runs, setting.folder / "report.png")
-    shutil.copy(setting.folder / "report.png", OUT / "report.png")
-    print(f"\nMean utility (what a persona wants, 0 to 1) of each fifth of training:\n\n{text}\n")
+        sys.exit("\nquickstart: interrupted; nothing is left running. Call it again to continue.")
+    text, first_sentence = compare(setting)
+    print(
+        f"\nMean utility (what a persona wants, 0 to 1) in the first, central and last fifth of training:\n\n{text}\n"
+    )
     print(f"The picture: {OUT / 'report.png'}   ({(time.monotonic() - started) / 60:.1f} minutes)")
     print("What it shows, and when not to use P-GRPO: recipes/personas/README.md")
-    headline = write_page(setting)
-    print(f"\n{headline}\nWhy, and for whom else, on one page; open it in a browser: {OUT / 'report.html'}")
+    print(f"\n{first_sentence}\nDetails on one page; open it in a browser: {OUT / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -145,12 +145,17 @@ def test_pooled_is_the_exact_moments_of_all_groups(groups, random):
     assert std == pytest.approx(exact_std(rewards), rel=1e-6, abs=1e-9 * scale)
 
 
-def test_the_pool_forgets_at_the_rate_of_its_groups():
-    """64 groups with a half-life of 8 of their own rewards: the pool must not forget within one step of 64 rewards."""
-    half_life, rows = 8, np.arange(64)
-    moments = Moments(64, half_life)
-    moments.update(rows, np.zeros(64))
-    for _ in range(half_life):
-        moments.update(rows, np.ones(64))
-    one = updated([[0.0], *[[1.0]] * half_life], half_life)
-    assert moments.pooled()[0] == pytest.approx(one.mean[0])
+def test_the_pool_weighs_each_reward_as_its_group_does():
+    """So it forgets at the rate of its groups: not within one step in which each of many groups gets a reward."""
+    half_life, batches = 8, [[[0.0] * 50, [1.0, 2.0, 4.0]], [[5.0] * 4], [[7.0], [8.0]]]
+    moments = Moments(3, half_life)
+    for row, parts in enumerate(batches):
+        for part in parts:
+            moments.update(np.full(len(part), row), np.array(part))
+    weights, means, m2s = np.transpose([exponential_moments(parts, half_life) for parts in batches])
+    mean, std = moments.pooled()
+    assert mean == pytest.approx(np.average(means, weights=weights))
+    between = weights * (means - mean) ** 2
+    # The weights of single rewards are below 1, so Bessel's correction takes less than 1 from the sum of weights.
+    biased = np.sum(m2s + between) / weights.sum()
+    assert biased < std**2 < biased * weights.sum() / (weights.sum() - 1)

@@ -21,14 +21,14 @@ STEPS = 3
 
 
 def documented(task: str) -> list[list[str]]:
-    """The commands at the head of `run_tiny_cpu.sh`, which the README repeats (`tests/test_data_recipes.py`)."""
+    """Return the commands at the head of `run_tiny_cpu.sh`, which the README repeats (`tests/data/test_pages.py`)."""
     head = (ROOT / "recipes" / task / "run_tiny_cpu.sh").read_text()
     lines = re.findall(r"^#   (.*)$", head, re.MULTILINE)
     return [shlex.split(line) for line in "\n".join(lines).replace("\\\n", " ").splitlines()]
 
 
 def in_place(words: list[str], folder: Path) -> list[str]:
-    """This interpreter, and a folder of the test's in place of `data/<task>_tiny`."""
+    """Replace the programs by this interpreter's, and `data/<task>_tiny` by a folder of the test."""
     programs = {"python": [sys.executable], "verl-pgrpo": [sys.executable, "-m", "verl_pgrpo.cli"]}
     return [*programs.get(words[0], words[:1]), *(re.sub(r"^data/\w+_tiny", str(folder), word) for word in words[1:])]
 

@@ -1,0 +1,3 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Dataset builders: public archives, user tables and synthetic personas to verl's train.parquet and val.parquet."""

@@ -5,15 +5,13 @@
     verl-pgrpo data goodreads --reviews goodreads_reviews_poetry.json.gz --books goodreads_books_poetry.json.gz \\
         --out data/goodreads --group-by rating --seed 0
 
-The files are streamed, twice for the reviews (three times with --group-by cluster) and once for the books. What is kept
-in memory is a count of reviews per day, which gives the day from which on everything is test side, and the sample: the
-reviews whose id has the lowest hashes, so that it depends neither on the order of lines nor on other reviews.
+The reviews are streamed twice (three times with --group-by cluster), the books once. In memory are a count of reviews
+per day, which gives the first day of the test side, and the sample: the reviews whose id has the lowest hash. So the
+sample depends neither on the order of lines nor on other reviews.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,195 +19,177 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 
-from verl_pgrpo.data.errors import DataError
-from verl_pgrpo.data.goodreads_files import Book, Review, read_books, read_reviews
-from verl_pgrpo.data.goodreads_readers import reader_features
-from verl_pgrpo.data.grouping.artefact import save_groups
-from verl_pgrpo.data.grouping.fit import random_groups
-from verl_pgrpo.data.grouping.model import id_hashes
+from verl_pgrpo.data.goodreads_files import read_books, read_reviews
+from verl_pgrpo.data.group_model import id_hashes, random_groups, save_groups
 from verl_pgrpo.data.options import Archive
-from verl_pgrpo.data.rows import extra_info_type, output_folder, verl_row, write_splits
+from verl_pgrpo.data.schema import output_folder, verl_row, write_splits
+from verl_pgrpo.data.splits import LeakError
 from verl_pgrpo.data.summary import Summary
-from verl_pgrpo.data.time_split import Evidence, check_no_leak
+from verl_pgrpo.errors import DataError
 
 DAY = 86400
-EXTRA_INFO = extra_info_type(
-    ("user", pa.string()),
-    ("book", pa.string()),
-    ("review", pa.string()),
-    ("rating", pa.int64()),
-    ("answer_time", pa.int64()),
-)
+FEATURES = ("mean_rating", "std_rating", "log_reviews", "mean_log_words")
+TOO_FEW = "see --min-words, --max-words and --test-fraction"
+OWN_FIELDS = [(name, pa.string()) for name in ("user", "book", "review")]
+OWN_FIELDS += [("rating", pa.int64()), ("answer_time", pa.int64())]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options(Archive):
-    """What a data set is made by. Validation is divided among the ratings, the test side begins with a day."""
+class GoodreadsOptions(Archive):
+    """How Goodreads files become a dataset. The test side begins with a day; validation has all ratings equally."""
 
-    # rating, as the paper does, or cluster
+    # rating, as in the paper, or cluster
     group_by: str = "rating"
-    # shorter ones say nothing that a reward could hold on to, longer ones cost tokens
+    # shorter reviews contain nothing a reward can compare with, longer ones cost tokens
     min_words: int = 20
     max_words: int = 120
     # words of a book's description in the prompt
     description_words: int = 60
 
     def check(self) -> None:
+        """Raise DataError if an option is out of range."""
+        Archive.check(self)
         if self.group_by not in ("rating", "cluster"):
-            raise DataError(f"--group-by must be rating or cluster, got {self.group_by!r}")
-        if not 0 < self.test_fraction < 1:
-            raise DataError(f"--test-fraction must be between 0 and 1, got {self.test_fraction}")
-        self.at_least(seed=0, train_size=1, val_size=1, min_words=1, description_words=0)
+            raise DataError(f"--group-by must be rating or cluster (got {self.group_by!r})")
+        self.check_minimum(min_words=1, description_words=0)
         if self.max_words < self.min_words:
             raise DataError(f"--max-words {self.max_words} is less than --min-words {self.min_words}")
 
-    def fits(self, review: Review) -> bool:
-        return review.rating > 0 and self.min_words <= len(review.text.split()) <= self.max_words
 
-
-def prepare(reviews: Path, books: Path, out: Path, options: Options) -> Summary:
-    """Write `train.parquet` and `val.parquet` to `out`, and `groups.json` with `group_by=cluster`.
+def prepare(reviews: Path, books: Path, out: Path, options: GoodreadsOptions) -> Summary:
+    """Write `train.parquet` and `val.parquet` to `out`, and `groups.json` with `group_by="cluster"`.
 
     Raises:
-        DataError: a file, a line or an option is not as it should be.
+        DataError: a file, a line or an option is not usable.
     """
     options.check()
     summary = Summary(f"Goodreads, {reviews.name}, seed {options.seed}")
     cut = _cut(reviews, options, summary)
     train, val = _sample(reviews, cut, options)
-    known = read_books(books, {one.book for one in train + val})
-    listed = [[one for one in rows if one.book in known] for rows in (train, val)]
-    summary.drop("sampled reviews of books that the books file does not list", len(train + val) - sum(map(len, listed)))
-    train, val = listed
-    texts = {" ".join(one.text.split()) for one in train}
-    fresh = [one for one in val if " ".join(one.text.split()) not in texts]
-    summary.drop("validation reviews with the words of a training review", len(val) - len(fresh))
-    val = fresh
+    sampled = len(train) + len(val)
+    known = read_books(books, {*train["book"], *val["book"]})
+    train, val = (rows[rows["book"].isin(known.index)] for rows in (train, val))
+    summary.drop(
+        "sampled reviews of books that the books file does not list with a title", sampled - len(train) - len(val)
+    )
+    if not len(train) + len(val):
+        raise DataError(f"none of {sampled:,} sampled reviews in {reviews.name} is of a book that {books.name} lists; "
+                        "are both files of the same genre?")  # fmt: skip
+    fresh = ~val["text"].isin(set(train["text"]))
+    summary.drop("validation reviews with the text of a training review", (~fresh).sum())
+    val = val[fresh]
+    _check_rows(train, val)
 
-    features_until = cut - 1
-    if options.group_by == "rating":
-        groups = [np.array([f"rating_{one.rating}" for one in rows]) for rows in (train, val)]
+    if options.group_by == "cluster":
+        features = _reader_features(reviews, cut, {*train["user"], *val["user"]})
+        users = sorted(set(train["user"]))
+        model = options.fit(features.loc[users].to_numpy(), FEATURES, "user")
+        past = val["user"].isin(features.index)
+        summary.drop("validation reviews by readers without earlier reviews", (~past).sum())
+        val = val[past]
+        _check_rows(train, val)
+        groups = [model.assign(features.loc[rows["user"]].to_numpy()) for rows in (train, val)]
     else:
-        features = reader_features(reviews, cut, {one.user for one in train + val})
-        features_until = features.until
-        users = sorted({one.user for one in train})
-        if not users:
-            raise DataError("no training row is left; see --min-words, --max-words and --test-fraction")
-        values = features.matrix(users)
-        model = options.fit(values, features.names, "user")
-        past = [one for one in val if features.has(one.user)]
-        summary.drop("validation reviews of readers without a past", len(val) - len(past))
-        val = past
-        groups = [model.assign(features.matrix([one.user for one in rows])) for rows in (train, val)]
-    for name, rows in (("training", train), ("validation", val)):
-        if not rows:
-            raise DataError(f"no {name} row is left; see --min-words, --max-words and --test-fraction")
-    times = [np.array([one.time for one in rows]) for rows in (train, val)]
-    # A prompt holds the book and the stars, so nothing in it is older or newer than the review itself.
-    check_no_leak(cut, features_until, Evidence(times[0], times[0]), Evidence(np.full(len(val), cut - 1), times[1]))
+        groups = [np.array([f"rating_{stars}" for stars in rows["rating"]]) for rows in (train, val)]
+    if train["time"].max() >= cut or val["time"].min() < cut:
+        raise LeakError("a review is on the wrong side of the cut; nothing was written")
 
     output_folder(out)
     if options.group_by == "cluster":
         save_groups(model, out / "groups.json")
-    ids = [[_unit(one, options) for one in rows] for rows in (train, val)]
-    control = random_groups(groups[0], ids[0], options.seed)
-    chance = [control.assign(np.empty((len(one), 0)), one) for one in ids]
-    splits = {
-        split: _render(split, (train, val)[i], known, groups[i], chance[i], options)
-        for i, split in enumerate(("train", "val"))
-    }
-    write_splits(out, splits, EXTRA_INFO, summary)
+    # Random groups go by reader for clusters, and by review where the group is the review's rating.
+    unit = "user" if options.group_by == "cluster" else "review"
+    control = random_groups(groups[0], train[unit].tolist(), options.seed)
+    splits = {}
+    for split, rows, group in (("train", train, groups[0]), ("val", val, groups[1])):
+        chance = control.assign(np.empty((len(rows), 0)), rows[unit].tolist())
+        splits[split] = _render(rows, known, group, chance, options)
+    write_splits(out, splits, OWN_FIELDS, options.seed, summary)
+    summary.warn_small_groups()
     summary.notes.append(f"the test side begins at {cut} (seconds since 1970)")
     return summary
 
 
-def _unit(review: Review, options: Options) -> str:
-    """Whose group it is: a reader's for clusters; a review's own where the group is its rating."""
-    return review.user if options.group_by == "cluster" else review.review
+def _check_rows(train: pd.DataFrame, val: pd.DataFrame) -> None:
+    for name, rows in (("training", train), ("validation", val)):
+        if not len(rows):
+            raise DataError(f"the {name} split has no rows; {TOO_FEW}")
 
 
-def _cut(reviews: Path, options: Options, summary: Summary) -> int:
-    """The first second of the test side, from one pass that keeps a count for each day."""
-    days: Counter[int] = Counter()
-    why: Counter[str] = Counter()
-    for review in read_reviews(reviews):
-        why["reviews"] += 1
-        words = len(review.text.split())
-        if not review.rating:
-            why["none"] += 1
-        elif words < options.min_words:
-            why["short"] += 1
-        elif words > options.max_words:
-            why["long"] += 1
-        else:
-            days[review.time // DAY] += 1
-    summary.read = {"reviews": why["reviews"]}
-    summary.drop("reviews without a rating", why["none"])
-    summary.drop(f"reviews of fewer than {options.min_words} words", why["short"])
-    summary.drop(f"reviews of more than {options.max_words} words", why["long"])
+def _fitting(reviews: Path, options: GoodreadsOptions, summary: Summary | None = None) -> Iterator[pd.DataFrame]:
+    """Yield blocks of reviews of the right length."""
+    for block in read_reviews(reviews, summary):
+        short, long = block["words"] < options.min_words, block["words"] > options.max_words
+        if summary is not None:
+            summary.drop(f"reviews of fewer than {options.min_words} words", short.sum())
+            summary.drop(f"reviews of more than {options.max_words} words", long.sum())
+        yield block[~short & ~long]
+
+
+def _cut(reviews: Path, options: GoodreadsOptions, summary: Summary) -> int:
+    """Return the first second of the test side, which begins with a day."""
+    days = pd.Series(dtype="int64")
+    for block in _fitting(reviews, options, summary):
+        days = days.add((block["time"] // DAY).value_counts(), fill_value=0)
     if len(days) < 2:
-        raise DataError("fewer than two days with reviews that fit; see --min-words and --max-words")
-    later, wanted = 0, days.total() * options.test_fraction
-    for day in sorted(days, reverse=True)[:-1]:
-        later += days[day]
-        if later >= wanted:
-            break
-    return day * DAY
+        raise DataError(f"{reviews.name}: all usable reviews are of one day; {TOO_FEW}")
+    later = days.sort_index(ascending=False).cumsum().iloc[:-1]
+    enough = later[later >= days.sum() * options.test_fraction]
+    return int((enough if len(enough) else later.iloc[[-1]]).index[0]) * DAY
 
 
-def _sample(reviews: Path, cut: int, options: Options) -> tuple[list[Review], list[Review]]:
-    """The reviews of lowest hash: over all before the cut, and for each rating after it."""
-    kept: dict[object, list[tuple[int, str, Review]]] = {}
-    for review in read_reviews(reviews):
-        if not options.fits(review):
-            continue
-        side = "train" if review.time < cut else review.rating
-        room = options.train_size if side == "train" else -(-options.val_size // 5)
-        entry = (-int(id_hashes([review.review], options.seed)[0]), review.review, review)
-        heap = kept.setdefault(side, [])
-        if len(heap) < room:
-            heapq.heappush(heap, entry)
-        elif entry[:2] > heap[0][:2]:
-            heapq.heapreplace(heap, entry)
-    ordered = {
-        side: [entry[2] for entry in sorted(heap, key=lambda e: e[:2], reverse=True)] for side, heap in kept.items()
-    }
-    train = ordered.pop("train", [])
-    turns = max(map(len, ordered.values()), default=0)
-    val = [ordered[side][i] for i in range(turns) for side in sorted(ordered, key=str) if i < len(ordered[side])]
-    return train, val[: options.val_size]
+def _sample(reviews: Path, cut: int, options: GoodreadsOptions) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the reviews with the lowest hashes: of all before the cut, and of each rating after it."""
+    room = {0: options.train_size} | dict.fromkeys(range(1, 6), -(-options.val_size // 5))
+    kept = pd.DataFrame()
+    for block in _fitting(reviews, options):
+        side = block["rating"].where(block["time"] >= cut, 0)
+        block = block.assign(side=side, hash=id_hashes(block["review"].tolist(), options.seed))
+        kept = pd.concat([kept, block]).sort_values(["hash", "review"], kind="stable").drop_duplicates("review")
+        kept = kept[kept.groupby("side").cumcount() < kept["side"].map(room)]
+    turn = kept.groupby("side").cumcount()
+    train = kept[kept["side"] == 0]
+    val = kept.assign(turn=turn)[kept["side"] > 0].sort_values(["turn", "rating"], kind="stable")
+    return train, val.head(options.val_size)
+
+
+def _reader_features(reviews: Path, cut: int, users: set[str]) -> pd.DataFrame:
+    """Return how readers rated and how much they wrote before the cut, indexed by user."""
+    sums = pd.DataFrame()
+    for block in read_reviews(reviews):
+        past = block[(block["time"] < cut) & block["user"].isin(users)]
+        values = pd.DataFrame({"user": past["user"], "count": 1, "stars": past["rating"], "square": past["rating"] ** 2,
+                               "log_words": np.log1p(past["words"])})  # fmt: skip
+        sums = pd.concat([sums, values]).groupby("user", as_index=False, sort=True).sum()
+    sums = sums.set_index("user")
+    mean = sums["stars"] / sums["count"]
+    std = np.sqrt(np.maximum(sums["square"] / sums["count"] - mean**2, 0.0))
+    parts = [mean, std, np.log(sums["count"]), sums["log_words"] / sums["count"]]
+    return pd.concat(parts, axis=1, keys=FEATURES)
 
 
 def _render(
-    split: str, rows: list[Review], books: dict[str, Book], group: npt.NDArray[np.str_], chance: npt.NDArray[np.str_],
-    options: Options,
+    rows: pd.DataFrame, books: pd.DataFrame, group: npt.NDArray[np.str_], chance: npt.NDArray[np.str_],
+    options: GoodreadsOptions,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    for index, review in enumerate(rows):
-        book = books[review.book]
-        about = " ".join(book.description.split()[: options.description_words])
+    for index, review in enumerate(rows.itertuples()):
+        book = books.loc[str(review.book)]
+        about = " ".join(book["description"].split()[: options.description_words])
         stars = f"{review.rating} of 5 stars"
-        lines = [f"Write my review of the book {book.title}. I gave it {stars}."]
+        lines = [f"Write my review of the book {book['title']}. I gave it {stars}."]
         lines += [f"About the book: {about}"] if about else []
         lines += [
             f"Write as a reader who gave {stars}, in at most {options.max_words} words. The review alone, please."
         ]
         truth = {
-            "reference": " ".join(review.text.split()),
+            "reference": review.text,
             "rating": review.rating,
-            "title": book.title,
+            "title": book["title"],
             "max_words": options.max_words,
         }
-        extra_info = {
-            "index": index,
-            "split": split,
-            "user": review.user,
-            "book": review.book,
-            "review": review.review,
-            "rating": review.rating,
-            "answer_time": review.time,
-            "random_group": str(chance[index]),
-            "seed": options.seed,
-        }
-        yield verl_row("goodreads", group[index], "\n".join(lines), "writing", truth, extra_info)
+        own = {name: getattr(review, name) for name in ("user", "book", "review", "rating")}
+        own["answer_time"] = review.time
+        yield verl_row("goodreads", group[index], "\n".join(lines), "writing", truth, chance[index], own)

@@ -1,17 +1,17 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""MovieLens-1M to verl rows: which of these films does this user watch next?
+"""MovieLens to verl rows: which film does this user watch next, or rate highest?
 
     verl-pgrpo data movielens --archive ml-1m.zip --out data/movielens --groups 8 --seed 0
 
-One moment divides the archive (`time_split`). From the past come tastes, preference groups, prompts, popularity and the
-training answers; a validation row asks for the first film that a user rated after it, knowing nothing but the past.
-Rows of one user are its latest, since tastes move. Films rated in the same second, as many are in this archive, are
-ordered by their id. Equal arguments give equal bytes.
+Features, preference groups, prompts and popularity know the training side alone. Equal arguments give equal bytes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,93 +19,143 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from verl_pgrpo.data.errors import DataError
-from verl_pgrpo.data.grouping.artefact import save_groups
-from verl_pgrpo.data.grouping.fit import randomize
-from verl_pgrpo.data.grouping.model import GroupModel
-from verl_pgrpo.data.grouping.picture import profiles, telling
-from verl_pgrpo.data.movielens_archive import Films, Ratings, read_archive
-from verl_pgrpo.data.movielens_prompt import EXTRA_INFO, render
-from verl_pgrpo.data.movielens_rows import Options, evidence, past_of, training_rows, validation_rows, with_candidates
-from verl_pgrpo.data.rows import output_folder, write_splits, write_table
+from verl_pgrpo.data import movielens_next, movielens_stars
+from verl_pgrpo.data.cluster import randomize
+from verl_pgrpo.data.group_model import GroupModel, save_groups
+from verl_pgrpo.data.group_picture import distinctive_features, profiles
+from verl_pgrpo.data.movielens_archive import Films, read_archive
+from verl_pgrpo.data.movielens_log import Examples, RatingLog, check_no_leak, known_films, rating_log
+from verl_pgrpo.data.options import Archive
+from verl_pgrpo.data.schema import output_folder, verl_row, write_splits, write_table
 from verl_pgrpo.data.summary import Summary
-from verl_pgrpo.data.taste import genre_tastes
-from verl_pgrpo.data.time_split import check_no_leak, cut_time
+from verl_pgrpo.data.taste import genre_tastes, rating_style
+from verl_pgrpo.errors import DataError
+
+CANDIDATES = {"next": 10, "stars": 5}
 
 
-def prepare(archive: Path, out: Path, options: Options) -> Summary:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MovieLensOptions(Archive):
+    """How a MovieLens archive becomes a dataset."""
+
+    # next: the answer is the title of the film that the user rates next; stars: the letter of the best rated one
+    task: str = "next"
+    # "last" holds out each user's last ratings, "time" the latest ratings of all. People rate in one sitting: most
+    # users have ratings on only one side of any moment, so "time" leaves few validation rows, and "last" is the default
+    split: str = "last"
+    # films in a prompt; about 25 tokens each with title and genres
+    history: int = 10
+    # ratings on the training side without which a user's taste is unknown
+    min_history: int = 5
+    # films to choose from; None: 10 for "next", where chance is 0.1, and 5 for "stars"
+    candidates: int | None = None
+    # training rows of one user, at most: the heaviest users have rated thousands of films
+    rows_per_user: int = 20
+
+    def check(self) -> None:
+        """Raise DataError if an option is out of range."""
+        Archive.check(self)
+        self.check_minimum(history=1, min_history=1, candidates=2, rows_per_user=1)
+        for name, value, choices in (("task", self.task, ("next", "stars")), ("split", self.split, ("last", "time"))):
+            if value not in choices:
+                raise DataError(f"--{name} must be one of {', '.join(choices)} (got {value!r})")
+        if self.task == "stars" and (self.candidates or 0) > movielens_stars.MOST_CANDIDATES:
+            raise DataError(f"--candidates must be at most {movielens_stars.MOST_CANDIDATES}: the answer is a letter")
+
+
+def prepare(archive: Path, out: Path, options: MovieLensOptions) -> Summary:
     """Write `train.parquet`, `val.parquet`, `groups.json`, `features.parquet` and `user_groups.parquet` to `out`.
 
     Raises:
-        DataError: the archive or an option is not as it should be.
-        LeakError: the finished rows do not hold to the cut.
+        DataError: the archive or an option is not usable.
+        LeakError: the finished rows do not respect the split; a fault of this program.
     """
     options.check()
-    summary = Summary(f"MovieLens, {archive.name}, seed {options.seed}")
+    count = options.candidates or CANDIDATES[options.task]
+    title = f"MovieLens, {archive.name}, task {options.task}, split {options.split}, seed {options.seed}"
+    summary = Summary(title)
     ratings, films = read_archive(archive)
-    summary.read = {"ratings": len(ratings), "films": len(films.titles)}
-    ratings = _known_films(ratings, films, summary)
-    cut = cut_time(ratings.time, options.test_fraction)
-    before = ratings.time < cut
-    past, future = past_of(ratings.take(before), options, summary), ratings.take(~before)
-    del ratings, before
+    summary.read = {"ratings": len(ratings), "films": len(films.titles), "users": len(np.unique(ratings.user))}
+    stars = options.task == "stars"
+    log = rating_log(known_films(ratings, films, summary), options.split, count if stars else 1, options.min_history,
+                     options.test_fraction, summary)  # fmt: skip
+    del ratings
 
-    features = genre_tastes(past.user, past.film, past.stars, films.genres, len(past.user_ids))
+    middle, basis = movielens_stars.first_halves(log, options.min_history) if stars else (log.past_end, ~log.held_out)
+    features = genre_tastes(log.user[basis], log.film[basis], log.stars[basis], films.genres, len(log.user_ids))
+    if stars:
+        features |= rating_style(log.user[basis], log.stars[basis], len(log.user_ids))
     values = np.column_stack(list(features.values()))
     model = options.fit(values, list(features), "user")
     group = model.assign(values)
-    ids = past.user_ids.tolist()
+    ids = log.user_ids.tolist()
     random_group = randomize(model, group, ids, options.seed).assign(values, ids)
 
-    popularity = np.bincount(past.film, minlength=len(films.titles))
-    seen = np.sort(past.user * len(films.titles) + past.film)
-    train = with_candidates(training_rows(past, options), seen, popularity, options, 10, summary)
-    val = validation_rows(past, future, popularity, group, options, summary)
-    val = with_candidates(val, seen, popularity, options, 11, summary)
-    for split, rows in (("training", train), ("validation", val)):
-        if not len(rows.user):
-            raise DataError(f"no {split} row: nobody has --min-history {options.min_history} ratings before the cut "
-                            f"and a film after; try another --test-fraction or --min-history")  # fmt: skip
-    check_no_leak(cut, int(past.time.max()), evidence(train, past), evidence(val, past))
+    size, seed = options.train_size, options.seed
+    if stars:
+        train = movielens_stars.training_rows(
+            log, middle, options.history, count, options.rows_per_user, size, seed, summary
+        )
+        val = movielens_stars.validation_rows(
+            log, middle, group, options.history, count, options.val_size, seed, summary
+        )
+    else:
+        popularity = np.bincount(log.film[basis], minlength=len(films.titles))
+        train = movielens_next.training_rows(
+            log, options.history, options.min_history, options.rows_per_user, size, seed
+        )
+        val = movielens_next.validation_rows(log, popularity, group, options.history, options.val_size, seed, summary)
+        train, val = (
+            movielens_next.with_candidates(log, rows, popularity, count, np.random.default_rng([seed, stream]), summary)
+            for rows, stream in ((train, 10), (val, 11))
+        )
+    for name, rows in (("training", train), ("validation", val)):
+        if not len(rows):
+            raise DataError(f"the {name} split has no rows: no user has enough ratings on both sides for --min-history "
+                            f"{options.min_history}, --candidates {count} and --split {options.split}")  # fmt: skip
+    check_no_leak(log, basis, train, val, in_order=not stars)
 
     output_folder(out)
     splits = {
-        split: render(split, rows, past, films, group, random_group, options)
+        split: _verl_rows(rows, log, films, group, random_group, options)
         for split, rows in (("train", train), ("val", val))
     }
-    counts = write_splits(out, splits, EXTRA_INFO, summary)
-    users = {"user": past.user_ids, "preference_group": group, "random_group": random_group}
-    write_table(out / "user_groups.parquet", pa.table(users))
-    write_table(out / "features.parquet", pa.table({"user": past.user_ids, **features}))
+    own = (movielens_stars if stars else movielens_next).OWN_FIELDS
+    counts = write_splits(out, splits, own, seed, summary)
+    write_table(
+        out / "user_groups.parquet",
+        pa.table({"user": log.user_ids, "preference_group": group, "random_group": random_group}),
+    )
+    write_table(out / "features.parquet", pa.table({"user": log.user_ids, **features}))
     save_groups(model, out / "groups.json")
-    summary.groups = _describe(model, values, group, counts)
-    summary.notes.append(f"the test side begins at {cut} (seconds since 1970); nothing of it is in prompts or groups")
+    summary.groups = _describe_groups(model, values, group, counts)
+    summary.warn_small_groups()
+    if log.cut is not None:
+        summary.notes.append(f"the test side begins at {log.cut} (seconds since 1970)")
     return summary
 
 
-def _known_films(ratings: Ratings, films: Films, summary: Summary) -> Ratings:
-    """Ratings with places of films for their ids."""
-    ids = np.array(sorted(films.place_of), dtype=np.int32)
-    places = np.array([films.place_of[int(one)] for one in ids], dtype=np.int32)
-    at = np.minimum(np.searchsorted(ids, ratings.film), len(ids) - 1)
-    known = ids[at] == ratings.film
-    summary.drop("ratings of films that movies.dat does not list", (~known).sum())
-    if not known.any():
-        raise DataError("no rating is of a film in movies.dat; the two files do not belong together")
-    return Ratings(ratings.user, places[at], ratings.stars, ratings.time).take(known)
+def _verl_rows(
+    rows: Examples, log: RatingLog, films: Films, group: npt.NDArray[np.str_],
+    random_group: npt.NDArray[np.str_], options: MovieLensOptions,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    stars = options.task == "stars"
+    task, render = ("movielens_stars", movielens_stars.render) if stars else ("movielens", movielens_next.render)
+    for index, (prompt, truth, own) in enumerate(render(log, rows, films)):
+        user = rows.user[index]
+        yield verl_row(task, group[user], prompt, "recommendation", truth, random_group[user], own)
 
 
-def _describe(
-    model: GroupModel, values: npt.NDArray[np.float64], group: npt.NDArray[np.str_], counts: dict[str, Any]
+def _describe_groups(
+    model: GroupModel, values: npt.NDArray[np.float64], group: npt.NDArray[np.str_], counts: dict[str, Counter[str]]
 ) -> list[dict[str, Any]]:
-    words = telling(model, profiles(model, values, group))
+    differs = distinctive_features(model, profiles(model, values, group))
     return [
         {
             "group": name,
             "users": model.sizes[i],
-            "train": counts["train"][name],
-            "val": counts["val"][name],
-            "differs in": words[i],
+            **{split: counts[split][name] for split in counts},
+            "differs in": differs[i],
         }
         for i, name in enumerate(model.groups)
     ]

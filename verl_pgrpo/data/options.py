@@ -1,55 +1,61 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the options of several data sets share. A task's own `Options` come on top."""
+"""Options that several datasets share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from verl_pgrpo.data.errors import DataError
-from verl_pgrpo.data.grouping.fit import fit_groups
-from verl_pgrpo.data.grouping.model import GroupModel, Matrix
+from verl_pgrpo.data.cluster import Matrix, fit_groups
+from verl_pgrpo.data.group_model import GroupModel
+from verl_pgrpo.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clustering:
     """How users are clustered into preference groups."""
 
-    # None chooses the number by silhouette and stability
+    # None: chosen by silhouette and stability
     groups: int | None = None
     k_range: tuple[int, int] = (2, 10)
     algorithm: str = "kmeans"
-    # users of the smallest group; None is one per cent
+    # users of the smallest group; None: one percent of all
     min_size: int | None = None
     seed: int = 0
 
     def fit(self, values: Matrix, features: Sequence[str], id_column: str | None) -> GroupModel:
-        """The groups of these users: values (N, D), a row per user, and the D features' names."""
+        """Cluster users by `values` (users, features)."""
         return fit_groups(
             values, features, algorithm=self.algorithm, k=self.groups, k_range=self.k_range, min_size=self.min_size,
             seed=self.seed, id_column=id_column,
         )  # fmt: skip
 
-    def at_least(self, **lowest: int) -> None:
-        """Hold options of these names against their lowest values; one that is None is left to be chosen.
+    def check_minimum(self, **lowest: int) -> None:
+        """Check options of these names against their lowest values. Options that are None pass.
 
         Raises:
-            DataError: an option is lower; the message names it.
+            DataError: an option is too low.
         """
         for name, least in lowest.items():
             value = getattr(self, name)
             if value is not None and value < least:
-                raise DataError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+                raise DataError(f"--{name.replace('_', '-')} must be at least {least} (got {value})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Archive(Clustering):
-    """How a public archive becomes two splits."""
+    """How a public archive becomes a training and a validation split."""
 
-    # of everything that happened, the latest
+    # share of all events that is held out by a split in time, the latest ones
     test_fraction: float = 0.1
-    # rows, at most: 64 steps of 256 prompts an epoch
+    # at most; 64 steps of 256 prompts per epoch
     train_size: int = 16384
-    # at most, as equally divided among the groups as they allow
+    # at most; divided among the groups as equally as they allow
     val_size: int = 1024
+
+    def check(self) -> None:
+        """Raise DataError if an option is out of range."""
+        self.check_minimum(groups=2, seed=0, train_size=1, val_size=1)
+        if not 0 < self.test_fraction < 1:
+            raise DataError(f"--test-fraction must be between 0 and 1 (got {self.test_fraction})")

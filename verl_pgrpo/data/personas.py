@@ -4,23 +4,21 @@
 
     verl-pgrpo data personas --out data/personas --surface toy --train-size 4096 --val-size 70 --noise 0.3
 
-Two surfaces of one generator. `toy` is a closed vocabulary of single words for a tiny model made from scratch;
-`english` is chat prompts for a real model, which must infer the taste from a profile. Both write `train.parquet` and
-`val.parquet` with verl's columns and `preference_group`. Equal arguments give equal bytes.
+Two surfaces of one generator. `toy` has a closed vocabulary of single words for a tiny model with random weights.
+`english` has chat prompts for a real model, which must infer the taste from a profile; its short form has one line, for
+models of some 100 million parameters. Equal arguments give equal bytes.
 
 Requests (occasion x mood) of the validation split never occur in training. Validation has the same number of rows for
-every persona and neither noise nor mood: it reads what a persona gets, not how it rates today.
+every persona and neither noise nor mood: it measures what a persona gets, not how it rates today.
 
-The control, `extra_info.random_group`, gives the personas' names to the rows of a split by chance, as many of each as
-there are. Elsewhere such labels are shuffled over users, so that all rows of a user have the same. Here a persona is
-both a user and a group: shuffled over seven users the labels would be the same groups under other names, and the
-control would train as the method does. So a row stands for a user whom nobody has seen before.
+The control, `extra_info.random_group`, assigns the personas' names to the rows of a split at random, as many of each as
+there are. Elsewhere such labels are shuffled over users. Here a persona is both a user and a group, and shuffling
+labels over seven users would only rename the groups; so each row counts as a user of its own.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,36 +27,37 @@ import pandas as pd
 import pyarrow as pa
 
 from verl_pgrpo.data import tastes
-from verl_pgrpo.data.errors import DataError
-from verl_pgrpo.data.grouping.fit import random_groups
-from verl_pgrpo.data.rows import extra_info_type, output_folder, verl_row, write_splits
+from verl_pgrpo.data.group_model import assign_random
+from verl_pgrpo.data.schema import output_folder, verl_row, write_splits
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.tastes import PERSONAS, Persona
+from verl_pgrpo.errors import DataError
 
 SURFACES = ("toy", "english")
-EXTRA_INFO = extra_info_type(("persona", pa.string()))
-_HELD_OUT = 4  # every fourth (occasion, mood) pair is for validation
+HELD_OUT = 4  # every fourth (occasion, mood) pair is for validation
 
 
 def toy_vocabulary() -> list[str]:
-    """Every word of the toy surface, prompts and answers, in a fixed order, for a word-level tokenizer."""
+    """Return every word of the toy surface, prompts and answers, in a fixed order, for a word-level tokenizer."""
     liked = [word for words in (*tastes.TOY_STYLES.values(), *tastes.TOY_GENRES.values()) for word in words]
-    prompts = [word for persona in PERSONAS for word in _toy_prompt(persona, "", "").split()]
+    prompts = [word for persona in PERSONAS for word in (persona.style, persona.genre)]
     return list(dict.fromkeys([*liked, *prompts, *tastes.TOY_OCCASIONS, *tastes.TOY_MOODS]))
 
 
 def prepare(
-    out: Path, *, surface: str, train_size: int, val_size: int, seed: int = 0, noise: float = 0.0, mood: float = 0.0
-) -> Summary:
-    """Write `train.parquet` and `val.parquet` to `out`, and of the toy surface `vocabulary.txt` for `tiny_model`.
+    out: Path, *, surface: str, train_size: int, val_size: int, seed: int = 0, noise: float = 0.0, mood: float = 0.0,
+    short: bool = False,
+) -> Summary:  # fmt: skip
+    """Write `train.parquet` and `val.parquet` to `out`, and `vocabulary.txt` for `tiny_model` with the toy surface.
 
     Raises:
-        DataError: an argument is out of its range; nothing was written.
+        DataError: an argument is out of range; nothing was written.
     """
     sizes = {"train": train_size, "val": val_size}
-    splits = {split: make_rows(split, size, surface, seed, noise, mood) for split, size in sizes.items()}
-    summary = Summary(f"personas, {surface}, noise {noise:g}, mood {mood:g}, seed {seed}")
-    counts = write_splits(output_folder(out), splits, EXTRA_INFO, summary)
+    splits = {split: make_rows(split, size, surface, seed, noise, mood, short) for split, size in sizes.items()}
+    form = f"{surface}{', short prompts' if short else ''}"
+    summary = Summary(f"personas, {form}, noise {noise:g}, mood {mood:g}, seed {seed}")
+    counts = write_splits(output_folder(out), splits, [("persona", pa.string())], seed, summary)
     if surface == "toy":
         (out / "vocabulary.txt").write_text("\n".join(toy_vocabulary()) + "\n", encoding="utf-8")
     summary.groups = [
@@ -74,46 +73,56 @@ def prepare(
 
 
 def make_split(
-    split: str, size: int, surface: str = "toy", seed: int = 0, noise: float = 0.0, mood: float = 0.0
+    split: str,
+    size: int,
+    surface: str = "toy",
+    seed: int = 0,
+    noise: float = 0.0,
+    mood: float = 0.0,
+    short: bool = False,
 ) -> pd.DataFrame:
-    """`make_rows` as a table."""
-    return pd.DataFrame(make_rows(split, size, surface, seed, noise, mood))
+    """Return `make_rows` as a table."""
+    return pd.DataFrame(make_rows(split, size, surface, seed, noise, mood, short))
 
 
-def make_rows(split: str, size: int, surface: str, seed: int, noise: float, mood: float) -> list[dict[str, Any]]:
-    """One split in verl's layout.
+def make_rows(
+    split: str, size: int, surface: str, seed: int, noise: float, mood: float, short: bool = False
+) -> list[dict[str, Any]]:
+    """Return one split in verl's layout.
 
     Args:
         split: `train` (personas by their shares, shuffled) or `val` (equal numbers, no noise, no mood).
         size: rows.
         surface: `toy` or `english`.
-        seed: of prompts, order and noise.
+        seed: seed of prompts, order and noise.
         noise: std of the rating of one response, in units of the persona's scale.
         mood: std of an offset that all responses to one prompt share, in units of the persona's scale. GRPO's
             generation group cancels it, a preference group's history does not.
+        short: one-line prompts of the `english` surface.
 
     Raises:
-        DataError: an argument is out of its range; the message names it.
+        DataError: an argument is out of range.
     """
     if split not in ("train", "val"):
-        raise DataError(f"split must be 'train' or 'val', got {split!r}")
+        raise DataError(f"split must be 'train' or 'val' (got {split!r})")
     if surface not in SURFACES:
-        raise DataError(f"surface must be one of {', '.join(SURFACES)}, got {surface!r}")
+        raise DataError(f"surface must be one of {', '.join(SURFACES)} (got {surface!r})")
+    if short and surface != "english":
+        raise DataError("short prompts exist for the surface english only")
     if size < len(PERSONAS):
-        raise DataError(f"{split} size must be at least {len(PERSONAS)}, one row a persona, got {size}")
+        raise DataError(f"{split} size must be at least {len(PERSONAS)}, one row per persona (got {size})")
     for name, value in (("noise", noise), ("mood", mood)):
         if not (math.isfinite(value) and value >= 0):
-            raise DataError(f"{name} must be a finite number >= 0 (a standard deviation), got {value}")
+            raise DataError(f"{name} must be a finite number >= 0, a standard deviation (got {value})")
     if seed < 0:
-        raise DataError(f"seed must be >= 0, got {seed}")
+        raise DataError(f"seed must be >= 0 (got {seed})")
 
     training = split == "train"
     rng = np.random.default_rng([seed, int(training)])
     shares = [persona.share if training else 1 / len(PERSONAS) for persona in PERSONAS]
     order = rng.permutation(np.repeat(np.arange(len(PERSONAS)), _quota(shares, size)))
-    names = np.array([PERSONAS[which].name for which in order])
     ids = [f"{split}/{index}" for index in range(size)]
-    random_group = random_groups(names, ids, seed).assign(np.empty((size, 0)), ids)  # its generators are its own
+    random_group = assign_random(np.array([PERSONAS[which].name for which in order]), ids, seed)
     rows = []
     for index, which in enumerate(order):
         persona = PERSONAS[which]
@@ -128,51 +137,37 @@ def make_rows(split: str, size: int, surface: str, seed: int, noise: float, mood
             "seed": seed,
             "row": ids[index],
         }
-        extra_info = {
-            "index": index,
-            "split": split,
-            "persona": persona.name,
-            "random_group": str(random_group[index]),
-            "seed": seed,
-        }
-        request = _request(persona, surface, training, rng)
-        rows.append(verl_row("personas", persona.name, request, "personalization", truth, extra_info))
+        prompt = _prompt(persona, surface, short, training, rng)
+        own = {"index": index, "split": split, "persona": persona.name, "seed": seed}
+        rows.append(verl_row("personas", persona.name, prompt, "personalization", truth, random_group[index], own))
     return rows
 
 
-def _request(persona: Persona, surface: str, training: bool, rng: np.random.Generator) -> str:
-    pairs = [(i, j) for i in range(8) for j in range(8) if ((i + j) % _HELD_OUT != 0) == training]
+def _prompt(persona: Persona, surface: str, short: bool, training: bool, rng: np.random.Generator) -> str:
+    pairs = [(i, j) for i in range(8) for j in range(8) if ((i + j) % HELD_OUT != 0) == training]
     occasion, mood = pairs[rng.integers(len(pairs))]
-    if surface == "toy":
-        return _toy_prompt(persona, tastes.TOY_OCCASIONS[occasion], tastes.TOY_MOODS[mood])
+    if surface == "toy":  # four words: a model of two layers finds the taste, and equal lengths need no padding
+        return f"{persona.style} {persona.genre} {tastes.TOY_OCCASIONS[occasion]} {tastes.TOY_MOODS[mood]}"
     first, second = rng.permutation(tastes.ENGLISH_ARTISTS[persona.genre])[:2]
     sample = rng.choice(tastes.ENGLISH_SAMPLES[persona.style])
+    feeling, time = tastes.ENGLISH_MOODS[mood], tastes.ENGLISH_OCCASIONS[occasion]
+    if short:
+        return f"{sample} {feeling} I love {first}. Recommend music for {time}, in my style."
     return (
-        f"{sample}\n\nOn repeat these days: {first} and {second}. {tastes.ENGLISH_MOODS[mood]} "
-        f"Recommend me music for {tastes.ENGLISH_OCCASIONS[occasion]}, in at most 80 words. "
+        f"{sample}\n\nOn repeat these days: {first} and {second}. {feeling} "
+        f"Recommend me music for {time}, in at most 80 words. "
         "Stay with the kind of music I love, and write the way I write."
     )
 
 
-def _toy_prompt(persona: Persona, occasion: str, mood: str) -> str:
-    """Four words: more would only dilute what a model of two layers must find. Equally long, so that none is padded."""
-    return f"{persona.style} {persona.genre} {occasion} {mood}"
-
-
 def _quota(shares: list[float], size: int) -> np.ndarray:
-    """Whole numbers in proportion to shares that sum to size (largest remainders), at least one each."""
+    """Return integers in proportion to shares that sum to size (largest remainders), at least one each."""
     ideal = np.asarray(shares) / np.sum(shares) * size
     counts = np.maximum(np.floor(ideal + 1e-9).astype(int), 1)
     by_remainder = np.argsort(counts - ideal, kind="stable")
     for step in range(abs(size - counts.sum())):
         if counts.sum() < size:
             counts[by_remainder[step % len(counts)]] += 1
-        else:  # a minimum of one took too many: the largest gives back
+        else:  # the minimum of one took too many: the largest gives back
             counts[np.argmax(counts)] -= 1
     return counts
-
-
-if __name__ == "__main__":  # the same as `verl-pgrpo data personas`
-    from verl_pgrpo.cli import main
-
-    sys.exit(main(["data", "personas", *sys.argv[1:]]))

@@ -1,19 +1,25 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a command has read, kept and dropped, for people (`text`) and for programs (`as_dict`)."""
+"""The result of a data command: counts of rows read, dropped and written, and warnings."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from verl_pgrpo.groups import describe_code_points, look_alikes
+
+FEW_ROWS = 30  # with fewer, the standard error of a rate near 0.5 exceeds 0.09
+MISSING_WORDS = frozenset({"none", "nan", "null", "nat", "<na>", "n/a"})
 
 
 @dataclass
 class Summary:
     """Counts in the order in which they were made.
 
-    `read` and `dropped` map what was counted to how many; `groups` has a line per preference group; `files` maps
-    the files written to their rows; `notes` are sentences that the reader should not miss.
+    `read` and `dropped` map a description to a count, `files` a path to its rows. `groups` has one row per preference
+    group. `notes` explain the result; `warnings` describe likely mistakes.
     """
 
     title: str
@@ -22,40 +28,31 @@ class Summary:
     groups: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
-    def drop(self, why: str, count: int) -> None:
-        """Count rows that were left out; a reason that never applied is shown too, as zero."""
-        self.dropped[why] = self.dropped.get(why, 0) + int(count)
+    def drop(self, reason: str, count: int) -> None:
+        """Count dropped rows. A reason with count 0 is listed too, so the reader knows that it was checked."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + int(count)
 
-    def as_dict(self) -> dict[str, Any]:
-        names = ("title", "read", "dropped", "groups", "files", "notes")
-        return {name: getattr(self, name) for name in names}
+    def warn_small_groups(self) -> None:
+        """Warn about groups with too few validation rows to measure, or with no training rows."""
+        few = [f"{row['group']} ({row['val']})" for row in self.groups if row["val"] < FEW_ROWS]
+        if few:
+            total = sum(row["val"] for row in self.groups)
+            self.warnings.append(
+                f"the validation split has {total:,} rows; {len(few)} of {len(self.groups)} groups have fewer than "
+                f"{FEW_ROWS}, too few to compare groups: {', '.join(few[:10])}{', ...' if len(few) > 10 else ''}"
+            )
+        untrained = [row["group"] for row in self.groups if not row["train"]]
+        if untrained:
+            self.warnings.append(f"groups with validation rows but no training rows: {', '.join(untrained[:10])}")
 
-    def text(self) -> str:
-        lines = [self.title]
-        for heading, counts in (("read", self.read), ("dropped", self.dropped), ("written", self.files)):
-            lines += [f"  {heading:<8}{count:>12,}  {what}" for what, count in counts.items()]
-        lines += [f"  {line}" for line in aligned(self.groups)]
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
-
-
-def aligned(rows: list[dict[str, Any]], digits: int = 3) -> list[str]:
-    """A heading and a line per row, in columns; numbers end, text begins at one place. None is a dash."""
-    if not rows:
-        return []
-    columns = list(rows[0])
-    cells = [columns, *([_cell(row[column], digits) for column in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    left = [any(isinstance(row[column], str) for row in rows) for column in columns]
-    return [
-        "  ".join(
-            c.ljust(w) if at_left else c.rjust(w) for c, w, at_left in zip(line, widths, left, strict=True)
-        ).rstrip()
-        for line in cells
-    ]
-
-
-def _cell(value: Any, digits: int) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    def warn_labels(self, labels: Iterable[str]) -> None:
+        """Warn about labels that look the same to a reader, and about labels that spell a missing value."""
+        labels = sorted(labels)
+        for alike in look_alikes(labels):
+            shown = "; ".join(describe_code_points(label) for label in alike)
+            self.warnings.append(f"group labels that look alike but differ: {shown}")
+        words = [label for label in labels if label.casefold() in MISSING_WORDS]
+        if words:
+            self.warnings.append(f"group labels that usually mean a missing value: {', '.join(map(repr, words))}")

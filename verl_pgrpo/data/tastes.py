@@ -1,11 +1,11 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the personas like: seven users, their tastes, how they rate, and the words a taste is made of.
+"""The seven personas: tastes, rating scales, and the words that make up a taste.
 
 Kept apart from the generator because the reward reads it too, with the standard library alone. The personas are
-invented. What they copy from real users is that tastes are of unequal share, that people rate on scales of their own
-(some give 4 to 5 stars to everything, some use the whole range; recommenders subtract each user's mean since GroupLens,
-Resnick et al. 1994), and that the same person does not rate the same thing twice alike (Hill et al. 1995).
+synthetic. As with real users, tastes have unequal shares, people rate on scales of their own (some give 4 to 5 stars to
+everything, some use the whole range; recommenders subtract each user's mean since GroupLens, Resnick et al. 1994), and
+one person does not rate the same thing twice alike (Hill et al. 1995).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Persona:
         return f"{self.style}_{self.genre}"
 
 
-# Tastes overlap on purpose (two personas speak slang, two like jazz): what one persona wants is partly right for
-# another, so a policy that settles for the majority's taste is not punished everywhere. Minorities get lost that way.
+# Tastes overlap on purpose (two personas use slang, two like jazz): a response for one persona is partly right for
+# another, so a policy that settles for the majority's taste still earns rewards. This is how minorities get lost.
 PERSONAS = (
     Persona("formal", "jazz", 0.30, 1.0, 4.0),  # uses the whole range
     Persona("slang", "hiphop", 0.20, 3.0, 2.0),  # generous
@@ -45,7 +45,7 @@ PERSONAS = (
     Persona("poetic", "jazz", 0.05, 3.5, 0.8),  # the smallest, and barely moves the needle
 )
 
-# -- toy surface: a closed vocabulary of single words, for a model with a tokenizer of one token a word
+# -- toy surface: a closed vocabulary of single words, one token each
 
 TOY_STYLES = {
     "formal": ("kindly", "indeed", "sincerely", "regards"),
@@ -64,7 +64,7 @@ TOY_GENRES = {
 TOY_OCCASIONS = ("morning", "evening", "work", "travel", "dinner", "training", "study", "sunday")
 TOY_MOODS = ("calm", "happy", "tired", "restless", "proud", "lonely", "curious", "brave")
 
-# -- english surface: markers that count as style, vocabulary that counts as genre; matched as whole words, any case
+# -- english surface: words that count as style and as genre; matched as whole words in any case
 
 ENGLISH_STYLES = {
     "formal": (
@@ -111,8 +111,8 @@ ENGLISH_GENRES = {
     ),
 }  # fmt: skip
 
-# What a profile shows of the user. It names neither style nor genre, and nothing in it counts as a genre word above:
-# a model must infer the taste, and copying the profile earns nothing on the genre side.
+# The user's profile in the prompt. It names neither style nor genre and has no genre word of above: a model must infer
+# the taste, and copying the profile earns nothing for the genre.
 ENGLISH_ARTISTS = {
     "jazz": ("Miles Davis", "Nina Simone", "Charles Mingus", "Ella Fitzgerald"),
     "hiphop": ("Kendrick Lamar", "Lauryn Hill", "MF DOOM", "Missy Elliott"),

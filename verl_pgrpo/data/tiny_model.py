@@ -1,11 +1,11 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""A Qwen3 of 0.3 million parameters with a vocabulary of words, made from scratch: something to train on a CPU.
+"""A Qwen3 with 0.3 million random parameters and a word-level tokenizer, to train on a CPU.
 
     python -m verl_pgrpo.data.tiny_model --words-file words.txt --out runs/tiny --seed 0
 
-It is random and knows nothing: for watching reinforcement learning work, and for tests. The same words and seed give
-the same files on the same version of torch.
+For demonstrations of reinforcement learning and for tests. Equal words and seeds give equal files with one version of
+torch.
 """
 
 import argparse
@@ -20,7 +20,7 @@ PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<|im_start|>", "<|im_end|>"
 NEWLINE = "\n"
 ROLES = ("system", "user", "assistant")
 
-# ChatML as Qwen's, without its tools and thinking. Blanks vanish in this tokenizer, newlines are tokens.
+# ChatML as in Qwen, without tools and reasoning. The tokenizer drops spaces; newlines are tokens.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
@@ -30,16 +30,16 @@ CHAT_TEMPLATE = (
 
 
 def make_tokenizer(words: Sequence[str]) -> "PreTrainedTokenizerFast":
-    """A tokenizer with one token for each word (split at blanks), in the order given, after the special tokens.
+    """Return a tokenizer with one token per word, in the order given, after the special tokens.
 
-    verl treats every Qwen model as one whose newline is one token and that has `<|im_end|>`, so those exist here.
+    verl expects of every Qwen model that a newline is one token and that `<|im_end|>` exists, so both do.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     for word in words:
         if not word or any(character.isspace() for character in word):
-            raise ValueError(f"A word of the vocabulary must be non-empty and without white space, not {word!r}.")
+            raise ValueError(f"a word must be non-empty and without white space (got {word!r})")
     tokens = list(dict.fromkeys([PAD, UNKNOWN, START, END, NEWLINE, *ROLES, *words]))
     tokenizer = Tokenizer(models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -57,12 +57,12 @@ def make_tokenizer(words: Sequence[str]) -> "PreTrainedTokenizerFast":
 
 
 def make_tiny_qwen3(path: str | Path, words: Sequence[str], seed: int = 0) -> Path:
-    """Write a random tiny Qwen3 and its tokenizer to the folder `path` and return it.
+    """Write a tiny Qwen3 with random weights and its tokenizer to the folder `path`, and return the path.
 
     Args:
-        path: folder to write to, as `save_pretrained` writes.
-        words: the vocabulary; duplicates are dropped. Special tokens, the newline and the roles come by themselves.
-        seed: of the weights. The caller's generators are left as they were.
+        path: folder, as for `save_pretrained`.
+        words: the vocabulary; duplicates are dropped. Special tokens, the newline and the roles are added.
+        seed: seed of the weights. The caller's random state does not change.
 
     Raises:
         ValueError: a word is empty or contains white space.
@@ -80,8 +80,7 @@ def make_tiny_qwen3(path: str | Path, words: Sequence[str], seed: int = 0) -> Pa
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=32,
-        # 1 / sqrt(hidden_size). The usual 0.02 is made for wide models: at this width hardly any signal gets through,
-        # and learning takes twice as many steps.
+        # 1 / sqrt(hidden_size). The usual 0.02 suits wide models; at this width learning takes twice as many steps.
         initializer_range=0.088,
         max_position_embeddings=512,
         tie_word_embeddings=True,
@@ -93,8 +92,8 @@ def make_tiny_qwen3(path: str | Path, words: Sequence[str], seed: int = 0) -> Pa
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
-        # HF zeroes the row of <pad>. A random policy samples <pad> like any other token, and where the training
-        # engine does not know it as padding (Megatron), a zero vector through RMSNorm makes the gradient explode.
+        # HF zeroes the row of <pad>. A random policy samples <pad> like any other token, and in an engine without a
+        # padding index (Megatron), RMSNorm of a zero vector makes the gradient explode.
         with torch.no_grad():
             model.get_input_embeddings().weight[tokenizer.pad_token_id].normal_(0.0, config.initializer_range)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -105,9 +104,9 @@ def make_tiny_qwen3(path: str | Path, words: Sequence[str], seed: int = 0) -> Pa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make a tiny random Qwen3 with a vocabulary of words.")
-    parser.add_argument("--words-file", type=Path, required=True, help="text file; its words, split at white space")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write the model and tokenizer to")
+    parser = argparse.ArgumentParser(description="Make a tiny random Qwen3 with a word-level tokenizer.")
+    parser.add_argument("--words-file", type=Path, required=True, help="text file of words, split at white space")
+    parser.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     words = arguments.words_file.read_text(encoding="utf-8").split()

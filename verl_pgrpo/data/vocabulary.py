@@ -1,10 +1,10 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The words of a prepared data set, for a tiny model with a vocabulary of words (`tiny_model`).
+"""The words of a prepared dataset, for a tiny model with a word-level tokenizer (`tiny_model`).
 
     python -m verl_pgrpo.data.vocabulary --data data/movielens --out data/movielens/words.txt
 
-The commonest come first, so `--most` cuts off the rarest. Equal data gives equal words.
+The most frequent words come first. Equal data gives equal words.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 
 def words_of(folder: Path, most: int | None = None) -> list[str]:
-    """Words of all prompts and ground truths of both splits, split at blanks, the commonest first.
+    """Return the words of all prompts and ground truths of both splits, the most frequent first; at most `most`.
 
-    Ground truths are JSON, whose quotes and commas would stick to the words; they are taken for blanks.
+    Words are split at white space. Ground truths are JSON, so quotes, commas, braces and colons count as spaces there.
     """
     counts: Counter[str] = Counter()
     for split in ("train", "val"):
@@ -32,10 +32,10 @@ def words_of(folder: Path, most: int | None = None) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the words of a prepared data set, one a line.")
+    parser = argparse.ArgumentParser(description="Write the words of a prepared dataset, one per line.")
     parser.add_argument("--data", type=Path, required=True, help="folder with train.parquet and val.parquet")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--most", type=int, help="words, at most")
+    parser.add_argument("--most", type=int, help="at most this many words")
     args = parser.parse_args()
     words = words_of(args.data, args.most)
     args.out.write_text("\n".join(words) + "\n", encoding="utf-8")

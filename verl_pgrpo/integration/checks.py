@@ -12,13 +12,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.errors import ConfigError, GroupLabelError, MissingGroupError, UnsupportedVerlError
+from verl_pgrpo.errors import ConfigError, DataError, GroupLabelError, MissingGroupError, UnsupportedVerlError
 from verl_pgrpo.integration.batch import GroupColumn
+from verl_pgrpo.integration.columns import check_columns
 
 __all__ = [
     "ESTIMATOR",
     "TESTED_VERSIONS",
     "check_config",
+    "check_dataset_columns",
     "check_verl",
     "count_groups",
     "is_personalized",
@@ -95,6 +97,21 @@ def _unsupported(reason: str) -> UnsupportedVerlError:
         f"verl-pgrpo does not support the installed verl {verl.__version__}: {reason}. Tested: verl "
         f"{', '.join(TESTED_VERSIONS)}. Install one of these; other estimators are unaffected."
     )
+
+
+def check_dataset_columns(dataset: Any, use_v1: bool) -> None:
+    """Reject columns of a dataset that break or replace something of verl; warn about columns that verl replaces.
+
+    Raises:
+        DataError: naming the columns and what they collide with.
+    """
+    columns = getattr(getattr(dataset, "dataframe", None), "column_names", None) or []
+    reserved = check_columns(columns, use_v1)
+    errors = [str(name) for name in reserved if name.severity == "error"]
+    if errors:
+        raise DataError(f"the training data has columns that verl uses itself: {'; '.join(errors)}. Rename them.")
+    for name in reserved:
+        print(f"P-GRPO warning: the column {name}", flush=True)
 
 
 def count_groups(dataset: Any, options: PGRPOConfig) -> tuple[GroupColumn | None, dict[str, int] | None]:

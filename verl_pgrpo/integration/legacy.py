@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import UnsupportedVerlError
 from verl_pgrpo.integration.batch import BatchRows, GroupColumn
-from verl_pgrpo.integration.checks import count_groups, is_personalized, require_hooks
+from verl_pgrpo.integration.checks import check_dataset_columns, count_groups, is_personalized, require_hooks
 from verl_pgrpo.integration.mixin import PGRPOTrainerMixin
 
 __all__ = [
@@ -43,7 +43,9 @@ class LegacyTrainerMixin(PGRPOTrainerMixin):
     def __init__(self, config: DictConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         if self.pgrpo is not None:
-            self.pgrpo.start(count_groups(getattr(self, "train_dataset", None), self.pgrpo.config)[1])
+            dataset = getattr(self, "train_dataset", None)
+            check_dataset_columns(dataset, use_v1=False)
+            self.pgrpo.start(count_groups(dataset, self.pgrpo.config)[1])
 
     def _get_gen_batch(self, batch: Any) -> Any:
         if self.pgrpo is None:

@@ -23,6 +23,7 @@ from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import ConfigError, HistoryFileError, HistoryFileWrongStep, UnsupportedVerlError
 from verl_pgrpo.history import GroupHistoryManager
 from verl_pgrpo.integration.batch import BatchRows
+from verl_pgrpo.integration.resume import compare_groups
 from verl_pgrpo.monitoring import HistoryMonitor, describe_run
 
 __all__ = ["HISTORY_FILE", "PGRPOState", "resume_checkpoint"]
@@ -98,7 +99,18 @@ class PGRPOState:
 
         Args:
             sizes: training rows per preference group; None if the dataset cannot be counted.
+
+        Raises:
+            ConfigError: the history that the run starts with has no group in common with the data.
         """
+        difference = compare_groups(self.history.groups, sizes or ())
+        if difference is not None and difference.severity == "error":
+            raise ConfigError(
+                f"{difference.message}. Check algorithm.pgrpo.group_key and data.train_files, or start with an empty "
+                "history: trainer.resume_mode=disable, without initial_history."
+            )
+        if difference is not None:
+            print(f"P-GRPO {difference.severity}: {difference.message}", flush=True)
         self._monitor = HistoryMonitor(self.history, sizes)
         print(describe_run(self.history, sizes), flush=True)
 

@@ -16,7 +16,7 @@ from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY, PPOTrainer
 
 from verl_pgrpo.errors import MissingGroupError
 from verl_pgrpo.integration.batch import BatchRows, GroupColumn
-from verl_pgrpo.integration.checks import count_groups, require_hooks
+from verl_pgrpo.integration.checks import check_dataset_columns, count_groups, require_hooks
 from verl_pgrpo.integration.mixin import PGRPOTrainerMixin
 
 __all__ = ["PGRPOV1TrainerMixin", "personalize_registry", "with_history"]
@@ -30,6 +30,7 @@ class PGRPOV1TrainerMixin(PGRPOTrainerMixin):
     def _init_dataloader(self) -> None:
         super()._init_dataloader()  # type: ignore[misc]
         if self.pgrpo is not None:
+            check_dataset_columns(self.train_dataset, use_v1=True)  # type: ignore[attr-defined]
             self._pgrpo_column, sizes = count_groups(self.train_dataset, self.pgrpo.config)  # type: ignore[attr-defined]
             self.pgrpo.start(sizes)
 

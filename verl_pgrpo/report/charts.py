@@ -1,40 +1,61 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Line charts as numbers and paths that the page's templates draw as SVG: no library, in the page or here."""
+"""Line charts, drawn by matplotlib; for the page as SVG elements.
+
+matplotlib's inline styles become attributes, which the page's CSS can override: for dark screens, and for text that is
+readable on a phone. Charts contain numbers only; names are part of the page, which escapes them.
+"""
 
 from __future__ import annotations
 
-import itertools
-import math
+import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-# Okabe & Ito: told apart with every common colour blindness, and in grey. Each arm has a dash pattern of its own too.
+from verl_pgrpo.report.narrative import number
+
+# Okabe & Ito: distinct with every common colour blindness and in grey. Each arm has a dash pattern of its own, too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-DASHES = ("7 4", "", "2 3", "10 3 2 3", "12 4", "4 2")
+DASHES = ((7, 4), (), (2, 3), (10, 3, 2, 3), (12, 4), (4, 2))
+
+_STYLE = {
+    "font.size": 12,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "verl-pgrpo",
+    "lines.scale_dashes": False,
+    "path.simplify_threshold": 0.2,
+}
+_CLASSES = "marked|band|raw|line|dots|end|grid"
 
 
 @dataclass(frozen=True)
-class Mark:
-    """What is drawn for one arm: a line, and where known a band around it and the raw values behind it."""
+class Line:
+    """One curve: steps and values (NaN where unknown), and what surrounds it."""
 
-    name: str
     color: str
-    dash: str
-    line: str
-    band: str = ""
-    raw: str = ""
-    dots: tuple[tuple[float, float], ...] = ()
-    end: tuple[float, float] | None = None  # where its number is written
-    end_text: str = ""
+    dash: tuple[int, ...]
+    x: ArrayLike
+    y: ArrayLike
+    low: ArrayLike | None = None
+    high: ArrayLike | None = None
+    raw: tuple[ArrayLike, ArrayLike] | None = None
+    dots: bool = False  # draw `raw` as dots, not as a line
+    end: float | None = None  # the number at the end of the curve
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Places values in a drawing of `width` by `height`."""
+    """Size of a chart (in CSS pixels) and the range of its axes. `span`: steps to shade."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -44,113 +65,112 @@ class Frame:
     right: int = 60
     top: int = 10
     bottom: int = 28
-    span: tuple[float, float] | None = None  # steps that are marked: those of which the numbers at the ends are
+    span: tuple[float, float] | None = None
 
-    def px(self, value: ArrayLike) -> NDArray[np.float64]:
-        span = (self.x[1] - self.x[0]) or 1.0
-        return self.left + (np.asarray(value, float) - self.x[0]) / span * (self.width - self.left - self.right)
-
-    def py(self, value: ArrayLike) -> NDArray[np.float64]:
-        """Values outside the frame are drawn at its edge."""
-        part = np.clip((np.asarray(value, float) - self.y[0]) / (self.y[1] - self.y[0]), 0.0, 1.0)
-        return self.height - self.bottom - part * (self.height - self.top - self.bottom)
-
-    def path(self, x: ArrayLike, y: ArrayLike) -> str:
-        """An SVG path through the points that are known; it breaks where one is not."""
-        parts, pen = [], "M"
-        for px, py in zip(self.px(x).tolist(), self.py(y).tolist(), strict=True):
-            if math.isfinite(py):
-                parts.append(f"{pen}{px:.1f} {py:.1f}")
-            pen = "L" if math.isfinite(py) else "M"
-        if len(parts) == 1:  # a lone point is a line of no length, which round ends make visible
-            parts.append("h0")
-        return "".join(parts)
-
-    def area(self, x: ArrayLike, low: ArrayLike, high: ArrayLike) -> str:
-        known = np.isfinite(np.asarray(low, float)) & np.isfinite(np.asarray(high, float))
-        if not known.any():
-            return ""
-        at, below, above = (np.asarray(values, float)[known] for values in (x, low, high))
-        return self.path(at, above) + "L" + self.path(at[::-1], below[::-1])[1:] + "Z"
-
-    @property
-    def marked(self) -> tuple[float, float] | None:
-        """Where the marked steps begin in the drawing, and how wide they are."""
-        if self.span is None:
-            return None
-        begin, end = (float(self.px(step)) for step in self.span)
-        return begin, max(end - begin, 2.0)
-
-    @property
-    def ticks_x(self) -> list[tuple[float, str]]:
-        values = [v for v in nice_ticks(*self.x, count=5) if v == int(v)]
-        return [(float(self.px(v)), f"{int(v):,}") for v in values]
-
-    @property
-    def ticks_y(self) -> list[tuple[float, str]]:
-        values = nice_ticks(*self.y, count=5)
-        return [(float(self.py(v)), tick_text(v, values)) for v in values]
+    def px(self, steps: ArrayLike) -> NDArray[np.float64]:
+        """Horizontal position of steps in the chart."""
+        part = (np.asarray(steps, float) - self.x[0]) / (self.x[1] - self.x[0])
+        return self.left + part * (self.width - self.left - self.right)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart and the table behind it. `summary` is what a screen reader says in its place."""
+    """A chart on the page. `summary` is what a screen reader reads; `header` and `rows` are the numbers behind it."""
 
-    id: str
     title: str
     summary: str
-    frame: Frame
-    marks: list[Mark]
+    svg: Markup
     note: str = ""
     header: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
 
 
-def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers within [low, high], about so many."""
-    span = high - low
-    if not span > 0:
-        return [low]
-    step = 10.0 ** math.floor(math.log10(span / count))
-    step *= next((m for m in (1, 2, 5) if span / (step * m) <= count + 0.5), 10)
-    first = math.ceil(low / step - 1e-9)
-    return [round(step * i, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+def draw(frame: Frame, lines: Sequence[Line]) -> Markup:
+    """Draw curves and return the content of an SVG element with the viewBox `0 0 width height`."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(frame.width / 72, frame.height / 72))
+        width, height = frame.width - frame.left - frame.right, frame.height - frame.top - frame.bottom
+        axes = figure.add_axes(
+            (frame.left / frame.width, frame.bottom / frame.height, width / frame.width, height / frame.height)
+        )
+        plot(axes, frame, lines)
+        _label_ends(axes, frame, lines)
+        file = io.StringIO()
+        figure.savefig(
+            file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")), transparent=True
+        )
+    return _plain_svg(file.getvalue())
 
 
-def tick_text(value: float, ticks: Sequence[float]) -> str:
-    step = min((b - a for a, b in itertools.pairwise(ticks)), default=1.0)
-    return f"{value:,.{max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0}f}"
+def plot(axes: Axes, frame: Frame, lines: Sequence[Line]) -> None:
+    """Plot curves into axes, with the frame's range, ticks and shaded steps. Sizes of the frame are not used."""
+    axes.set(xlim=frame.x, ylim=frame.y, facecolor="none")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(pad=5, bottom=False, left=False)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.grid(axis="y", gid="grid", lw=1, color="#dddddd")
+    if frame.span is not None:
+        shortest = (frame.x[1] - frame.x[0]) / 200
+        end = max(frame.span[1], frame.span[0] + shortest)
+        axes.axvspan(frame.span[0], end, gid="marked", lw=0, color="#555555", alpha=0.08)
+    for line in lines:
+        if line.low is not None and line.high is not None:
+            axes.fill_between(line.x, line.low, line.high, color=line.color, lw=0, alpha=0.17, gid="band")
+        if line.raw is not None and line.dots:
+            axes.scatter(*line.raw, s=8, color=line.color, lw=0, alpha=0.35, gid="dots")
+        elif line.raw is not None:
+            axes.plot(*line.raw, color=line.color, lw=1, alpha=0.25, gid="raw")
+    for line in sorted(lines, key=lambda line: bool(line.dash)):  # dashes on top: both show where lines coincide
+        axes.plot(
+            line.x, line.y, color=line.color, lw=2.4, dashes=line.dash or (None, None), gid="line",
+            solid_capstyle="round",
+        )  # fmt: skip
 
 
-def value_range(values: NDArray[np.float64], share: bool) -> tuple[float, float]:
-    """The y axis for these values: 0 to 1 if they are shares, else all but the farthest outliers, with some air."""
+def value_range(values: NDArray[np.float64], is_share: bool) -> tuple[float, float]:
+    """The y axis for these values: 0 to 1 for shares, else all but the farthest outliers, with a margin."""
     known = values[np.isfinite(values)]
-    if not len(known):
-        return 0.0, 1.0
-    if share and known.min() >= 0 and known.max() <= 1:
+    if not len(known) or (is_share and known.min() >= 0 and known.max() <= 1):
         return 0.0, 1.0
     low, high = np.quantile(known, [0.002, 0.998]) if len(known) > 2000 else (known.min(), known.max())
-    air = 0.06 * (high - low) or max(abs(float(high)), 1.0) * 0.1
-    return float(low - air), float(high + air)
+    margin = 0.06 * (high - low) or max(abs(float(high)), 1.0) * 0.1
+    return float(low - margin), float(high + margin)
 
 
-def spread_labels(marks: list[Mark], frame: Frame, gap: float = 14.0) -> list[Mark]:
-    """Keep the numbers at the ends of near curves apart."""
-    from dataclasses import replace
+def _label_ends(axes: Axes, frame: Frame, lines: Sequence[Line]) -> None:
+    """Write the numbers at the ends of the curves, 14 pixels apart at least."""
+    scale = (frame.y[1] - frame.y[0]) / (frame.height - frame.top - frame.bottom)  # value per pixel
+    labels = sorted((line.end, line.color) for line in lines if line.end is not None and np.isfinite(line.end))
+    heights = [min(max(end, frame.y[0]), frame.y[1]) / scale for end, _ in labels]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + 14)
+    for i in reversed(range(len(heights))):  # move down what was pushed out at the top
+        heights[i] = min(heights[i], frame.y[1] / scale - 14 * (len(heights) - 1 - i))
+    for (end, color), height in zip(labels, heights, strict=True):
+        at: dict[str, Any] = {
+            "xy": (1, height * scale),
+            "xycoords": ("axes fraction", "data"),
+            "textcoords": "offset points",
+        }
+        axes.annotate("●", xytext=(4, -4), color=color, fontsize=12, gid="dots", **at)
+        axes.annotate(number(end), xytext=(15, -4), fontsize=13, weight="bold", gid="end", **at)
 
-    placed: list[Mark] = []
-    floor = frame.top + 4.0
-    for mark in sorted((m for m in marks if m.end), key=lambda m: m.end[1] if m.end else 0.0):
-        assert mark.end is not None
-        y = max(mark.end[1], floor)
-        placed.append(replace(mark, end=(mark.end[0], y)))
-        floor = y + gap
-    over = floor - gap - (frame.height - frame.bottom + 4.0)
-    for i in range(len(placed) - 1, -1, -1):  # pushed out at the bottom: push back up
-        end = placed[i].end
-        assert end is not None
-        limit = frame.height - frame.bottom + 4.0 - gap * (len(placed) - 1 - i)
-        if over > 0 and end[1] > limit:
-            placed[i] = replace(placed[i], end=(end[0], limit))
-    by_name = {mark.name: mark for mark in placed}
-    return [by_name.get(mark.name, mark) for mark in marks]
+
+def _plain_svg(text: str) -> Markup:
+    """The content of matplotlib's SVG with attributes in place of styles, and classes in place of most ids."""
+
+    def attributes(match: re.Match[str]) -> str:
+        pairs = [pair.partition(":") for pair in match[1].split(";") if pair.strip()]
+        kept = [(name.strip(), value.strip()) for name, _, value in pairs if not name.strip().startswith("font")]
+        return " ".join(f'{name}="{value}"' for name, value in kept)
+
+    text = text[text.index(">", text.index("<svg ")) + 1 : text.rindex("</svg>")]
+    text = re.sub(r'style="([^"]*)"', attributes, re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL))
+    text = re.sub(rf'id="({_CLASSES})"', r'class="\1"', text)
+    text = re.sub(r' id="[\w.]+_\d+"|<!--.*?-->| transform="rotate\(-0 [^"]*"', "", text, flags=re.DOTALL)
+    # A tenth of a pixel is enough. Numbers between tags are labels.
+    text = re.sub(r'"[^"]*"', lambda match: re.sub(r"(\.\d)\d{2,}", r"\1", match[0]), text)
+    return Markup(re.sub(r"\s+", " ", text))

@@ -1,256 +1,172 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run has left behind: verl's `file` log, rollout dumps, configuration, start line, the last reward history.
+"""Find what a run left on disk: metrics, rollout dumps, configuration, reward histories, the plugin's warnings.
 
-A run is a folder, or the file of verl's `file` logger. Nothing in it is required but one of dumps and log.
+A run is a folder, or a file of verl's `file` logger. Only one of dumps and metrics is required.
 """
 
 from __future__ import annotations
 
 import ast
-import json
 import re
-from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
-from verl_pgrpo.data.errors import DataError
-from verl_pgrpo.report.redaction import redacted
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.evaluation.metrics_log import MetricsLog, find_logs, is_log, read_log
+from verl_pgrpo.evaluation.rollouts import Dumps, find_dumps
 
-Series = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps, ascending, and the value at each
+PREFIXES = ("pgrpo/", "val-core/")  # metrics that the report uses
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_PROCESS = re.compile(r"^(\(\w+ pid=\d+(?:, ip=[\w.:]+)?\) )?(.*)$")  # what Ray puts before another process's line
-_LOG_BYTES = 32 << 20  # of a console log so much is searched: the configuration is printed at the start
+_LINE = re.compile(r"^(\(\w+ pid=\d+(?:, ip=[\w.:]+)?\) )?(.*)$")  # Ray's prefix for the output of another process
+_WARNING = re.compile(r"P-GRPO warning: .{1,1000}")
+_LOG_BYTES = 32 << 20  # how much of a console log is searched; the configuration is printed at the start
 
 
 @dataclass
 class RunFolder:
     """One run as found on disk.
 
-    `metrics` are files of verl's `file` logger in the order in which they were written, `rollouts` is the folder of the
-    dumps, `config` verl's configuration as a nested dict (empty if unknown) and `config_file` where it stood. `said`
-    are the plugin's lines in the console log, its start line and its warnings; `problems` what was not read, and why.
+    Attributes:
+        path: what the user named.
+        metrics: files of verl's `file` logger in the order in which they were written; `log` is their content.
+        rollouts: folder of the dumps; `dumps` are the files in it.
+        config: verl's configuration as a nested dict, empty if unknown, and `config_file`, where it was found.
+        histories: reward histories in checkpoints, by step.
+        warnings: warnings of the plugin in console logs.
+        problems: what could not be read or was left out.
     """
 
     path: Path
     metrics: list[Path] = field(default_factory=list)
+    log: MetricsLog = field(default_factory=lambda: read_log([]))
     rollouts: Path | None = None
+    dumps: Dumps | None = None
     config: dict[str, Any] = field(default_factory=dict)
     config_file: Path | None = None
-    history: Path | None = None
-    said: list[str] = field(default_factory=list)
+    histories: dict[int, Path] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def option(self, path: str, default: Any = None) -> Any:
-        """A value of verl's configuration, by its dotted path."""
+        """Return a value of verl's configuration by its dotted path."""
         value: Any = self.config
         for name in path.split("."):
             value = value.get(name) if isinstance(value, Mapping) else None
         return default if value is None else value
 
     @property
+    def name(self) -> str:
+        """Name of the run's folder, or of its metrics file without the suffix."""
+        folder = self.path.parent if self.path.name == "rollouts" else self.path
+        return folder.resolve().name.removesuffix(".jsonl")
+
+    @property
     def group_key(self) -> str:
         return str(self.option("algorithm.pgrpo.group_key", "preference_group"))
 
-    def estimator(self, series: Mapping[str, Series]) -> str | None:
-        """From the configuration, else from P-GRPO's metrics; None where neither tells."""
-        named = self.option("algorithm.adv_estimator")
-        if named is not None:
-            return str(named)
-        return "pgrpo" if "pgrpo/observed_total" in series else None
+    @property
+    def estimator(self) -> str | None:
+        """From the configuration, else from P-GRPO's metrics; None if neither tells."""
+        return self.option("algorithm.adv_estimator") or ("pgrpo" if "pgrpo/observed_total" in self.log.frame else None)
+
+    @property
+    def history(self) -> tuple[int, Path] | None:
+        """Step and file of the newest reward history, without those of an abandoned branch."""
+        end = max(self.dumps.files) if self.dumps is not None else (self.log.training_steps or (0, 0))[1]
+        return max((item for item in self.histories.items() if item[0] <= end), default=None)
 
 
 def find_run(path: Path, log: Path | None = None) -> RunFolder:
-    """Everything of a run that the report reads, where recipes and verl put it.
+    """Find everything of a run that the report uses, in the places where verl and the recipes put it.
 
     Args:
         path: the run's folder, its rollouts, or its metrics file.
-        log: the metrics file, where it is not in the folder.
+        log: the metrics file, if it is not in the folder.
 
     Raises:
-        DataError: there is nothing to read.
+        DataError: there is nothing to read, or a metrics file is damaged.
     """
     if not path.exists():
-        raise DataError(f"{path}: no such run; name its folder, or the file of verl's `file` logger")
+        raise DataError(f"{path}: no such run; give its folder or the file of verl's file logger")
+    for file in (file for file in (path, log) if file is not None and not file.is_dir()):
+        if not file.is_file() or not is_log(file):
+            raise DataError(f'{file}: not a file of verl\'s file logger (lines of {{"step": ..., "data": ...}})')
     if path.is_file():
-        if not _is_metrics(path):
-            raise DataError(f'{path}: no file of verl\'s `file` logger: its lines are {{"step": ..., "data": ...}}')
-        return RunFolder(path, metrics=[path])
-    run = RunFolder(path, rollouts=_rollouts(path))
+        return RunFolder(path, [path], read_log([path], PREFIXES))
+    run = RunFolder(path, rollouts=_rollout_folder(path))
     # `RUN/rollouts` stands for RUN; another folder of dumps stands for itself.
     root = path.parent if run.rollouts == path and path.name == "rollouts" else path
-    logs = [file for file in sorted(root.glob("*.jsonl")) if not file.stem.isdecimal()]
-    run.metrics = sorted(filter(_is_metrics, logs), key=_written)
-    run.problems = [
-        f"{file}: its first line is damaged; not read"
-        for file in logs
-        if file not in run.metrics and _first_lines(file)[:1] == [None]
-    ]
-    if log is not None:
-        if not log.is_file() or not _is_metrics(log):
-            raise DataError(f"{log}: no file of verl's `file` logger")
-        run.metrics.append(log)
-    _read_config(run, root)
-    histories = [file for depth in ("", "*/") for file in root.glob(f"{depth}global_step_*/pgrpo_history.parquet")]
-    run.history = max(histories, key=lambda file: _step_of(file.parent), default=None)
-    if run.rollouts is None:
-        dumped = Path(str(run.option("trainer.rollout_data_dir", "")))
-        if str(dumped) != "." and dumped.is_dir():
-            run.rollouts = _rollouts(dumped)
+    run.metrics = [*find_logs(root), *([] if log is None else [log])]
+    run.log = read_log(run.metrics, PREFIXES)
+    _read_console(run, root)
+    for depth in ("", "*/"):
+        for file in root.glob(f"{depth}global_step_*/pgrpo_history.parquet"):
+            step = file.parent.name.rpartition("_")[2]
+            if step.isdecimal():
+                run.histories[int(step)] = file
+    if run.rollouts is None and isinstance(configured := run.option("trainer.rollout_data_dir"), str):
+        run.rollouts = _rollout_folder(Path(configured))
     if run.rollouts is None and not run.metrics:
         raise DataError(
-            f"{path}: neither rollouts (trainer.rollout_data_dir={path}/rollouts) nor metrics (trainer.logger with "
-            f"file, VERL_FILE_LOGGER_PATH={path}/metrics.jsonl) of a run are in it"
+            f"{path}: found neither rollouts (trainer.rollout_data_dir={path}/rollouts) nor metrics (trainer.logger "
+            f"with file, VERL_FILE_LOGGER_PATH={path}/metrics.jsonl) of a run"
+        )
+    if run.rollouts is not None:
+        run.dumps = find_dumps(run.rollouts, run.log)
+    abandoned = sorted({*run.log.abandoned, *(run.dumps.abandoned if run.dumps else ())})
+    if abandoned:
+        run.problems.append(
+            f"{path}: steps {abandoned[0]:,} to {abandoned[-1]:,} are left out. The run was resumed from an earlier "
+            "checkpoint and has not reached them again."
         )
     return run
 
 
-def read_metrics(files: list[Path], prefix: str = "") -> dict[str, Series]:
-    """Every number that the run logged under a name with this prefix, as a series over steps.
-
-    A run that was killed and resumed has logged some steps twice: the later line wins. verl logs a validation before or
-    after training in a line of its own, which adds to the step's numbers. A cut-off last line, as a killed run leaves
-    it, is skipped.
-
-    Raises:
-        DataError: another line is not verl's.
-    """
-    columns: dict[str, tuple[array[int], array[float]]] = {}  # of each name: line numbers, values
-    step_of: list[int] = []
-    training: dict[int, int] = {}  # step -> its last whole line
-    for step, data in _lines(files):
-        line = len(step_of)
-        step_of.append(step)
-        if "training/global_step" in data or not any(name.startswith("val-") for name in data):
-            training[step] = line
-        for name, value in data.items():
-            if name.startswith(prefix) and isinstance(value, int | float):
-                lines, values = columns.setdefault(name, (array("q"), array("d")))
-                lines.append(line)
-                values.append(value)
-    steps = np.array(step_of, dtype=np.int64)
-    first = np.array([training.get(step, 0) for step in step_of], dtype=np.int64)
-    series = {}
-    for name, (lines, values) in columns.items():
-        at, numbers = np.array(lines, dtype=np.int64), np.array(values)
-        kept = at >= first[at]
-        at, numbers = at[kept], numbers[kept]
-        last = {int(steps[line]): place for place, line in enumerate(at)}
-        order = [last[step] for step in sorted(last)]
-        if order:
-            series[name] = (steps[at[order]], numbers[order])
-    return series
-
-
-def flat(config: Mapping[str, Any]) -> dict[str, str]:
-    """A nested configuration as dotted names and texts, without its secrets."""
-    return _flat(redacted(config))
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    rows: dict[str, str] = {}
-    for name, value in config.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, Mapping) and value:
-            rows.update(_flat(value, f"{path}."))
-        else:
-            rows[path] = value if isinstance(value, str) else json.dumps(value, default=str)
-    return rows
-
-
-def _rollouts(folder: Path) -> Path | None:
+def _rollout_folder(folder: Path) -> Path | None:
     """The folder of `<step>.jsonl`: this one, its `rollouts`, or the only one below it that has some."""
     for place in (folder, folder / "rollouts"):
         if any(file.stem.isdecimal() for file in place.glob("*.jsonl")):
             return place
-    found = {
-        file.parent for file in folder.glob("*/*.jsonl") if file.stem.isdecimal() and "val" not in file.parent.name
-    }
+    found = {file.parent for file in folder.glob("*/*.jsonl") if file.stem.isdecimal()}
+    found = {place for place in found if "val" not in place.name}
     if len(found) > 1:
         names = ", ".join(sorted(place.name for place in found))
-        raise DataError(f"{folder}: rollouts are in several folders ({names}); name one of them as the run")
+        raise DataError(f"{folder}: rollouts are in several folders ({names}); give one of them as the run")
     return found.pop() if found else None
 
 
-def _is_metrics(file: Path) -> bool:
-    """Damage among the first lines does not make it another file, nor does a name that says what it is."""
-    first = _first_lines(file)
-    return any(map(_is_logged, first)) or (file.name.startswith("metrics") and first[:1] == [None])
-
-
-def _written(file: Path) -> tuple[int, float, str]:
-    """A resumed run starts at a later step than what it resumes; times on disk do not survive every copy."""
-    step = next((line["step"] for line in _first_lines(file) if _is_logged(line)), 0)
-    return step, file.stat().st_mtime, file.name
-
-
-def _first_lines(file: Path) -> list[Any]:
-    """Parsed; None for a line that is not JSON."""
-    with open(file, "rb") as lines:
-        return [_parsed(line) for line in islice(lines, 10)]
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_logged(line: Any) -> bool:
-    return isinstance(line, dict) and isinstance(line.get("step"), int) and isinstance(line.get("data"), dict)
-
-
-def _lines(files: list[Path]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for file in files:
+def _read_console(run: RunFolder, root: Path) -> None:
+    """Read the configuration that verl prints to its console log, else hydra's copy; and the plugin's warnings."""
+    warnings: dict[str, None] = {}
+    for file in sorted(root.glob("*.log"), key=lambda file: (file.stat().st_mtime, file.name)):
         with open(file, "rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    found = json.loads(line, parse_int=float)  # an integer of 400 digits is infinite, no error
-                    step, data = int(found["step"]), dict(found["data"])
-                    array("q", [step])  # its range
-                except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-                    if not line.endswith(b"\n"):
-                        break
-                    raise DataError(f"{file}, line {number}: not a line of verl's `file` logger ({error!r})") from error
-                yield step, data
-
-
-def _read_config(run: RunFolder, root: Path) -> None:
-    """What verl prints at the start of its console log, where all is resolved; else hydra's copy."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError  # type: ignore[import-untyped]
-
-    logs = sorted(root.glob("*.log"), key=lambda file: (file.stat().st_mtime, file.name))
-    for log in logs:
-        with open(log, "rb") as lines:
             text = _ANSI.sub("", lines.read(_LOG_BYTES).decode("utf-8", "replace"))
-        run.said += [f"P-GRPO{end}" for end in re.findall(r"P-GRPO((?:: each| warning:).*)", text)]
+        warnings |= dict.fromkeys(_WARNING.findall(text))
         printed = _printed_config(text)
         if printed:
-            run.config, run.config_file = printed, log
-    run.said = list(dict.fromkeys(run.said))
+            run.config, run.config_file = printed, file
+    run.warnings = list(warnings)
     copies = (*root.glob(".hydra/config.yaml"), *root.glob("*/.hydra/config.yaml"))
     for file in sorted(copies, key=lambda file: (file.stat().st_mtime, str(file))):
         try:
             copy = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
         except (OmegaConfBaseException, YAMLError, OSError, ValueError, RecursionError):
-            continue  # a damaged copy is as good as none
+            continue
         if isinstance(copy, dict) and not run.config:
             run.config, run.config_file = {str(key): value for key, value in copy.items()}, file
 
 
 def _printed_config(text: str) -> dict[str, Any]:
-    """verl prints its configuration with `pprint`: a dict as Python writes it, read as literals, never evaluated."""
-    rows = [match.groups() for match in map(_PROCESS.match, text.splitlines()) if match]
+    """verl prints its configuration with `pprint`, as Python literals, which are parsed and never evaluated."""
+    rows = [match.groups() for match in map(_LINE.match, text.splitlines()) if match]
     begin = next((i for i, (_, line) in enumerate(rows) if line.startswith("{'actor_rollout_ref'")), None)
     if begin is None:
         return {}
@@ -265,8 +181,3 @@ def _printed_config(text: str) -> dict[str, Any]:
                     continue
                 return found if isinstance(found, dict) else {}
     return {}
-
-
-def _step_of(checkpoint: Path) -> int:
-    number = checkpoint.name.rpartition("_")[2]
-    return int(number) if number.isdecimal() else -1

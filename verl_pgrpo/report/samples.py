@@ -1,128 +1,108 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the arms answered to a group's users, side by side: to the same prompt where they were asked the same."""
+"""Responses of the arms side by side: to the same prompt where they had the same prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
 
+import numpy as np
+import pandas as pd
+
+from verl_pgrpo.evaluation.rollouts import read_dump
 from verl_pgrpo.report.comparison import Comparison
-from verl_pgrpo.report.dumps import dump_files, read_step
-from verl_pgrpo.report.responses import Groups, value_of
+from verl_pgrpo.report.loading import values_of
 
-LONGEST = 1200  # characters of a text that are shown
-ANSWERS = 2  # of an arm to a prompt
-PROMPTS = {"first": 1, "last": 2}  # of a group, from the first and from the last fifth of the steps
-
-Rows = dict[str, dict[str, list[dict[str, Any]]]]  # by group and prompt
+LONGEST = 1200  # characters of a text
+RESPONSES = 2  # per arm and prompt
+FROM_START, FROM_END = 1, 2  # prompts per group from the first and from the last fifth of the steps
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
+    """A response, its reward, and what is compared (None if that is the reward)."""
+
     text: str
     score: float
     value: float | None
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A prompt in a step, and what each arm (by number) answered. `same`: all arms were asked it in this step."""
+class Sample:
+    """A prompt of a step and the responses of each arm (by index) that had it."""
 
-    part: str
     step: int
     prompt: str
-    same: bool
-    answers: dict[int, list[Answer]]
+    responses: dict[int, list[Response]]
 
 
-def chosen_groups(compared: Comparison, wanted: Sequence[int] = ()) -> list[int]:
-    """Whose samples are shown: all of few groups; else those asked for, the worst, the largest, the most moved."""
-    if len(compared.labels) <= 12:
-        others = sorted(range(len(compared.labels)), key=lambda group: -compared.share[group])
-        return list(dict.fromkeys([*wanted, compared.focus, *others]))
-    found = [*wanted, compared.focus, *(compared.worst(arm) for arm in range(len(compared.arms)))]
-    if compared.ours is not None:
-        change, _ = compared.change(compared.ours)
-        moved = [g for g in change.argsort().tolist() if compared.ranked[g] and change[g] == change[g]]
-        found += [*moved[-1:], *moved[:1]]
-    return list(dict.fromkeys([*found, *(-compared.share).argsort()[:3].tolist()]))[:24]
+def groups_to_show(comparison: Comparison, wanted: Sequence[int] = ()) -> list[int]:
+    """Choose groups: all if there are few; else those asked for, the worst, the most changed and the largest."""
+    largest = np.argsort(-comparison.share, kind="stable").tolist()
+    found = [*wanted, comparison.focus]
+    if len(comparison.labels) > 12:
+        found += [comparison.worst(arm) for arm in range(len(comparison.arms))]
+        if comparison.ours is not None:
+            change, _ = comparison.change(comparison.ours)
+            moved = [g for g in change.argsort().tolist() if comparison.ranked[g] and np.isfinite(change[g])]
+            found += [*moved[-1:], *moved[:1]]
+        largest = largest[:3]
+    return list(dict.fromkeys([*found, *largest]))[:24]
 
 
-def find_samples(compared: Comparison, groups_of: Sequence[Groups | None], chosen: list[int]) -> dict[int, list[Asked]]:
-    """Samples of the chosen groups from the first run of each arm, the first fifth of the steps before the last.
+def find_samples(comparison: Comparison, chosen: Sequence[int]) -> dict[int, list[Sample]]:
+    """Find samples of the chosen groups in the first run of each arm."""
+    dumps = {
+        i: (run.folder.dumps.files, run.groups)
+        for i, run in enumerate(arm.runs[0] for arm in comparison.arms)
+        if run.groups is not None and run.folder.dumps is not None
+    }
 
-    Args:
-        groups_of: of each arm's first run, where its responses' preference groups stand; None without dumps.
-    """
-    files = [
-        {int(file.stem): file for file in dump_files(arm.runs[0].folder.rollouts)}
-        if groups is not None and arm.runs[0].folder.rollouts is not None
-        else {}
-        for arm, groups in zip(compared.arms, groups_of, strict=True)
-    ]
-    found: dict[int, list[Asked]] = {group: [] for group in chosen}
-    for part, steps in (("first", compared.first.tolist()), ("last", compared.last.tolist()[::-1])):
-        kept: dict[int, list[Asked]] = {group: [] for group in chosen}
-        alone: dict[int, dict[int, Asked]] = {group: {} for group in chosen}
-        for step in steps:
-            missing = [group for group in chosen if len(kept[group]) < PROMPTS[part]]
-            if not missing:
+    @lru_cache(maxsize=1)
+    def read(step: int) -> dict[int, pd.DataFrame]:
+        return {arm: read_dump(files[step], groups) for arm, (files, groups) in dumps.items() if step in files}
+
+    found: dict[int, list[Sample]] = {group: [] for group in chosen}
+    for steps, wanted in ((comparison.first, FROM_START), (comparison.last[::-1], FROM_END)):
+        samples: dict[int, list[Sample]] = {group: [] for group in chosen}
+        shared = dict.fromkeys(chosen, 0)  # number of prompts that all arms had
+        for step in steps.tolist():
+            for group in (group for group in chosen if shared[group] < wanted):
+                rows = {arm: rows[rows["group"] == comparison.labels[group]] for arm, rows in read(step).items()}
+                prompts = [set(own["input"]) for own in rows.values()]
+                common = sorted(set.intersection(*prompts)) if prompts and len(prompts) == len(dumps) else []
+                if common and not shared[group]:
+                    samples[group] = []  # better than what only some arms had
+                for prompt in common[: wanted - shared[group]]:
+                    samples[group].append(_sample(comparison, step, prompt, rows))
+                shared[group] += len(common)
+                missing = rows.keys() - {arm for sample in samples[group] for arm in sample.responses}
+                for arm in (arm for arm in sorted(missing) if len(rows[arm])):
+                    samples[group].append(_sample(comparison, step, rows[arm]["input"].iloc[0], {arm: rows[arm]}))
+            if all(count >= wanted for count in shared.values()):
                 break
-            read = {
-                arm: _rows(files[arm][step], groups)
-                for arm, groups in enumerate(groups_of)
-                if groups is not None and step in files[arm]
-            }
-            for group in missing:
-                _take(compared, part, step, group, read, kept[group], alone[group], sum(map(bool, files)))
         for group in chosen:
-            found[group] += kept[group] or list(alone[group].values())
-    return {group: asked for group, asked in found.items() if asked}
+            found[group] += samples[group]
+    return {group: samples for group, samples in found.items() if samples}
 
 
-def _take(
-    compared: Comparison,
-    part: str,
-    step: int,
-    group: int,
-    read: dict[int, Rows],
-    kept: list[Asked],
-    alone: dict[int, Asked],
-    arms: int,
-) -> None:
-    """Prompts of one step that all arms were asked; failing that, the first that each arm was."""
-    prompts = {arm: rows.get(compared.labels[group], {}) for arm, rows in read.items()}
-    if len(prompts) == arms:
-        first = next(iter(prompts.values()), {})
-        for prompt in first:
-            if len(kept) < PROMPTS[part] and all(prompt in other for other in prompts.values()):
-                answers = {arm: _answers(compared, other[prompt]) for arm, other in prompts.items()}
-                kept.append(Asked(part, step, _short(prompt), arms > 1, answers))
-    for arm, other in prompts.items():
-        if other and arm not in alone:
-            prompt, rows = next(iter(other.items()))
-            alone[arm] = Asked(part, step, _short(prompt), False, {arm: _answers(compared, rows)})
+def _sample(comparison: Comparison, step: int, prompt: str, rows: dict[int, pd.DataFrame]) -> Sample:
+    responses = {arm: _responses(comparison, own[own["input"] == prompt]) for arm, own in rows.items()}
+    return Sample(step, _short(prompt), responses)
 
 
-def _rows(file: Path, groups: Groups) -> Rows:
-    step = read_step(file, groups)
-    found: Rows = {}
-    for group, row in zip(step.groups, step.rows, strict=True):
-        found.setdefault(group, {}).setdefault(str(row.get("input", "")), []).append(row)
-    return found
-
-
-def _answers(compared: Comparison, rows: list[dict[str, Any]]) -> list[Answer]:
-    shown = []
-    for row in rows[:ANSWERS]:
-        value = None if compared.value in ("score", "standardized") else value_of(row, compared.value)
-        shown.append(Answer(_short(str(row["output"])), float(row["score"]), value))
-    return shown
+def _responses(comparison: Comparison, rows: pd.DataFrame) -> list[Response]:
+    rows = rows.head(RESPONSES)
+    same = comparison.value in ("score", "standardized")
+    values = [None] * len(rows) if same else values_of(rows, comparison.value).tolist()
+    return [
+        Response(_short(text), float(score), value)
+        for text, score, value in zip(rows["output"], rows["score"], values, strict=True)
+    ]
 
 
 def _short(text: str) -> str:
-    rest = len(text) - LONGEST
+    text, rest = str(text), len(str(text)) - LONGEST
     return text if rest <= 0 else f"{text[:LONGEST]} … ({rest:,} more characters)"

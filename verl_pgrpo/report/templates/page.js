@@ -6,21 +6,15 @@
   const table = document.getElementById("groups");
   const body = table.tBodies[0];
   const filter = document.getElementById("filter");
-  const says = document.getElementById("picked-says");
+  const ends = document.getElementById("picked-ends");
   const rows = Array.from(body.rows);
   const nameOf = (row) => row.cells[0].textContent;
   const shown = () => Array.from(body.rows).filter((row) => !row.hidden);
   let chosen = null;
 
-  // Two digits of base 36 a point: a place between the ends of the y axis; the last number means "not known".
-  function places(text) {
-    const found = [];
-    for (let i = 0; i < text.length; i += 2) {
-      const level = parseInt(text.slice(i, i + 2), 36);
-      found.push(level > data.levels ? null : data.bottom - (level / data.levels) * (data.bottom - data.top));
-    }
-    return found;
-  }
+  // Heights are thousandths of the y axis; null means unknown.
+  const places = (heights) =>
+    heights.map((height) => (height === null ? null : data.bottom - (height / 1000) * (data.bottom - data.top)));
 
   function path(x, y) {
     let pen = "M", drawn = "";
@@ -40,14 +34,11 @@
   }
 
   function draw(group) {
-    const parts = data.curves[group] || [];
-    let next = 0;
     data.arms.forEach((_, arm) => {
-      const line = document.querySelector(`[data-line="${arm}"]`);
-      const band = document.querySelector(`[data-band="${arm}"]`);
-      line.setAttribute("d", parts.length ? path(data.x, places(parts[next++])) : "");
-      const spread = parts.length && data.bands[arm];
-      band.setAttribute("d", spread ? area(data.x, places(parts[next++]), places(parts[next++])) : "");
+      const [mean, low, high] = (data.curves[group] || [])[arm] || [[]];
+      document.querySelector(`[data-line="${arm}"]`).setAttribute("d", path(data.x, places(mean)));
+      const band = low ? area(data.x, places(low), places(high)) : "";
+      document.querySelector(`[data-band="${arm}"]`).setAttribute("d", band);
     });
   }
 
@@ -64,8 +55,8 @@
     button.tabIndex = 0;
     draw(row.dataset.group);
     document.getElementById("picked-name").textContent = nameOf(row);
-    const ends = data.arms.map((arm, i) => arm + " " + row.cells[i + 1].textContent.trim());
-    says.textContent = "Ends at: " + ends.join(", ") + ".";
+    const values = data.arms.map((arm, i) => arm + " " + row.cells[i + 1].textContent.trim());
+    ends.textContent = "Ends at: " + values.join(", ") + ".";
     document.documentElement.dataset.picked = nameOf(row);
     if (focus) button.focus();
   }

@@ -1,0 +1,216 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Preference groups by clustering: found, chosen in number, stored without pickle, assigned later, controlled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from verl_pgrpo.cli import main
+from verl_pgrpo.data.cluster import ALGORITHMS, fit_groups, randomize
+from verl_pgrpo.data.group_model import GroupModel, checksum, load_groups, random_groups, save_groups
+from verl_pgrpo.errors import DataError
+
+CENTERS = np.array([[0.0, 0, 0], [8, 0, 0], [0, 8, 0], [0, 0, 8]])
+SIZES = (160, 120, 80, 40)
+every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
+
+
+@pytest.fixture(scope="module")
+def users() -> tuple[np.ndarray, np.ndarray]:
+    """Features of four well separated groups of unequal size, and the true groups, in random order."""
+    rng = np.random.default_rng(0)
+    truth = rng.permutation(np.repeat(np.arange(4), SIZES))
+    return CENTERS[truth] + rng.normal(size=(len(truth), 3)), truth
+
+
+def fit(users: tuple[np.ndarray, np.ndarray], **options: object) -> GroupModel:
+    return fit_groups(users[0], ["a", "b", "c"], **options)
+
+
+@every_algorithm
+def test_groups_and_their_number_are_found_and_stored(users, tmp_path: Path, algorithm: str) -> None:
+    model = fit(users, algorithm=algorithm, id_column="user", k_range=(3, 5))
+    assert model.sizes == SIZES
+    assert model.groups == ("g0", "g1", "g2", "g3"), "the largest first"
+    assigned = model.assign(users[0])
+    assert (pd.crosstab(users[1], assigned).to_numpy() > 0).sum() == 4, "one group is one truth"
+    tried = {row["k"]: row for row in model.choice}
+    assert sorted(tried) == [3, 4, 5]
+    assert tried[4]["silhouette"] == max(row["silhouette"] for row in tried.values())
+    for name in "ab":
+        save_groups(fit(users, algorithm=algorithm, id_column="user", k=4), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    again = load_groups(tmp_path / "a")
+    assert list(again.assign(users[0])) == list(assigned)
+    assert again.id_column == "user"
+    assert len(set(again.assign(CENTERS + 0.5))) == 4, "new users"
+
+
+@every_algorithm
+def test_assignment_is_scikit_learns_own(users, algorithm: str) -> None:
+    from sklearn.cluster import KMeans, MiniBatchKMeans
+    from sklearn.mixture import GaussianMixture
+
+    theirs = {
+        "kmeans": KMeans(4, n_init=4, random_state=0),
+        "minibatch-kmeans": MiniBatchKMeans(4, n_init=4, batch_size=4096, random_state=0),
+        "gaussian-mixture": GaussianMixture(4, covariance_type="diag", reg_covar=1e-3, n_init=2, random_state=0),
+    }[algorithm]
+    scaled = (users[0] - users[0].mean(0)) / users[0].std(0)
+    assert list(theirs.fit(scaled).predict(scaled)) == list(fit(users, algorithm=algorithm, k=4).clusters(scaled))
+
+
+def test_small_groups_join_their_nearest(users) -> None:
+    model = fit(users, k=4, min_size=60)
+    assert (len(model.groups), sum(model.sizes)) == (3, sum(SIZES))
+    assert min(model.sizes) >= 60
+    with pytest.raises(DataError, match="only one group"):
+        fit(users, k=2, min_size=190)
+
+
+@pytest.mark.parametrize("size", [40, 400])
+def test_a_constant_feature_and_few_users_do_no_harm(users, size: int) -> None:
+    values = np.column_stack([users[0][:size], np.full(size, 7.0)])
+    model = fit_groups(values, list("abcd"), k=2)
+    assert sum(model.sizes) == size
+    with pytest.raises(DataError, match="distinct"):
+        fit_groups(np.ones((10, 2)), ["a", "b"])
+
+
+def test_random_groups_have_the_sizes_and_nothing_else(users) -> None:
+    model = fit(users, k=4)
+    true, ids = model.assign(users[0]), [f"u{i}" for i in range(len(users[0]))]
+    control = randomize(model, true, ids, seed=1)
+    drawn = control.assign(users[0], ids)
+    assert sorted(drawn) == sorted(true)
+    assert (drawn == true).mean() < 0.5
+    order = np.random.default_rng(0).permutation(len(ids))
+    assert list(control.assign(users[0][order], [ids[i] for i in order])) == list(drawn[order]), "by id, not by place"
+    new = [f"new {i}" for i in range(4000)]
+    share = pd.Series(control.assign(np.zeros((4000, 3)), new)).value_counts(normalize=True)
+    assert share["g0"] == pytest.approx(0.4, abs=0.04), "new users in the same proportions"
+    with pytest.raises(DataError, match="not unique"):
+        randomize(model, true, ["a"] * len(true), seed=0)
+    repeated = random_groups(np.array(["x", "x", "y"]), ["a", "a", "b"], seed=0)
+    assert repeated.sizes == (1, 1)
+
+
+def test_only_whole_unaltered_consistent_files_are_read(users, tmp_path: Path) -> None:
+    path = tmp_path / "groups.json"
+    save_groups(fit(users, k=4), path)
+    whole = path.read_bytes()
+    bad = [
+        b"\x80\x04}\x94\x8c\x01a\x94K\x01s.",  # a pickle
+        b"", b"[" * 100_000, whole[:-200], b"[1, 2]", whole.replace(b"1", b"NaN", 1), whole.replace(b"g1", b"g9"),
+    ]  # fmt: skip
+    for key, value in (("cluster_group", [0, 1, 2, 9]), ("cluster_group", [0, 1, 2]), ("mean", [0.0]), ("sizes", [1]),
+                       ("algorithm", "svm"), ("parameters", {}), ("parameters", {"centers": [[1.0]] * 4})):  # fmt: skip
+        content = json.loads(whole)
+        content.pop("sha256")
+        content[key] = value
+        content["sha256"] = checksum(content)
+        bad.append(json.dumps(content).encode())
+    for content in bad:
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"groups\.json"):
+            load_groups(path)
+    with pytest.raises(DataError, match="no such file"):
+        load_groups(tmp_path / "none.json")
+
+
+# -- the commands
+
+
+@pytest.fixture
+def table(users, tmp_path: Path) -> Path:
+    frame = pd.DataFrame(users[0], columns=["a", "b", "c"])
+    frame.insert(0, "user", np.arange(len(frame)) + 2**53)
+    frame.to_parquet(tmp_path / "users.parquet")
+    frame.to_csv(tmp_path / "users.csv", index=False)
+    frame.to_json(tmp_path / "users.jsonl", orient="records", lines=True, double_precision=15)
+    pd.DataFrame({"user": frame["user"], "e": list(users[0])}).to_parquet(tmp_path / "embedded.parquet")
+    return tmp_path
+
+
+def run(*arguments: object) -> int:
+    return main(["groups", *map(str, arguments)])
+
+
+def test_fit_assign_inspect(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    artefact = table / "groups.json"
+    own = ("--id-column", "user", "--assignments", table / "fitted.parquet", "--picture", table / "groups.png")
+    assert run("fit", "--input", table / "users.parquet", "--out", artefact, *own, "--k-min", 4, "--k-max", 5) == 0
+    assert (table / "groups.png").read_bytes().startswith(b"\x89PNG")
+    assert "k=4" in capsys.readouterr().out
+    fitted = pd.read_parquet(table / "fitted.parquet")
+    assert list(fitted["user"]) == [i + 2**53 for i in range(400)], "ids stay exact integers"
+    for name in ("users.csv", "users.jsonl", "users.parquet"):
+        for out in ("assigned.csv", "assigned.jsonl", "assigned.parquet"):
+            assert run("assign", "--groups", artefact, "--input", table / name, "--out", table / out) == 0
+        assert list(pd.read_parquet(table / "assigned.parquet")["preference_group"]) == list(fitted["preference_group"])
+        lines = (table / "assigned.jsonl").read_text().splitlines()
+        assert [str(json.loads(line)["user"]) for line in lines] == [str(i + 2**53) for i in range(400)]
+        assert (table / "assigned.csv").read_text().splitlines()[3].replace('"', "").startswith(f"{2**53 + 2},g")
+    capsys.readouterr()
+    assert run("inspect", artefact, "--input", table / "users.csv", "--json") == 0
+    assert [row["users"] for row in json.loads(capsys.readouterr().out)["groups"]] == list(SIZES)
+    assert run("inspect", artefact) == 0
+
+
+def test_random_control_by_command(table: Path) -> None:
+    common = ("--input", table / "users.csv", "--id-column", "user", "--groups", 4)
+    assert run("fit", *common, "--out", table / "t.json", "--assignments", table / "true.parquet") == 0
+    assert run("fit", *common, "--random", "--out", table / "r.json", "--assignments", table / "random.parquet") == 0
+    true, random = (pd.read_parquet(table / f"{name}.parquet")["preference_group"] for name in ("true", "random"))
+    assert true.value_counts().to_dict() == random.value_counts().to_dict()
+    assert (true != random).any()
+    assert (
+        run("assign", "--groups", table / "r.json", "--input", table / "users.jsonl", "--out", table / "a.parquet") == 0
+    )
+    assert list(pd.read_parquet(table / "a.parquet")["preference_group"]) == list(random)
+
+
+def test_embeddings_are_features(table: Path) -> None:
+    fitted = ("--id-column", "user", "--no-scale", "--groups", 4, "--out", table / "e.json")
+    assert run("fit", "--input", table / "embedded.parquet", *fitted) == 0
+    model = load_groups(table / "e.json")
+    assert (model.features, model.columns) == (("e[0]", "e[1]", "e[2]"), ("e",))
+    assert (
+        run("assign", "--groups", table / "e.json", "--input", table / "embedded.parquet", "--out", table / "x.csv")
+        == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        (("a,b,c", "a,b,b"), [], "occur twice"),
+        (("", ""), ["--features", "a,nope"], "no column 'nope'"),
+        (("", ""), ["--id-column", "id"], "no column 'id'"),
+        (("", ""), ["--groups", "four"], "must be a number or auto"),
+        (("", ""), ["--groups", "1"], "at least two groups"),
+        (("", ""), ["--min-size", "300"], "--min-size 300"),
+        (("", ""), ["--random"], "--random needs --id-column"),
+        (("\n9007199254740993,", "\n9007199254740993,,"), [], "row 2"),
+        (("\n9007199254740993,", "\n,"), ["--id-column", "user"], "row 2: no id"),
+        *((("FIRST", value), [], "row 1") for value in ("", "nan", "inf", "text", "None")),
+    ],
+)
+def test_a_mistake_is_one_line(
+    table: Path, capsys, change: tuple[str, str], arguments: list[str], message: str
+) -> None:
+    path = table / "users.csv"
+    text = path.read_text()
+    first = text.split("\n")[1].split(",")[1]
+    path.write_text(text.replace(first, change[1], 1) if change[0] == "FIRST" else text.replace(*change, 1))
+    own = [] if {"--id-column", "--random"} & set(arguments) else ["--id-column", "user"]
+    assert run("fit", "--input", path, "--out", table / "g.json", *own, *arguments) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (table / "g.json").exists()

@@ -1,0 +1,117 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Persona data: equal bytes, exact shares, prompts that do not give the taste away, a fair control."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from verl_pgrpo.cli import main
+from verl_pgrpo.data import tastes
+from verl_pgrpo.data.personas import make_split, toy_vocabulary
+from verl_pgrpo.data.tastes import PERSONAS
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.rewards.personas import utility
+
+FORMS = [{"surface": "toy"}, {"surface": "english"}, {"surface": "english", "short": True}]
+every_form = pytest.mark.parametrize("form", FORMS, ids=str)
+
+
+@every_form
+def test_equal_arguments_give_equal_bytes(tmp_path: Path, form: dict) -> None:
+    arguments = ["--surface", form["surface"], *(["--short"] if "short" in form else []), "--train-size", "200",
+                 "--val-size", "21", "--noise", "0.2", "--mood", "0.1"]  # fmt: skip
+    for folder, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        assert main(["data", "personas", "--out", str(tmp_path / folder), "--seed", seed, *arguments]) == 0
+    for name in ("train.parquet", "val.parquet"):
+        a, b, c = ((tmp_path / folder / name).read_bytes() for folder in "abc")
+        assert a == b
+        assert a != c
+
+
+def test_rows_are_what_verl_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "personas", "--out", str(tmp_path), "--train-size", "100", "--val-size", "21"]) == 0
+    assert "formal_jazz 30% 30 3 1.0 to 5.0" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "vocabulary.txt").read_text().split() == toy_vocabulary()
+    for split, size in (("train", 100), ("val", 21)):
+        rows = pd.read_parquet(tmp_path / f"{split}.parquet")
+        for row in rows.to_dict("records"):
+            assert row["data_source"] == f"personas/{row['preference_group']}"
+            assert json.loads(row["reward_model"]["ground_truth"])["persona"] == row["preference_group"]
+        assert sorted(row["index"] for row in rows["extra_info"]) == list(range(size))
+
+
+def test_shares_are_exact_in_training_and_equal_in_validation() -> None:
+    assert math.isclose(sum(p.share for p in PERSONAS), 1.0)
+    assert len({(p.scale, p.offset) for p in PERSONAS}) == len(PERSONAS), "every persona has a scale of its own"
+    train = make_split("train", 1000)["preference_group"].value_counts()
+    assert all(train[p.name] == round(1000 * p.share) for p in PERSONAS)
+    assert set(make_split("val", 70)["preference_group"].value_counts()) == {10}
+    assert make_split("train", 7)["preference_group"].nunique() == 7, "no persona is rounded away"
+
+
+@every_form
+def test_no_request_of_the_validation_split_is_trained_on(form: dict) -> None:
+    prompts = {s: {p[0]["content"] for p in make_split(s, 2000, **form)["prompt"]} for s in ("train", "val")}
+    assert not prompts["train"] & prompts["val"]
+
+
+def test_toy_vocabulary_holds_every_word_once() -> None:
+    words = toy_vocabulary()
+    assert len(words) == len(set(words))
+    prompts = {w for s in ("train", "val") for p in make_split(s, 500)["prompt"] for w in p[0]["content"].split()}
+    liked = {w for lists in (tastes.TOY_STYLES, tastes.TOY_GENRES) for taste in lists.values() for w in taste}
+    assert prompts | liked <= set(words)
+    assert not prompts & liked, "repeating the prompt must earn nothing"
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_english_prompts_do_not_give_the_taste_away(short: bool) -> None:
+    longest = 0
+    for row in make_split("train", 300, "english", short=short).to_dict("records"):
+        truth, text = row["reward_model"]["ground_truth"], row["prompt"][0]["content"]
+        assert json.loads(truth)["genre"] not in text.lower()
+        assert utility(text, truth) == 0.0, "copying the prompt must earn nothing"
+        longest = max(longest, len(text.split()))
+        assert ("\n" in text) != short
+    assert (longest < 40) == short
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"split": "test"}, {"surface": "klingon"}, {"size": 6}, {"noise": -0.1}, {"mood": float("nan")}, {"seed": -1},
+     {"short": True}],
+)  # fmt: skip
+def test_a_wrong_argument_is_an_error(changes: dict) -> None:
+    with pytest.raises(DataError, match=next(iter(changes))):
+        make_split(**{"split": "train", "size": 70, **changes})
+
+
+# Prompts, ground truths and their order: published figures were measured on these rows.
+ROWS = {("toy", "train"): "df700059b41a806c", ("toy", "val"): "a7e7fad96a106bdf"}
+ROWS |= {("english", "train"): "36e90f644026f19c", ("english", "val"): "0e57f2b083c9e483"}
+
+
+@pytest.mark.parametrize(("surface", "split"), ROWS)
+def test_the_rows_of_published_figures_do_not_change(surface: str, split: str) -> None:
+    rows = make_split(split, 300 if split == "train" else 70, surface, seed=3, noise=0.2, mood=0.1).to_dict("records")
+    names = ("data_source", "prompt", "reward_model", "preference_group")
+    kept = [[*(row[name] for name in names), row["extra_info"]["index"]] for row in rows]
+    assert hashlib.sha256(json.dumps(kept, ensure_ascii=False).encode()).hexdigest()[:16] == ROWS[surface, split]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_random_groups_have_the_shares_and_mean_nothing(split: str) -> None:
+    rows = make_split(split, 2100)
+    true, drawn = rows["preference_group"], pd.Series([info["random_group"] for info in rows["extra_info"]])
+    assert dict(drawn.value_counts()) == dict(true.value_counts())
+    expected = sum(p.share**2 for p in PERSONAS) if split == "train" else 1 / 7
+    assert np.mean(drawn == true) == pytest.approx(expected, abs=0.04), "correct as often as by chance"
+    assert drawn[true == "formal_jazz"].nunique() == len(PERSONAS), "a persona's rows are in every random group"

@@ -1,0 +1,134 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""`verl-pgrpo replay` against verl's own GRPO, and against a slow computation from the definitions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from verl_pgrpo import GroupHistoryManager, PGRPOConfig
+from verl_pgrpo.cli import main
+from verl_pgrpo.errors import NonFiniteRewardError
+from verl_pgrpo.evaluation.replay import grpo_advantages, replay
+
+USERS = {"jazz": 5, "folk": 3, "rare": 1}
+
+
+def steps(count: int = 3, n: int = 4) -> list[pd.DataFrame]:
+    """Frames of `read_dump`: nine prompts a step; the responses to every third have equal rewards."""
+    draw = np.random.default_rng(0)
+    groups = [name for name, users in USERS.items() for _ in range(users)]
+    return [
+        pd.DataFrame(
+            {
+                "step": step,
+                "group": np.repeat(groups, n).astype(object),
+                "prompt_id": np.repeat(np.arange(len(groups)), n),
+                "score": [float(draw.integers(0, 3)) if i // n % 3 else 1.0 for i in range(len(groups) * n)],
+            }
+        )
+        for step in range(1, count + 1)
+    ]
+
+
+def write_dumps(folder: Path, frames: list[pd.DataFrame]) -> Path:
+    folder.mkdir()
+    for frame in frames:
+        rows = [
+            {"input": "hi", "output": "la", "gts": json.dumps({"wants": row.group}), "score": row.score,
+             "uid": f"{row.prompt_id}_{i}_0"}
+            for i, row in enumerate(frame.itertuples())
+        ]  # fmt: skip
+        (folder / f"{frame['step'][0]}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("norm_by_std", [True, False])
+def test_grpo_is_verls(n, norm_by_std):
+    torch = pytest.importorskip("torch")
+    algos = pytest.importorskip("verl.trainer.ppo.core_algos")
+    draw = np.random.default_rng(n)
+    prompts = np.repeat([f"p{i}" for i in range(7)], n)[draw.permutation(7 * n)]
+    rewards = draw.normal(size=7 * n).astype(np.float32)
+    token_rewards = torch.stack([torch.zeros(7 * n), torch.from_numpy(rewards)], dim=1)
+    theirs, _ = algos.compute_grpo_outcome_advantage(
+        token_rewards, torch.ones(7 * n, 2), prompts, norm_adv_by_std_in_grpo=norm_by_std
+    )
+    ours = grpo_advantages(rewards.astype(np.float64), list(prompts), norm_by_std)
+    np.testing.assert_allclose(ours, theirs[:, 0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_sums_follow_from_the_definitions():
+    frames = steps()
+    result = replay(frames, PGRPOConfig())
+    history, rows = GroupHistoryManager(), []
+    for frame in frames:
+        pgrpo = history.compute_advantages(frame["group"].tolist(), frame["score"], frame["prompt_id"].tolist())
+        for (_, row), advantage in zip(frame.iterrows(), pgrpo.advantages, strict=True):
+            same = frame["score"][frame["prompt_id"] == row["prompt_id"]].to_numpy()
+            grpo = (row["score"] - same.mean()) / (same.std(ddof=1) + 1e-6)
+            rows.append((row["group"], grpo, advantage, len(set(same)) == 1))
+    expected = pd.DataFrame(rows, columns=["group", "grpo", "pgrpo", "silent"])
+    assert (result.prompts, result.silent_prompts) == (27, expected["silent"].sum() / 4)
+    assert result.silent_prompts >= 9
+    table = result.by_group().set_index("group")
+    assert table.index.tolist() == ["jazz", "folk", "rare"]
+    for group, own in expected.groupby("group"):
+        assert table.loc[group, "responses"] == len(own)
+        assert table.loc[group, "opposed"] == pytest.approx((own["grpo"] * own["pgrpo"] < 0).mean())
+        assert table.loc[group, "no signal in grpo"] == pytest.approx(own["silent"].mean())
+        for name in ("grpo", "pgrpo"):
+            assert table.loc[group, f"{name} signal"] == pytest.approx((own[name] ** 2).mean())
+            share = (own[name] ** 2).sum() / (expected[name] ** 2).sum()
+            assert table.loc[group, f"{name} share"] == pytest.approx(share)
+    grpo, pgrpo = expected["grpo"], expected["pgrpo"]
+    assert result.agreement == pytest.approx(grpo @ pgrpo / np.linalg.norm(grpo) / np.linalg.norm(pgrpo))
+    assert result.by_step(2)["steps"].tolist() == ["1-2", "3"]
+    assert result.by_step()["reward"].tolist() == pytest.approx([frame["score"].mean() for frame in frames])
+
+
+def test_unknown_groups_and_skipped_rewards_are_counted_and_left_out():
+    [frame] = steps(1)
+    more = pd.DataFrame(
+        {"step": 1, "group": ["jazz", "new", None], "prompt_id": [0, 99, 0], "score": [np.nan, np.inf, 1.0]}
+    )
+    both = [pd.concat([frame, more], ignore_index=True)]
+    result = replay(both, PGRPOConfig(on_nonfinite="skip"))
+    assert (result.unknown, result.nonfinite) == (1, 2)
+    pd.testing.assert_frame_equal(result.by_group(), replay([frame], PGRPOConfig()).by_group())
+    with pytest.raises(NonFiniteRewardError):
+        replay(both, PGRPOConfig())
+
+
+def test_the_command(tmp_path, capsys):
+    rollouts = write_dumps(tmp_path / "rollouts", steps())
+    assert main(["replay", str(rollouts), "--group-field", "gts.wants", "--option", "half_life=50", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["responses"], found["prompts"], found["responses_of_unknown_group"]) == (108, 27, 0)
+    assert [row["steps"] for row in found["steps"]] == ["1", "2", "3"]
+    assert sum(row["pgrpo share"] for row in found["groups"]) == pytest.approx(1)
+    assert main(["replay", str(rollouts), "--group-field", "gts.wants", "--parts", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "3 steps, 27 prompts, 108 responses of 3 preference groups" in text
+    assert "1-2" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [], ["--group-field", "nobody"], ["--group-field", "gts.wants", "--option", "half_life"],
+        ["--group-field", "gts.wants", "--option", "half_live=3"], ["--group-field", "gts.wants", "--option", "a=["],
+        ["--data", "none.parquet"], ["--group-field", "gts.wants", "--parts", "-1"],
+    ],
+)  # fmt: skip
+def test_mistakes(tmp_path, capsys, arguments):
+    assert main(["replay", str(write_dumps(tmp_path / "rollouts", steps(1))), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err

@@ -1,0 +1,403 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""`verl-pgrpo report`: its numbers against the runs' own files, what it finds in a folder, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.report.runs import write_run
+from verl_pgrpo.cli import main
+from verl_pgrpo.report.comparison import Arm, Comparison, Run
+from verl_pgrpo.report.configuration import shown_options
+from verl_pgrpo.report.curves import Curves, smooth
+from verl_pgrpo.report.loading import load_runs
+from verl_pgrpo.report.page import as_dict, make_report
+from verl_pgrpo.report.pooling import ConfidenceBand, Window
+from verl_pgrpo.report.run_folder import RunFolder, find_run
+
+SECRET = "hunter2"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for estimator in ("grpo", "pgrpo"):
+        for seed in range(2):
+            write_run(folder / f"{estimator}-{seed}", estimator, seed)
+        write_run(folder / f"stars/{estimator}", estimator, groups=3, steps=10, utility=False)
+    return folder
+
+
+def report(*paths: object, **options: object) -> dict:
+    """The numbers of a report."""
+    return as_dict(make_report(load_runs([str(path) for path in paths], **options)))
+
+
+@pytest.fixture
+def page(tmp_path, capsys):
+    """Calls the command, which writes r.html; returns its JSON."""
+
+    def call(*arguments: object) -> dict:
+        capsys.readouterr()
+        assert main(["report", *map(str, arguments), "-o", str(tmp_path / "r.html"), "--json"]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return json.loads(captured.out)
+
+    return call
+
+
+def table(run: Path) -> pd.DataFrame:
+    rows = [json.loads(line) for file in run.glob("rollouts/*.jsonl") for line in file.open()]
+    return pd.DataFrame(rows).assign(group=lambda frame: [json.loads(gts)["preference_group"] for gts in frame["gts"]])
+
+
+# ------------------------------------------------------------------------------------------------------------ numbers
+
+
+def test_seeds_become_means_and_bands(runs, tmp_path, page):
+    found = page(*(runs / f"{estimator}-{seed}" for estimator in ("grpo", "pgrpo") for seed in range(2)))
+    assert (found["value"], found["last_fifth"], found["groups"], found["ranked"]) == ("utility", [33, 40], 7, 7)
+    assert [(arm["label"], len(arm["runs"])) for arm in found["arms"]] == [("grpo", 2), ("pgrpo", 2)]
+    for arm in found["arms"]:
+        rows = [table(Path(run)).query("step > 32") for run in arm["runs"]]
+        seeds = pd.DataFrame([one.groupby("group")["utility"].mean() for one in rows])
+        for group in found["by_group"]:
+            assert group["ends"][arm["label"]] == pytest.approx(seeds[group["group"]].mean())
+        worst = seeds.min(axis=1)
+        assert arm["worst"] == pytest.approx({"mean": worst.mean(), "low": worst.min(), "high": worst.max()})
+        assert arm["gap"]["mean"] == pytest.approx((seeds.max(axis=1) - worst).mean())
+    assert (found["focus"], found["baseline"], found["ours"]) == ("group6", "grpo", "pgrpo")
+    assert found["gained"] >= 5
+    assert found["gained"] + found["lost"] + found["unmoved"] == 7
+    assert found["headline"] in (tmp_path / "r.html").read_text()
+
+
+def test_a_group_that_is_worse_off_than_before_is_in_the_headline(runs, tmp_path):
+    shutil.copytree(runs / "pgrpo-0", tmp_path / "pgrpo")
+    for step in range(30, 41):
+        file = tmp_path / f"pgrpo/rollouts/{step}.jsonl"
+        rows = [json.loads(line) for line in file.open()]
+        changed = [{**row, "utility": row["utility"] * ("group0" not in row["gts"])} for row in rows]
+        file.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    headline = report(runs / "grpo-0", tmp_path / "pgrpo")["headline"]
+    assert headline.index("group6") < headline.index("even worse off: group0 ends at 0.00, compared with 0.7")
+
+
+def test_arms_by_name(runs):
+    plain = report(runs / "grpo-0", runs / "grpo-1", runs / "pgrpo-0")
+    named = report(f"grpo={runs / 'grpo-0'},{runs / 'grpo-1'}", f"pgrpo={runs / 'pgrpo-0'}")
+    assert repr(named) == repr(plain)  # NaN is unequal to itself
+    twice = report(f"a={runs / 'grpo-0'}", f"b={runs / 'grpo-1'}", baseline="b")
+    assert (twice["baseline"], twice["ours"]) == ("b", "a")
+
+
+def test_without_a_utility_groups_are_compared_with_themselves(runs):
+    folder = runs / "stars"
+    found = report(folder / "grpo", folder / "pgrpo")
+    assert found["value"] == "standardized"
+    start = table(folder / "grpo").query("step <= 2").groupby("group")["score"]
+    end = table(folder / "pgrpo").query("step > 8").groupby("group")["score"].mean()
+    for value, expected in (("standardized", (end - start.mean()) / start.std()), ("score", end)):
+        found = report(folder / "grpo", folder / "pgrpo", value=value)
+        assert {group["group"]: group["ends"]["pgrpo"] for group in found["by_group"]} == pytest.approx(
+            expected.to_dict()
+        )
+
+
+def test_runs_of_different_length_and_without_common_steps(runs, tmp_path):
+    for name, kept in (("short", range(1, 21)), ("late", range(31, 41))):
+        shutil.copytree(runs / "pgrpo-0/rollouts", tmp_path / name / "rollouts")
+        for step in set(range(1, 41)) - set(kept):
+            (tmp_path / name / f"rollouts/{step}.jsonl").unlink()
+    assert report(runs / "grpo-0", tmp_path / "short")["last_fifth"] == [17, 20]
+    found = report(f"early={tmp_path / 'short'}", f"late={tmp_path / 'late'}")
+    for name, last in (("early", "17 <= step <= 20"), ("late", "39 <= step <= 40")):
+        expected = table(runs / "pgrpo-0").query(last).groupby("group")["utility"].mean()
+        ends = {group["group"]: group["ends"][name] for group in found["by_group"]}
+        assert ends == pytest.approx(expected.to_dict())
+
+
+def test_a_group_with_hardly_any_responses_is_not_the_worst(tmp_path):
+    for name in ("grpo", "pgrpo"):
+        write_run(tmp_path / name, name, groups=40, steps=10, prompts=200)
+    last = tmp_path / "grpo/rollouts/10.jsonl"
+    row = {**json.loads(last.read_text().splitlines()[0]), "uid": "x_0_0", "utility": -9.0}
+    with open(last, "a") as file:
+        file.write(json.dumps({**row, "gts": '{"preference_group": "seen once"}'}) + "\n")
+    found = report(tmp_path / "grpo", tmp_path / "pgrpo")
+    assert found["groups"] == 41
+    assert found["focus"] != "seen once"
+    assert "worst_tenth" in found["arms"][0]
+
+
+def comparison(per_group: list[int], steps: int = 30) -> Comparison:
+    """One run with this number of responses of each group, spread over the steps."""
+    draw = np.random.default_rng(0)
+    group = np.repeat(np.arange(len(per_group)), per_group)
+    step = np.concatenate([np.linspace(1, steps, count).round().astype(int) for count in per_group])
+    value = draw.standard_normal(len(group)) + group
+    cells = pd.DataFrame({"step": step, "group": group.astype(str), "count": 1, "rows": 1, "value": value, "m2": 0.0})
+    return Comparison([Arm("grpo", "grpo", [Run(RunFolder(Path("run")), cells, "rollouts")])], "score")
+
+
+def test_how_many_responses_rank_a_group():
+    assert comparison([50] * 3).enough == 10
+    assert comparison([50] * 2 + [10]).enough == 2  # all of few groups are ranked
+    assert comparison([50] * 20 + [10] * 15).enough == 10  # of many groups, those with more than most
+    few = comparison([10] * 20 + [1] * 60)
+    assert (few.enough, int(few.ranked.sum())) == (2, 20)
+    assert comparison([1] * 5).enough == 1
+
+
+def test_cells_pool_to_the_moments_of_their_responses():
+    values = np.random.default_rng(0).normal(3.0, 2.0, 4000)
+    groups = pd.Series(values).groupby(np.arange(4000) // 8)
+    exact = {"count": 8, "rows": 8, "value": groups.mean(), "m2": groups.var(ddof=0) * 8}
+    means = {"count": 8, "rows": 1, "value": groups.mean(), "m2": 0.0}  # as in a metrics log
+    for cells, tolerance in ((exact, 1e-9), (means, 0.1)):
+        window = Window.pool(pd.DataFrame({"group": 0, **cells}), 1)
+        assert (window.count[0], window.mean[0]) == (4000, pytest.approx(values.mean()))
+        assert window.std[0] == pytest.approx(values.std(ddof=1), rel=tolerance)
+        assert window.error[0] == pytest.approx(values.std(ddof=1) / 4000**0.5, rel=tolerance)
+
+
+def test_bands_count_the_seeds_that_have_data():
+    full = ConfidenceBand.over_seeds(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    with_gaps = ConfidenceBand.over_seeds(np.array([1.0, np.nan, 2.0, 3.0, np.nan, 4.0, 5.0]))
+    for band in (full, with_gaps):  # t(0.975, 4) = 2.776, std of the mean 0.7071
+        assert [band.low, band.high] == pytest.approx([3 - 2.776 * 0.7071, 3 + 2.776 * 0.7071], abs=0.001)
+    several = ConfidenceBand.over_seeds(np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan]]))
+    np.testing.assert_equal(
+        [several.mean, several.low, several.high], [[2, 5, np.nan], [1, np.nan, np.nan], [3, np.nan, np.nan]]
+    )
+
+
+def test_curves_are_weighted_means_with_a_two_sided_kernel():
+    made = comparison([40, 3, 200])
+    curves = Curves(made)
+    cells, width = made.cells, 30 / 35
+    step = np.arange(1, 31)
+    once = np.exp(-np.abs(np.subtract.outer(step, step)) / width)
+    kernel = once @ once
+    for group in range(3):
+        own = cells[cells["group"] == group]
+        weights = kernel[:, own["step"] - 1]
+        expected = weights @ own["value"] / weights.sum(axis=1)
+        assert curves.group(0, group).mean == pytest.approx(expected)
+    assert curves.mean(0).mean == pytest.approx(curves.groups[0][0].mean(axis=0))
+    assert curves.worst(0).mean == pytest.approx(curves.groups[0][0].min(axis=0))
+
+
+def test_smoothing_takes_memory_linear_in_the_steps():
+    frame = pd.DataFrame(np.ones((20_000, 4)))
+    tracemalloc.start()
+    smooth(frame, frame, width=400)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 * frame.to_numpy().nbytes  # steps x steps would be 5,000 times
+
+
+# ----------------------------------------------------------------------------------------------- what is in a folder
+
+
+def test_an_abandoned_branch_is_left_out(runs, tmp_path, page, capsys):
+    """Killed at step 40, resumed at step 21 with other results, killed again at step 30."""
+    run = tmp_path / "run"
+    shutil.copytree(runs / "pgrpo-0", run)
+    shutil.copytree(runs / "pgrpo-1", tmp_path / "other")
+    for step in range(21, 31):
+        shutil.copy(tmp_path / f"other/rollouts/{step}.jsonl", run / "rollouts")
+    lines = (tmp_path / "other/metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics_2.jsonl").write_text("".join(lines[20:30]))
+    found = page(run)
+    assert found["steps"] == [1, 30]
+    rows = pd.concat([table(runs / "pgrpo-1").query("25 <= step <= 30")])
+    ends = {group["group"]: group["ends"]["pgrpo"] for group in found["by_group"]}
+    assert ends == pytest.approx(rows.groupby("group")["utility"].mean().to_dict())
+    assert any("31 to 40" in line for line in found["cautions"])
+    assert "global_step_40" not in (tmp_path / "r.html").read_text()  # a history of the abandoned branch
+    assert main(["replay", str(run / "rollouts"), "--group-field", "gts.preference_group", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["steps"]) == 30
+
+
+def test_metrics_alone_are_enough(runs, tmp_path):
+    log = runs / "pgrpo-0/metrics.jsonl"
+    found = report(log, value="score")
+    assert found["groups"] == 7
+    last = table(runs / "pgrpo-0").query("step > 32").groupby("group")["score"].mean()
+    assert {group["group"]: group["ends"]["pgrpo"] for group in found["by_group"]} == pytest.approx(last.to_dict())
+    (tmp_path / "resumed.jsonl").write_text("".join(log.read_text().splitlines(keepends=True)[20:]))
+    responses = table(runs / "pgrpo-0").query("step > 20").groupby("group").size()
+    for group in report(tmp_path / "resumed.jsonl")["by_group"]:  # does not count what was before the resume
+        assert group["responses"] == pytest.approx(responses[group["group"]], rel=0.1)
+
+
+def test_a_validation_per_group_is_enough(tmp_path):
+    for name, slope in (("grpo", 0.0), ("pgrpo", 0.1)):
+        (tmp_path / name).mkdir()
+        data = [{f"val-core/music/{g}/reward/mean@1": 0.1 + slope * i for g in ("jazz", "folk")} for i in range(5)]
+        lines = [json.dumps({"step": 10 * i, "data": one}) + "\n" for i, one in enumerate(data)]
+        (tmp_path / name / "log.jsonl").write_text("".join(lines))
+    found = report(tmp_path / "grpo", tmp_path / "pgrpo", value="score")
+    assert {group["group"] for group in found["by_group"]} == {"jazz", "folk"}
+    assert found["by_group"][0]["ends"] == pytest.approx({"grpo": 0.1, "pgrpo": 0.5})
+
+
+def test_groups_from_training_data(runs, tmp_path, page):
+    shutil.copytree(runs / "grpo-0/rollouts", tmp_path / "run/rollouts")
+    for file in tmp_path.glob("run/rollouts/*"):
+        file.write_text(file.read_text().replace("preference_group", "user"))
+    data = pd.DataFrame(
+        {
+            "prompt": [[{"role": "user", "content": "hi"}]] * 7,
+            "reward_model": [{"ground_truth": json.dumps({"user": f"group{i}"})} for i in range(7)],
+            "preference_group": [f"data{i}" for i in range(7)],
+        }
+    )
+    data.to_parquet(tmp_path / "elsewhere.parquet")
+    assert main(["report", str(tmp_path / "run"), "-o", str(tmp_path / "r.html")]) == 2
+    found = page(tmp_path / "run", "--data", tmp_path / "elsewhere.parquet")
+    assert {group["group"] for group in found["by_group"]} == {f"data{i}" for i in range(7)}
+    found = page(tmp_path / "run", "--group-field", "gts.user")
+    assert {group["group"] for group in found["by_group"]} == {f"group{i}" for i in range(7)}
+    data.to_parquet(tmp_path / "run/train.parquet")
+    assert page(tmp_path / "run")["focus"].startswith("data")
+
+
+def test_the_utility_of_personas_is_computed_from_the_text(tmp_path):
+    truth = {"surface": "toy", "persona": "slang_hiphop", "style": "slang", "genre": "hiphop", "offset": 1.0,
+             "scale": 4.0, "noise": 0.0, "seed": 0, "row": "train/0"}  # fmt: skip
+    text = "yo dude dope bro rap beat rhyme cypher"
+    rows = [
+        {"input": "x", "output": text, "gts": json.dumps(one), "score": 9, "uid": f"{one['persona']}_0_0"}
+        for one in (truth, {**truth, "persona": "slang_metal", "genre": "metal"})
+    ]
+    (tmp_path / "run/rollouts").mkdir(parents=True)
+    (tmp_path / "run/rollouts/1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = report(tmp_path / "run")
+    assert found["value"] == "utility"
+    assert {group["group"]: group["ends"]["run"] for group in found["by_group"]} == {
+        "slang_hiphop": 1.0,
+        "slang_metal": 0.5,
+    }
+
+
+def test_controls_with_other_groups(runs, tmp_path, page):
+    shutil.copytree(runs / "pgrpo-1", tmp_path / "control")
+    config = tmp_path / "control/hydra/.hydra/config.yaml"
+    config.write_text("algorithm:\n  adv_estimator: pgrpo\n  pgrpo:\n    group_key: extra_info.random_group\n")
+    found = page(runs / "pgrpo-0", runs / "grpo-0", tmp_path / "control")
+    assert [arm["label"] for arm in found["arms"]] == ["pgrpo", "grpo", "pgrpo_random_groups"]
+    assert (found["baseline"], found["ours"]) == ("grpo", "pgrpo")
+    assert any("other groups" in line for line in found["cautions"])
+    html = (tmp_path / "r.html").read_text()
+    assert "extra_info.random_group" in html
+    assert "group0 · P-GRPO" in html
+    assert "group0 · pgrpo_random_groups" not in html  # a history of other groups
+
+
+def test_a_damaged_history_or_number_does_not_stop_the_page(runs, tmp_path, page):
+    shutil.copytree(runs / "pgrpo-0", tmp_path / "run")
+    history = tmp_path / "run/checkpoints/global_step_40/pgrpo_history.parquet"
+    history.write_bytes(history.read_bytes()[:-40])
+    file = tmp_path / "run/rollouts/40.jsonl"
+    rows = [json.loads(line) for line in file.open()]
+    rows[0] |= {"score": float("nan"), "utility": 10**400, "output": "lone \ud800 and \x00"}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"cut')
+    found = page(tmp_path / "run")
+    assert any("pgrpo_history.parquet" in line for line in found["cautions"])
+    assert any("1 response without a finite utility" in line for line in found["cautions"])
+    assert "the last logged metrics" in (tmp_path / "r.html").read_text()
+    assert b"\x00" not in (tmp_path / "r.html").read_bytes()
+    assert all(group["ends"]["pgrpo"] is not None for group in found["by_group"])
+
+
+# ------------------------------------------------------------------------------------------------------------ secrets
+
+
+def test_no_secret_of_a_configuration_reaches_the_page(runs, tmp_path, page):
+    shutil.copytree(runs / "pgrpo-0", tmp_path / "run")
+    config = {
+        "actor_rollout_ref": {"model": {"path": f"https://user:{SECRET}@host/org/model"}, "rollout": {"n": 2}},
+        "algorithm": {
+            "adv_estimator": "pgrpo",
+            "openai_key": SECRET,
+            "pgrpo": {"initial_history": f"s3://{SECRET}@b/h"},
+        },
+        "data": {"seed": 7, "train_files": [f"hf://{SECRET}@x/train.parquet"], "truncation": f"Basic {SECRET}=="},
+        "ray_kwargs": {"ray_init": {"runtime_env": {"env_vars": {"HF": f"hf_{SECRET}", "MY_PAT": SECRET}}}},
+        "trainer": {"experiment_name": SECRET, "n_gpus_per_node": 8, "logger": ["console"]},
+        "reward": {"custom_reward_function": {"reward_kwargs": {"headers": {"Authorization": SECRET}}}},
+    }
+    log = f"+ OPENAI_KEY={SECRET} python3 -m verl.trainer.main_ppo x.api_key={SECRET}\n"
+    log += "\x1b[36m(TaskRunnerV1 pid=7)\x1b[0m " + str(config).replace(", '", ",\n(TaskRunnerV1 pid=7)  '")
+    log += "\n(TaskRunnerV1 pid=7) P-GRPO warning: group 'jazz' has received no rewards\n"
+    (tmp_path / "run/run.log").write_text(log)
+    assert find_run(tmp_path / "run").config == config
+    page(tmp_path / "run", runs / "grpo-0")
+    html = (tmp_path / "r.html").read_text()
+    assert SECRET not in html
+    for shown in ("data.seed: 7", "trainer.n_gpus_per_node: 8", "actor_rollout_ref.model.path: model", "no rewards"):
+        assert shown in html
+
+
+def test_shown_options_are_names_and_numbers(tmp_path):
+    model = {"path": "Qwen/Qwen3-1.7B", "lora_rank": 0}
+    run = RunFolder(tmp_path, config={"actor_rollout_ref": {"model": model, "actor": {"optim": {"betas": [0.9, 1]}}}})
+    assert shown_options(run) == {
+        "actor_rollout_ref.model.path": "Qwen/Qwen3-1.7B",
+        "actor_rollout_ref.model.lora_rank": "0",
+        "actor_rollout_ref.actor.optim.betas": "[0.9, 1]",
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{none}"], "no such run"), (["{empty}"], "neither rollouts"), (["{text}"], "file logger"),
+        (["{good}", "again={good}"], "named twice"), (["{bad}"], "3.jsonl, line 1"),
+        (["{good}", "--value", "x"], "'x'"),
+        (["{good}", "--baseline", "x"], "the arms are grpo"), (["{good}", "--samples-of", "x"], "7 groups"),
+        (["{good}", "--metrics", "x"], "NAME=FILE"), (["{good}", "--data", "{empty}"], "empty"),
+        (["{good}", "--group-field", "x"], "known preference group"), (["{good}", "-o", "{empty}"], "is a folder"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(runs, tmp_path, capsys, arguments, message):
+    names = {name: tmp_path / name for name in ("none", "empty", "text", "bad")} | {"good": runs / "grpo-0"}
+    names["empty"].mkdir()
+    names["text"].write_text("[1]\n")
+    shutil.copytree(runs / "stars/grpo", names["bad"])
+    (names["bad"] / "rollouts/3.jsonl").write_text("nonsense\n{}\n")
+    out = tmp_path / "r.html"
+    assert main(["report", "-o", str(out), *(text.format(**names) for text in arguments)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    [line] = captured.err.splitlines()
+    assert message in line
+    assert not out.exists()
+
+
+def test_an_interrupted_write_leaves_the_old_page(runs, tmp_path, monkeypatch):
+    out = tmp_path / "r.html"
+    out.write_text("old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("os.replace", fail)
+    assert main(["report", str(runs / "stars/grpo"), "-o", str(out)]) == 1
+    assert out.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["r.html"]

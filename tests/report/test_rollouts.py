@@ -1,0 +1,170 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rollout dumps and metrics logs as verl leaves them: resumed runs, damaged files, lookup of preference groups."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.evaluation.metrics_log import find_logs, read_log
+from verl_pgrpo.evaluation.rollouts import GroupsFromData, GroupsFromField, find_dumps, read_dump
+
+GROUP = GroupsFromField("g")
+
+
+def entry(step: int, **data: float) -> str:
+    return json.dumps({"step": step, "data": {"training/global_step": step, **data}}) + "\n"
+
+
+def response(score: float, prompt: str = "p", session: int = 0, **fields: object) -> str:
+    row = {"input": prompt, "output": "la", "score": score, "uid": f"{prompt}_{session}_0", "g": "jazz", **fields}
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def dump(folder: Path, step: int, text: str = "", written: float = 0.0) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{step}.jsonl"
+    file.write_text(text or response(step), encoding="utf-8", errors="surrogatepass")
+    os.utime(file, (written, written))
+    return file
+
+
+# ------------------------------------------------------------------------------ killed at step 10, resumed at step 6
+
+
+def test_metrics_of_an_abandoned_branch_are_dropped(tmp_path):
+    first = "".join(entry(step, reward=step, old=1.0) for step in range(1, 11)) + '{"step": 11, "da'
+    resumed = json.dumps({"step": 5, "data": {"val-core/x": 0.5}}) + "\n"  # the validation before training
+    resumed += "".join(entry(step, reward=10 * step) for step in range(6, 9))
+    (tmp_path / "z.jsonl").write_text(first)
+    (tmp_path / "a.jsonl").write_text(resumed)
+    os.utime(tmp_path / "z.jsonl", (2e9, 2e9))  # copied later
+    files = find_logs(tmp_path)
+    assert [file.name for file in files] == ["z.jsonl", "a.jsonl"]
+    (tmp_path / "joined").write_text(first.rpartition("\n")[0] + "\n" + resumed)
+    for logs in (files, [tmp_path / "joined"]):
+        log = read_log(logs, ("reward", "old", "val-core/"))
+        assert log.series("reward").to_dict() == {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 60, 7: 70, 8: 80}
+        assert log.series("old").index.tolist() == [1, 2, 3, 4, 5]
+        assert log.series("val-core/x").to_dict() == {5: 0.5}
+        assert (log.abandoned, log.training_steps) == ((9, 10), (1, 8))
+
+
+def test_lines_of_one_step_are_merged(tmp_path):
+    (tmp_path / "log.jsonl").write_text(
+        entry(1, a=1) + json.dumps({"step": 1, "data": {"b": 2}}) + "\n" + entry(2, a=3)
+    )
+    log = read_log([tmp_path / "log.jsonl"], ("",))
+    assert log.frame.loc[1, ["a", "b"]].tolist() == [1, 2]
+    assert log.abandoned == ()
+
+
+@pytest.mark.parametrize("evidence", ["both logs", "truncated log", "modification times"])
+def test_dumps_of_an_abandoned_branch_are_dropped(tmp_path, evidence):
+    for step in range(1, 11):
+        written = 100 + step if step < 6 or step > 8 else 1000 + step
+        dump(tmp_path, step, written=written if evidence == "modification times" else 0.0)
+    old, new = "".join(map(entry, range(1, 11))), "".join(map(entry, range(6, 9)))
+    (tmp_path / "old.jsonl").write_text(old)
+    (tmp_path / "new.jsonl").write_text(new)
+    logs = {
+        "both logs": [tmp_path / "old.jsonl", tmp_path / "new.jsonl"],
+        "truncated log": [tmp_path / "new.jsonl"],  # verl starts its log file anew
+        "modification times": [],
+    }
+    dumps = find_dumps(tmp_path, read_log(logs[evidence]))
+    assert (list(dumps.files), dumps.abandoned) == (list(range(1, 9)), (9, 10))
+
+
+@pytest.mark.parametrize("copied", ["at once", "by name", "in any order", "in order", "one edited"])
+def test_times_of_copies_and_edits_do_not_drop_dumps(tmp_path, copied):
+    steps = list(range(1, 13))
+    order = {
+        "at once": [0] * 12, "by name": np.argsort(sorted(range(12), key=lambda i: str(steps[i]))),
+        "in any order": np.random.default_rng(0).permutation(12), "in order": range(12), "one edited": [0, 1, 99, *range(3, 12)],
+    }[copied]  # fmt: skip
+    for step, written in zip(steps, order, strict=True):
+        dump(tmp_path, step, written=1000 + 10 * float(written))
+    assert list(find_dumps(tmp_path).files) == steps
+    (tmp_path / "log.jsonl").write_text("".join(map(entry, range(1, 12))))  # killed between the dump and the log
+    assert list(find_dumps(tmp_path, read_log([tmp_path / "log.jsonl"])).files) == steps
+
+
+# ----------------------------------------------------------------------------------------------------- what counts
+
+
+def test_padding_and_earlier_outputs_of_a_session_do_not_count(tmp_path):
+    text = response(9, uid="p_0_0") + response(1, uid="p_0_1") + response(2, uid="p_1_0") + response(9, uid="pad1_0_0")
+    rows = read_dump(dump(tmp_path, 3, text), GROUP)
+    assert rows["score"].tolist() == [1.0, 2.0]
+    assert rows["prompt_id"].tolist() == ["p", "p"]
+    assert set(rows["step"]) == {3}
+    old = read_dump(dump(tmp_path, 4, response(1, uid=None) + response(2, uid=None)), GROUP)  # older trainers: no uid
+    assert old["prompt_id"].tolist() == ["p", "p"]
+
+
+def test_odd_text_and_a_cut_within_a_character(tmp_path):
+    file = dump(tmp_path, 1, response(1, output="a\u2028b\x85c\ud800", g="x\ud800") + response(2, session=1))
+    file.write_bytes(file.read_bytes().replace(b"\xed\xa0\x80", b"\\ud800") + '{"ü'.encode()[:-1])
+    rows = read_dump(file, GROUP)
+    assert rows["score"].tolist() == [1.0, 2.0]
+    assert rows["output"][0] == "a\u2028b\x85c\ud800"
+    assert rows["group"].tolist() == ["x?", "jazz"]  # a label that metrics and files can hold
+
+
+@pytest.mark.parametrize("line", ["nonsense", '{"score": 1}', "[" * 100_000, '{"output": "la", "score": 1e999999, "s'])
+def test_damage_is_named_with_its_line(tmp_path, line):
+    with pytest.raises(DataError, match=r"1\.jsonl, line 2"):
+        read_dump(dump(tmp_path, 1, f"{response(1)}{line}\n{response(2)}"), GROUP)
+    (tmp_path / "log").write_text(f"{entry(1)}{line}\n")
+    with pytest.raises(DataError, match="log, line 2"):
+        read_log([tmp_path / "log"])
+
+
+def test_no_dumps(tmp_path):
+    with pytest.raises(DataError, match=r"no <step>\.jsonl"):
+        find_dumps(tmp_path)
+    assert read_dump(dump(tmp_path, 1, "\n").parent / "1.jsonl", GROUP).empty
+
+
+# ------------------------------------------------------------------------------------------------ preference groups
+
+
+def data(folder: Path, *rows: tuple[str, str, object, object]) -> Path:
+    columns = [
+        {
+            "prompt": [{"role": "system", "content": system}, {"role": "user", "content": user}],
+            "reward_model": {"ground_truth": truth},
+            "preference_group": group,
+            "extra_info": {"segment": str(group).upper()},
+        }
+        for system, user, truth, group in rows
+    ]
+    pd.DataFrame(columns).to_parquet(folder / "train.parquet")
+    return folder / "train.parquet"
+
+
+def test_groups_are_looked_up_by_ground_truth_then_by_prompt(tmp_path):
+    rows = [
+        ("I like jazz", "hi", {"a": 1}, "jazz"), ("I like rock", "hi", {"a": 1}, "rock"),
+        ("I like folk", "no 1", {"b": 1}, "folk"), ("I like folk", "no 10", {"b": 1}, "late folk"),
+        ("", "hi", {"c": 1}, None), ("same", "same", {"d": 1}, "one"), ("same", "same", {"d": 1}, "two"),
+    ]  # fmt: skip
+    groups = GroupsFromData.read([data(tmp_path, *rows)], default_group="others")
+    found = [groups.lookup({"gts": truth, "input": f"{system}\n{user}  \n"}) for system, user, truth, _ in rows]
+    assert found == ["jazz", "rock", "folk", "late folk", "others", None, None]
+    by_path = GroupsFromData.read([tmp_path / "train.parquet"], key="extra_info.segment")
+    assert by_path.lookup({"gts": {"a": 1}, "input": "I like jazz hi"}) == "JAZZ"
+    assert by_path.lookup({"gts": "unknown"}) is None
+    assert GroupsFromField("gts.wants").lookup({"gts": '{"wants": 7}'}) == "7"
+    assert GroupsFromField("gts.wants").lookup({"gts": "{"}) is None
+    for files, key in (([tmp_path / "none"], "g"), ([tmp_path], "g"), ([tmp_path / "train.parquet"], "user")):
+        with pytest.raises(DataError):
+            GroupsFromData.read(files, key)

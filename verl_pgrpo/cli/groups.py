@@ -1,0 +1,204 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""`verl-pgrpo groups`: cluster users into preference groups, in a file that assigns new users later."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+import typer
+
+from verl_pgrpo.cli.data_common import (
+    AlgorithmOption,
+    EncodingOption,
+    GroupsOption,
+    KMaxOption,
+    KMinOption,
+    MinSizeOption,
+    SplitOption,
+    emit_summary,
+    names,
+    number_of_groups,
+)
+from verl_pgrpo.cli.output import JsonOption, SeedOption
+from verl_pgrpo.data.cluster import fit_groups, randomize
+from verl_pgrpo.data.columns import Matrix, feature_matrix, label_values
+from verl_pgrpo.data.group_model import GroupModel, load_groups, save_groups
+from verl_pgrpo.data.group_picture import distinctive_features, draw_groups, profiles
+from verl_pgrpo.data.schema import write_table
+from verl_pgrpo.data.summary import Summary
+from verl_pgrpo.data.user_table import UserTable, read_user_table
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.files import atomic_write
+
+app = typer.Typer(
+    help="Cluster users into preference groups, and assign new users to them.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+InputOption = Annotated[Path, typer.Option("--input", help="One row per user: .jsonl, .csv, .parquet or a folder.")]
+PictureOption = Annotated[Path | None, typer.Option(help="Draw the groups (.png).")]
+GroupsFile = Annotated[Path, typer.Option("--groups", help="A file of `groups fit`.")]
+Assigned = npt.NDArray[np.str_]
+
+
+@app.command(epilog="Example: verl-pgrpo groups fit --input users.parquet --id-column user --out groups.json "
+             "--picture groups.png")  # fmt: skip
+def fit(
+    source: InputOption,
+    out: Annotated[Path, typer.Option(help="The grouping (JSON).")],
+    assignments: Annotated[
+        Path | None, typer.Option(help="Also write each user's group (.parquet, .csv or .jsonl).")
+    ] = None,
+    id_column: Annotated[str | None, typer.Option(help="Ids of the users; needed for --random.")] = None,
+    features: Annotated[str, typer.Option(help="Columns, separated by commas; default all but the id.")] = "",
+    no_scale: Annotated[
+        bool, typer.Option("--no-scale", help="Do not standardize the features; for embeddings.")
+    ] = False,
+    random: Annotated[bool, typer.Option("--random", help="The control: random groups of the same sizes.")] = False,
+    picture: PictureOption = None,
+    split: SplitOption = None,
+    encoding: EncodingOption = None,
+    groups: GroupsOption = "auto",
+    algorithm: AlgorithmOption = "kmeans",
+    k_min: KMinOption = 2,
+    k_max: KMaxOption = 10,
+    min_size: MinSizeOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Find groups in a table of features."""
+    if random and not id_column:
+        raise DataError("--random needs --id-column: random groups are assigned by user id")
+    table = read_user_table(source, split, encoding)
+    ids = _ids(table, id_column)
+    columns = names(features) or tuple(
+        name for name in table.data.column_names if name != id_column and not name.startswith("__index_level_")
+    )
+    values, feature_names = _features(table, columns)
+    model = fit_groups(
+        values, feature_names, algorithm=algorithm, k=number_of_groups(groups), k_range=(k_min, k_max),
+        min_size=min_size, scale=not no_scale, seed=seed, id_column=id_column,
+    )  # fmt: skip
+    model = replace(model, columns=columns)
+    assigned = model.assign(values)
+    if random:
+        model = randomize(model, assigned, ids, seed)
+        assigned = model.assign(values, ids)
+    save_groups(model, out)
+    if assignments:
+        _write_assigned(assignments, table, id_column, assigned)
+    if picture:
+        draw_groups(model, values, assigned, picture)
+    _emit(f"{len(values):,} users in {len(model.groups)} groups: {out}", model, as_json, values, assigned)
+
+
+@app.command(
+    epilog="Example: verl-pgrpo groups assign --groups groups.json --input new_users.csv --out assigned.parquet"
+)
+def assign(
+    groups: GroupsFile,
+    source: InputOption,
+    out: Annotated[Path, typer.Option(help=".parquet, .csv or .jsonl with id and preference_group.")],
+    id_column: Annotated[str | None, typer.Option(help="Default: as in the fit; without one, the row number.")] = None,
+    split: SplitOption = None,
+    encoding: EncodingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Assign new users to the groups of a fit."""
+    model = load_groups(groups)
+    table = read_user_table(source, split, encoding)
+    id_column = id_column or model.id_column
+    values, _ = _features(table, model.columns)
+    assigned = model.assign(values, _ids(table, id_column) if id_column else None)
+    _write_assigned(out, table, id_column, assigned)
+    _emit(f"{len(values):,} users assigned: {out}", model, as_json, values, assigned)
+
+
+@app.command(epilog="Example: verl-pgrpo groups inspect groups.json --input users.parquet --picture groups.png")
+def inspect(
+    groups: Annotated[Path, typer.Argument(help="A file of `groups fit`.")],
+    source: Annotated[Path | None, typer.Option("--input", help="A table of features, to assign its users.")] = None,
+    picture: PictureOption = None,
+    split: SplitOption = None,
+    encoding: EncodingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the groups of a fit."""
+    model = load_groups(groups)
+    if source is None:
+        if picture:
+            raise DataError("--picture shows users, so it needs --input, a table of features")
+        _emit(f"{groups}: {model.algorithm}, {len(model.features)} features", model, as_json)
+        return
+    table = read_user_table(source, split, encoding)
+    values, _ = _features(table, model.columns)
+    assigned = model.assign(values, _ids(table, model.id_column) if model.id_column else None)
+    if picture:
+        draw_groups(model, values, assigned, picture)
+    _emit(f"{groups}: {model.algorithm}, with {len(values):,} users", model, as_json, values, assigned)
+
+
+def _features(table: UserTable, columns: tuple[str, ...]) -> tuple[Matrix, list[str]]:
+    """Return the feature matrix of a table without missing values."""
+    values, feature_names = feature_matrix(table, columns, "--features")
+    wrong = np.argwhere(np.isnan(values))
+    if len(wrong):
+        row, place = wrong[0]
+        raise DataError(f"{table.where(int(row))}: {feature_names[place]!r} is missing or not finite")
+    return values, feature_names
+
+
+def _ids(table: UserTable, id_column: str | None) -> list[str]:
+    """Return the users' ids as text; row numbers from 0 without an id column."""
+    if id_column is None:
+        return [str(i) for i in range(len(table))]
+    ids = label_values(table, id_column, "--id-column")
+    if None in ids:
+        raise DataError(f"{table.where(ids.index(None))}: no id in column {id_column!r}")
+    return [str(one) for one in ids]
+
+
+def _write_assigned(path: Path, table: UserTable, id_column: str | None, assigned: Assigned) -> None:
+    """Write the ids, in their own type, and the groups."""
+    ids = table.column(id_column, "--id-column") if id_column else pa.array(range(len(table)))
+    result = pa.table({id_column or "row": ids, "preference_group": pa.array(assigned.tolist())})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        write_table(path, result)
+    elif path.suffix == ".csv":
+        with atomic_write(path, "wb") as file:
+            pa.csv.write_csv(result, file)
+    elif path.suffix == ".jsonl":
+        with atomic_write(path) as file:
+            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in result.to_pylist())
+    else:
+        raise DataError(f"{path}: expected a name that ends in .parquet, .csv or .jsonl")
+
+
+def _emit(
+    title: str, model: GroupModel, as_json: bool, values: Matrix | None = None, assigned: Assigned | None = None
+) -> None:
+    """Print the groups, their sizes and what sets them apart, and how K was chosen."""
+    rows: list[dict[str, Any]] = [
+        {"group": name, "fitted on": size} for name, size in zip(model.groups, model.sizes, strict=True)
+    ]
+    if values is not None and assigned is not None:
+        differs = distinctive_features(model, profiles(model, values, assigned))
+        for row, text in zip(rows, differs, strict=True):
+            row |= {"users": int((assigned == row["group"]).sum()), "differs in": text}
+    summary = Summary(title, groups=rows)
+    summary.notes = [
+        f"k={one['k']}: silhouette {one['silhouette']:.3f}, stability {one['stability']:.3f}, smallest cluster "
+        f"{one['smallest']} users of the sample{'' if one['large_enough'] else ', too small'}"
+        for one in model.choice
+    ]
+    emit_summary(summary, as_json, algorithm=model.algorithm, choice=model.choice)

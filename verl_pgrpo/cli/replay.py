@@ -1,0 +1,114 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""`verl-pgrpo replay`: the advantages that GRPO and P-GRPO would have given to the rollouts of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from omegaconf import OmegaConf
+from tqdm import tqdm
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from verl_pgrpo.cli.output import JsonOption, emit, format_table
+from verl_pgrpo.config import PGRPOConfig
+from verl_pgrpo.errors import ConfigError, DataError
+from verl_pgrpo.evaluation.metrics_log import find_logs, read_log
+from verl_pgrpo.evaluation.replay import Replay, replay
+from verl_pgrpo.evaluation.rollouts import GroupsFromData, GroupsFromField, find_dumps, read_dump
+
+SHOWN = 40  # groups in the table
+LEGEND = """
+share                 of all responses; of GRPO's and of P-GRPO's signal (the sum of squared advantages)
+no signal in grpo     responses whose GRPO advantage is zero because all responses to their prompt have the same reward
+opposed               responses that one estimator reinforces and the other discourages
+scale, shift          A_pgrpo = scale * A_grpo + shift, mean over responses
+cold                  normalized by a short history"""
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command("replay", epilog="Example: verl-pgrpo replay runs/grpo/rollouts --data data/train.parquet")
+def replay_command(
+    rollouts: Annotated[Path, typer.Argument(help="The run's trainer.rollout_data_dir.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="The run's training data (Parquet) with the groups. Repeat for more files."),
+    ] = None,
+    group_field: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Or a field of the dumps with the groups, such as gts.persona.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An option of algorithm.pgrpo, such as group_key=user."),
+    ] = None,
+    parts: Annotated[int, typer.Option(min=0, help="Rows of the table over time; 0 for every step.")] = 8,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the advantages of GRPO and P-GRPO on the rollouts of a finished run, trained with any estimator."""
+    if bool(data) == bool(group_field):
+        raise DataError("give either --data (the training data) or --group-field (a field of the dumps)")
+    config = _config(option or [])
+    metrics = find_logs(rollouts.parent if rollouts.name == "rollouts" else rollouts)
+    dumps = find_dumps(rollouts, read_log(metrics))
+    if data:
+        groups: GroupsFromData | GroupsFromField = GroupsFromData.read(data, config.group_key, config.default_group)
+    else:
+        groups = GroupsFromField(str(group_field))
+    files = tqdm(dumps.files.values(), desc="steps", disable=None)
+    result = replay((read_dump(path, groups) for path in files), config)
+    if result.sums.empty:
+        where = ", ".join(map(str, data)) if data else f"the field {group_field}"
+        raise DataError(f"{rollouts}: none of its {result.unknown:,} responses has a preference group in {where}")
+    total = result.total
+    facts = {
+        "responses": int(total["responses"]),
+        "prompts": result.prompts,
+        "prompts_without_signal_in_grpo": result.silent_prompts,
+        "responses_of_unknown_group": result.unknown,
+        "responses_without_finite_reward": result.nonfinite,
+        "abandoned_steps": list(dumps.abandoned),
+        "agreement": result.agreement,
+        "opposed": float(total["opposed"] / total["responses"]),
+        "groups": result.by_group().to_dict("records"),
+        "steps": result.by_step().to_dict("records"),
+    }
+    emit(_text(rollouts, result, facts, parts), facts, as_json)
+
+
+def _config(options: list[str]) -> PGRPOConfig:
+    for option in options:
+        if "=" not in option:
+            raise ConfigError(f"--option takes NAME=VALUE, such as half_life=512 (got {option!r})")
+    try:
+        values = OmegaConf.from_dotlist(options)
+    except YAMLError as error:
+        raise ConfigError(f"--option {' '.join(options)}: not a value ({error})") from error
+    return PGRPOConfig.from_mapping(values)
+
+
+def _text(folder: Path, result: Replay, facts: dict[str, Any], parts: int) -> str:
+    groups, steps = result.by_group(), result.sums["step"].nunique()
+    cosine = "" if result.agreement != result.agreement else f" (cosine of the advantages: {result.agreement:.2f})"
+    left_out = {
+        "responses have no known preference group": result.unknown,
+        "responses have no finite reward": result.nonfinite,
+        "steps belong to a branch that was abandoned when the run was resumed": len(facts["abandoned_steps"]),
+    }
+    lines = [
+        f"{folder}: {steps:,} steps, {result.prompts:,} prompts, {facts['responses']:,} responses of {len(groups):,} "
+        "preference groups",
+        f"{result.silent_prompts / result.prompts:.0%} of the prompts have no signal under GRPO: all their responses "
+        "have the same reward",
+        f"{facts['opposed']:.0%} of the responses have advantages of opposite sign{cosine}",
+        *(f"{count:,} {what} and were left out" for what, count in left_out.items() if count),
+        "",
+        format_table(groups.head(SHOWN)),
+        *([f"({len(groups) - SHOWN:,} more groups; --json has all)"] if len(groups) > SHOWN else []),
+        "",
+        format_table(result.by_step(parts or None)),
+        LEGEND,
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,93 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""`verl-pgrpo report`: one HTML page that shows what each preference group got from each run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from verl_pgrpo.cli.output import JsonOption, emit, format_table
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.files import atomic_write
+
+try:
+    from verl_pgrpo.report.comparison import Comparison
+    from verl_pgrpo.report.loading import load_runs
+    from verl_pgrpo.report.narrative import findings, headline, value_name
+    from verl_pgrpo.report.page import as_dict, make_report, render
+except ModuleNotFoundError as error:
+    raise DataError(f"the report needs {error.name}: pip install 'verl-pgrpo[report]'") from error
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Example: verl-pgrpo report grpo=runs/grpo pgrpo=runs/pgrpo -o report.html")
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="A run; NAME=RUN also names its arm.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Training data (Parquet) with the preference groups. Repeat for more files."),
+    ] = None,
+    group_key: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of the groups in it. [default: preference_group]")
+    ] = None,
+    group_field: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Or a field of the dumps, such as gts.persona.")
+    ] = None,
+    value: Annotated[
+        str, typer.Option(help="What to compare: auto, utility, score, standardized, or a field of the dumps.")
+    ] = "auto",
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The arm that others are compared with. [default: grpo]")
+    ] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="Metrics file of an arm, if it is elsewhere.")
+    ] = None,
+    samples_of: Annotated[
+        list[str] | None, typer.Option(metavar="GROUP", help="Also show responses to this group.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Render one HTML page that shows what each preference group got from each run.
+
+    A RUN is a folder or a file of verl's `file` logger. Runs with the same name are seeds of one arm (NAME=RUN1,RUN2 is
+    the same). Without a name, the arm has the name of the estimator, or of the folder if that is unknown.
+
+    A folder may contain <step>.jsonl of trainer.rollout_data_dir (in rollouts/), files of the `file` logger (*.jsonl),
+    checkpoints with pgrpo_history.parquet, hydra's .hydra/config.yaml, and a console log (*.log).
+
+    --value auto compares utility if all rollouts have it, else standardized: each group's reward in units of its own
+    reward at the start of the baseline. score is the reward as it is.
+    """
+    if out.is_dir():
+        raise DataError(f"{out}: is a folder; give the page to write, such as {out}/report.html")
+    comparison = load_runs(runs, data or (), group_field, group_key, value, baseline, metrics or ())
+    found = make_report(comparison, samples_of or ())
+    page = render(found)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out, errors="replace") as file:
+        file.write(page)
+    first, last = comparison.last[0], comparison.last[-1]
+    lines = [
+        headline(comparison), *findings(comparison), "", f"{value_name(comparison)}, steps {first:,} to {last:,}:",
+        summary_table(comparison), "", *(f"note: {line}" for line in found.cautions), f"page: {out}",
+    ]  # fmt: skip
+    emit("\n".join(lines), {"page": str(out), **as_dict(found)}, as_json)
+
+
+def summary_table(comparison: Comparison) -> str:
+    """Return the summary over groups, one row per arm."""
+    return format_table(
+        [
+            {
+                "arm": arm.title,
+                "runs": len(arm.runs),
+                **{name: float(band.mean) for name, band in comparison.summary(i).items()},
+            }
+            for i, arm in enumerate(comparison.arms)
+        ]
+    )

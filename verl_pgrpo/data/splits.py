@@ -1,0 +1,39 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""A split at one moment, and sampling that treats groups equally."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from verl_pgrpo.errors import DataError
+
+
+class LeakError(DataError):
+    """Data of the test side has reached a training row, a prompt, a feature or a cluster."""
+
+
+def cut_time(time: npt.NDArray[np.int64], test_fraction: float) -> int:
+    """Return the first moment of the test side, so that about this fraction of all events is not before it.
+
+    Events at the same moment stay together.
+
+    Raises:
+        DataError: all events before the test side are at one moment.
+    """
+    place = min(int(len(time) * (1 - test_fraction)), len(time) - 1)
+    cut = int(np.partition(time, place)[place])
+    if cut == time.min():
+        raise DataError("no event precedes the test side: too few distinct times, or the test side is too large")
+    return cut
+
+
+def sample_evenly(labels: npt.NDArray[np.str_], size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return up to `size` indices in random order, with equally many of each label as far as there are."""
+    shuffled = rng.permutation(len(labels))
+    turn = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        of_label = shuffled[labels[shuffled] == label]
+        turn[of_label] = np.arange(len(of_label))
+    return shuffled[np.argsort(turn[shuffled], kind="stable")[:size]]

@@ -1,0 +1,184 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Read user tables: JSON Lines, CSV, TSV, Parquet, or a Hugging Face dataset on disk, as typed Arrow tables.
+
+CSV has no types, so its fields stay text until a column is used as a number or a time. An empty field, and an unquoted
+field that spells a missing value (NA, NaN, null, None, ...), is missing.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from verl_pgrpo.errors import DataError
+
+FORMATS = ".jsonl, .csv, .tsv (each also .gz), .parquet, or a folder written by Dataset.save_to_disk"
+LARGEST_BLOCK = 2**31 - 1  # bytes; Arrow infers types from one block, and a field must fit into it
+NULLS = [
+    "", "#N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null", "-nan", "-NaN",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class UserTable:
+    """A table and its origin.
+
+    `rows` (N,) holds the number of each row in the file, from 1, not counting a header. `text_only`: every column is
+    text, as in CSV, and numbers are still to be parsed.
+    """
+
+    data: pa.Table
+    name: str
+    rows: npt.NDArray[np.int64]
+    text_only: bool = False
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def where(self, index: int) -> str:
+        """Return the file and row of a row index, for messages."""
+        return f"{self.name}, row {self.rows[index]}"
+
+    def column(self, name: str, option: str) -> pa.Array:
+        """Return a column without dictionary or run-length encoding.
+
+        Raises:
+            DataError: no column, or more than one, has this name.
+        """
+        names = self.data.column_names
+        if names.count(name) != 1:
+            found = "no column" if name not in names else f"{names.count(name)} columns are named"
+            raise DataError(f"{self.name}: {found} {name!r} ({option}); its columns are {', '.join(names[:20])}")
+        array = self.data.column(name).combine_chunks()
+        if isinstance(array, pa.ChunkedArray):
+            array = array.chunk(0) if array.num_chunks else pa.array([], array.type)
+        if pa.types.is_run_end_encoded(array.type):
+            array = pa.compute.run_end_decode(array)
+        return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+    def filter(self, keep: npt.NDArray[np.bool_]) -> UserTable:
+        """Return the rows where `keep` (N,) is true."""
+        return replace(self, data=self.data.filter(pa.array(keep)), rows=self.rows[keep])
+
+
+def read_user_table(path: Path, split: str | None = None, encoding: str | None = None) -> UserTable:
+    """Read a table. The suffix sets the format; a folder is a Hugging Face dataset.
+
+    Args:
+        path: file or folder.
+        split: split of a Hugging Face DatasetDict.
+        encoding: encoding of a text file; by default UTF-8, or UTF-16 with a byte order mark.
+
+    Raises:
+        DataError: no such file, unknown format, damaged, wrong encoding, or no rows.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    suffix = (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+    try:
+        if path.is_dir():
+            table = _read_hugging_face(path, split)
+        elif suffix in (".parquet", ".pq"):
+            table = pq.ParquetFile(path).read()
+        elif suffix in (".jsonl", ".ndjson"):
+            table = _read_json(_read_text(path, encoding))
+        elif suffix in (".csv", ".tsv"):
+            table = _read_csv(_read_text(path, encoding), path.name, "\t" if suffix == ".tsv" else ",")
+        else:
+            raise DataError(f"{path}: unknown format; expected {FORMATS}")
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, (FileNotFoundError, PermissionError)):
+            raise
+        raise DataError(f"{path}: cannot be read ({_first_row_is_1(str(error))[:300]})") from error
+    if not len(table):
+        raise DataError(f"{path}: no rows")
+    return UserTable(table, path.name, np.arange(1, len(table) + 1), text_only=suffix in (".csv", ".tsv"))
+
+
+def _read_text(path: Path, encoding: str | None) -> bytes:
+    """Return the file's text as UTF-8 without a byte order mark."""
+    with pa.input_stream(str(path), compression="gzip" if path.suffix.lower() == ".gz" else None) as file:
+        raw = file.read()
+    if encoding is None and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    try:
+        text = raw.decode(encoding or "utf-8-sig")
+    except LookupError as error:
+        raise DataError(f"--encoding {encoding}: unknown encoding") from error
+    except UnicodeDecodeError as error:
+        reason = f"not {encoding or 'UTF-8'} (byte {error.start:,}: {error.reason})"
+        raise DataError(f"{path}: {reason}; name its encoding with --encoding, for example latin-1") from error
+    if "\0" in text:
+        raise DataError(
+            f"{path}: contains zero bytes, so it is not a text file, or it is UTF-16 (--encoding utf-16-le)"
+        )
+    return raw if encoding is None and not raw.startswith(codecs.BOM_UTF8) else text.encode()
+
+
+def _read_json(text: bytes) -> pa.Table:
+    """Read JSON Lines. Arrow turns columns of ISO dates into timestamps; they are read again as the text they are."""
+    read = pa.json.ReadOptions(block_size=min(len(text) + 1, LARGEST_BLOCK))
+    table = pa.json.read_json(pa.BufferReader(text), read_options=read)
+    as_written = pa.schema([pa.field(field.name, _without_times(field.type)) for field in table.schema])
+    if as_written == table.schema:
+        return table
+    parse = pa.json.ParseOptions(explicit_schema=as_written)
+    return pa.json.read_json(pa.BufferReader(text), read_options=read, parse_options=parse)
+
+
+def _without_times(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_without_times(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, _without_times(field.type)) for field in kind])
+    return kind
+
+
+def _read_csv(text: bytes, name: str, delimiter: str) -> pa.Table:
+    if text.count(b'"') % 2:
+        raise DataError(f'{name}: a quote (") is not closed; a quote inside a quoted field is written twice')
+    parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+
+    read = pa.csv.ReadOptions(use_threads=False, block_size=min(max(len(text), 1), LARGEST_BLOCK))
+    names = pa.csv.open_csv(pa.BufferReader(text), read, parse).schema.names
+    repeated = sorted({column for column in names if names.count(column) > 1})
+    if repeated:
+        raise DataError(f"{name}: column names occur twice: {', '.join(repeated)[:200]}")
+    convert = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), null_values=NULLS, strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )  # fmt: skip
+    return pa.csv.read_csv(pa.BufferReader(text), read, parse, convert)
+
+
+def _read_hugging_face(path: Path, split: str | None) -> pa.Table:
+    import datasets
+
+    try:
+        data = datasets.load_from_disk(str(path))
+    except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
+        raise DataError(f"{path}: not a dataset written by Dataset.save_to_disk ({str(error)[:200]})") from error
+    if isinstance(data, datasets.DatasetDict):
+        if split not in data:
+            problem = f"no split {split!r}" if split else "several splits; choose one with --split"
+            raise DataError(f"{path}: {problem}; it has {', '.join(data)}")
+        data = data[split]
+    return data.with_format("arrow")[:]
+
+
+def _first_row_is_1(message: str) -> str:
+    """Arrow counts the rows of JSON from 0 and the header of CSV as row 1; count rows from 1, without a header."""
+    message = re.sub(r"in row (\d+)", lambda match: f"in row {int(match[1]) + 1}", message)
+    return " ".join(re.sub(r"Row #(\d+)", lambda match: f"row {int(match[1]) - 1}", message).split())

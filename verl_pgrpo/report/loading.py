@@ -1,0 +1,269 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Load the runs that a user names into arms of an experiment."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.evaluation.metrics_log import MetricsLog
+from verl_pgrpo.evaluation.rollouts import Groups, GroupsFromData, GroupsFromField, read_dump
+from verl_pgrpo.monitoring import metric_label
+from verl_pgrpo.report.comparison import CELLS, Arm, Comparison, Run
+from verl_pgrpo.report.configuration import same_settings
+from verl_pgrpo.report.run_folder import RunFolder, find_run
+from verl_pgrpo.rewards.personas import utility
+
+GROUP_FIELDS = ("preference_group", "gts.preference_group", "gts.persona", "gts.group")  # tried in this order
+
+
+def load_runs(
+    names: Sequence[str],
+    data: Sequence[Path] = (),
+    group_field: str | None = None,
+    group_key: str | None = None,
+    value: str = "auto",
+    baseline: str | None = None,
+    metrics: Sequence[str] = (),
+) -> Comparison:
+    """Read runs and compare them.
+
+    Args:
+        names: runs, each given as `RUN`, `NAME=RUN` or `NAME=RUN1,RUN2`.
+        data: training data with the preference groups; found by itself if the configuration names it.
+        group_field: or the field of the dumps with the preference groups.
+        group_key: column of the preference group in `data`.
+        value: what to compare: "utility", "score", "standardized", a field of the dumps, or "auto" (utility if all runs
+            have it, else standardized).
+        baseline: the arm that others are compared with.
+        metrics: metrics files that are elsewhere, given as `NAME=FILE`.
+
+    Raises:
+        DataError: no such run, file, value or baseline; no preference groups; or a damaged file.
+    """
+    labels, folders = _find_runs(names, metrics)
+    key = group_key or _group_key(folders)
+    groups = [_find_groups(folder, data, group_field, key) for folder in folders]
+    if value == "auto":
+        with_utility = [place is not None and _has_utility(run) for place, run in zip(groups, folders, strict=True)]
+        value = "utility" if all(with_utility) else "standardized"
+    runs: dict[int, Run] = {}
+    # Runs with dumps first: they have the full labels, of which metrics have a shortened form.
+    for i in sorted(range(len(folders)), key=lambda i: groups[i] is None):
+        place, known = groups[i], dict.fromkeys(label for run in runs.values() for label in run.cells["group"])
+        if place is not None:
+            runs[i] = _without_other_groups(_read_dumps(folders[i], place, value), key)
+        else:
+            runs[i] = _read_metrics(folders[i], {metric_label(label): label for label in known})
+        _check(runs[i], value)
+    arms = _arms((label, runs[i]) for i, label in enumerate(labels))
+    if baseline is not None and baseline not in [arm.label for arm in arms]:
+        raise DataError(f"--baseline {baseline!r}: the arms are {', '.join(arm.label for arm in arms)}")
+    return Comparison(arms, value, baseline)
+
+
+def values_of(rows: pd.DataFrame, name: str) -> pd.Series:
+    """A number of each dumped response, NaN where it has none.
+
+    `name` is a field of the dump, "standardized" (the score), or "utility", which for personas is computed from the
+    text if the dump lacks it.
+    """
+    if name in ("score", "standardized"):
+        return rows["score"]
+    known = rows[name].map(_number) if name in rows else pd.Series(math.nan, index=rows.index)
+    if name == "utility":
+        computed = [_persona_utility(text, truth) for text, truth in zip(rows["output"], rows["gts"], strict=True)]
+        known = known.fillna(pd.Series(computed, index=rows.index, dtype="float64"))
+    return known.astype("float64")
+
+
+def group_metrics(log: MetricsLog, what: str) -> dict[str, pd.Series]:
+    """The metrics `pgrpo/group/<name>/<what>`, by name."""
+    prefix, suffix = "pgrpo/group/", f"/{what}"
+    names = [name for name in log.names if name.startswith(prefix) and name.endswith(suffix)]
+    return {name[len(prefix) : -len(suffix)]: log.series(name) for name in names}
+
+
+def _find_runs(names: Sequence[str], metrics: Sequence[str]) -> tuple[list[str | None], list[RunFolder]]:
+    """The name of each run's arm, None if not given, and the run."""
+    logs: dict[str, list[Path]] = {}
+    for text in metrics:
+        name, equals, file = text.partition("=")
+        if not equals:
+            raise DataError(f"--metrics takes NAME=FILE, such as grpo=my_project/grpo.jsonl (got {text!r})")
+        logs.setdefault(name, []).append(Path(file))
+    labels: list[str | None] = []
+    folders: list[RunFolder] = []
+    for text in names:
+        name, equals, rest = text.partition("=")
+        named = bool(name and rest) and not Path(text).exists()
+        paths = [text] if not named else [rest] if Path(rest).exists() else rest.split(",")
+        for path in paths:
+            files = logs.get(name, []) if named else []
+            labels.append(name if named else None)
+            folders.append(find_run(Path(path), files.pop(0) if files else None))
+    for name in (name for name, files in logs.items() if files):
+        raise DataError(f"--metrics {name}=...: no run with this name is left to use it")
+    if len({folder.path.resolve() for folder in folders}) < len(folders):
+        raise DataError("a run is named twice; every run is one seed of one arm")
+    return labels, folders
+
+
+def _group_key(folders: Iterable[RunFolder]) -> str:
+    """The column by which the runs normalized; if they differ, as controls do, the usual one."""
+    keys = {folder.group_key for folder in folders if folder.option("algorithm.adv_estimator", "pgrpo") == "pgrpo"}
+    return keys.pop() if len(keys) == 1 else "preference_group"
+
+
+def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key: str) -> Groups | None:
+    """Where the preference groups of a run's responses are: as the user says, in the dumps, or in the training data."""
+    if folder.dumps is None:
+        return None
+    if data:
+        return GroupsFromData.read(data, key)
+    if field:
+        return GroupsFromField(field)
+    rows = _first_responses(folder).to_dict("records")
+    for name in GROUP_FIELDS if key == "preference_group" else ():
+        groups = GroupsFromField(name)
+        if rows and all(groups.lookup(row) is not None for row in rows):
+            return groups
+    named = folder.option("data.train_files", [])
+    files = [Path(str(file)) for file in (named if isinstance(named, list) else [named])]
+    nearby = ("train.parquet", "data/train.parquet", "../data/train.parquet")
+    for choice in (files, *([folder.path / name] for name in nearby)):
+        if choice and all(file.is_file() for file in choice):
+            try:
+                return GroupsFromData.read(choice, key)
+            except DataError:  # a run without P-GRPO may have had data without groups
+                continue
+    if group_metrics(folder.log, "reward") or any(name.startswith("val-core/") for name in folder.log.names):
+        return None
+    if not rows:
+        raise DataError(f"{folder.path}: its rollouts are empty")
+    raise DataError(
+        f"{folder.path}: the preference groups of its responses are neither in the rollouts nor in training data "
+        "nearby; give the training data (--data train.parquet) or a field of the dumps (--group-field gts.user)"
+    )
+
+
+def _has_utility(folder: RunFolder) -> bool:
+    return bool(values_of(_first_responses(folder), "utility").notna().any())
+
+
+def _first_responses(folder: RunFolder) -> pd.DataFrame:
+    """The responses of the first dump that has any."""
+    assert folder.dumps is not None
+    frames = (read_dump(file, GroupsFromField("preference_group")) for file in folder.dumps.files.values())
+    return next((rows for rows in frames if len(rows)), pd.DataFrame(columns=["output", "gts"]))
+
+
+def _read_dumps(folder: RunFolder, groups: Groups, value: str) -> Run:
+    assert folder.dumps is not None
+    steps = []
+    for file in tqdm(folder.dumps.files.values(), desc=folder.name, unit=" steps", disable=None):
+        rows = read_dump(file, groups)
+        steps.append(rows.assign(value=values_of(rows, value))[["step", "group", "value"]])
+    rows = pd.concat(steps, ignore_index=True)
+    known, finite = rows["group"].notna(), np.isfinite(rows["value"])
+    values = rows[known & finite].groupby(["step", "group"], sort=False)["value"]
+    cells = {"count": values.size(), "rows": values.size(), "value": values.mean()}
+    cells["m2"] = values.var(ddof=0) * cells["count"]
+    unknown, missing = int((~known).sum()), int((known & ~finite).sum())
+    return Run(folder, pd.DataFrame(cells).reset_index(), "rollouts", groups, unknown, missing)
+
+
+def _read_metrics(folder: RunFolder, labels: Mapping[str, str]) -> Run:
+    """Group means from P-GRPO's metrics (`labels`: name in metrics to label), else from validations."""
+    counts, source = group_metrics(folder.log, "count"), "metrics"
+    parts = [
+        (labels.get(name, name), rewards, _new_responses(counts[name], rewards.index) if name in counts else 1.0)
+        for name, rewards in group_metrics(folder.log, "reward").items()
+    ]
+    if not parts:
+        source = "validation"
+        for name in folder.log.names:
+            match = re.fullmatch(r"val-core/[^/]+/(.+)/[^/]+/mean@[^/]+", name)  # val-core/<task>/<group>/reward/mean@n
+            if match:
+                parts.append((match[1], folder.log.series(name), 1.0))
+    frames = [
+        pd.DataFrame(
+            {"step": values.index, "value": values.to_numpy(), "count": count, "rows": 1, "m2": 0.0, "group": label}
+        )
+        for label, values, count in parts
+    ]
+    cells = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=CELLS)
+    finite = np.isfinite(cells["value"].astype("float64"))
+    return Run(folder, cells[finite], source, missing=int((~finite).sum()))
+
+
+def _new_responses(count: pd.Series, steps: pd.Index) -> Any:
+    """How many rewards a group got in each step, from the size of its history; 1 where unknown.
+
+    The first step counts like a typical one, because the history may be that of a resumed run.
+    """
+    new = count.diff()
+    new.iloc[0] = min(count.iloc[0], new.median() if len(new) > 1 else 1.0) if count.index[0] > 1 else count.iloc[0]
+    return new[new > 0].reindex(steps, fill_value=1.0).to_numpy()
+
+
+def _without_other_groups(run: Run, key: str) -> Run:
+    """Drop the history of a control that normalized by another column than that of the groups compared."""
+    folder = run.folder
+    if folder.estimator != "pgrpo" or not folder.config or folder.group_key == key:
+        return run
+    kept = [name for name in folder.log.names if not name.startswith("pgrpo/group/")]
+    log = replace(folder.log, frame=folder.log.frame[kept])
+    return replace(run, folder=replace(folder, histories={}, log=log), other_groups=True)
+
+
+def _check(run: Run, value: str) -> None:
+    path = run.folder.path
+    if run.cells.empty and run.missing:
+        raise DataError(f"{path}: its rollouts have no number {value!r}; --value score always exists")
+    if run.cells.empty:
+        reason = "neither rollouts nor metrics name preference groups"
+        if run.unknown:
+            reason = f"none of its {run.unknown:,} responses has a known preference group"
+        raise DataError(f"{path}: {reason}; give the training data (--data) or a field of the dumps (--group-field)")
+
+
+def _arms(runs: Iterable[tuple[str | None, Run]]) -> list[Arm]:
+    """Runs with the same name are seeds; without names, those with the same estimator and otherwise equal settings."""
+    arms: dict[str, Arm] = {}
+    for label, run in runs:
+        folder = run.folder
+        name = label or folder.estimator or folder.name
+        if label is None:
+            if folder.estimator == "pgrpo" and "random" in folder.group_key:
+                name += "_random_groups"
+            if name in arms and not same_settings(arms[name].runs[0].folder, folder):
+                name = f"{name} ({folder.name})"
+        arms.setdefault(name, Arm(name, folder.estimator)).runs.append(run)
+    return list(arms.values())
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        return math.nan
+
+
+def _persona_utility(text: Any, truth: Any) -> float:
+    if not (isinstance(truth, str) and '"persona"' in truth):
+        return math.nan
+    try:
+        return utility(str(text), truth)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return math.nan
