@@ -27,7 +27,7 @@ BAD_INPUT = 2
 
 
 class Command(NamedTuple):
-    """A command: its module in this package with a typer app, the extra of verl-pgrpo that it needs, and its summary."""
+    """A command: its module in this package with a typer app, the extra that it needs, and its summary."""
 
     module: str
     extra: str

@@ -14,7 +14,7 @@ import typer
 from verl_pgrpo.cli.output import JsonOption, emit
 from verl_pgrpo.errors import ConfigError, UnsupportedVerlError
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 EXAMPLE = r"""Example: verl-pgrpo preflight -- algorithm.adv_estimator=pgrpo data.train_files=data/train.parquet
 data.val_files=data/val.parquet actor_rollout_ref.model.path=Qwen/Qwen3-1.7B
 reward.custom_reward_function.path=pkg://verl_pgrpo.rewards.personas"""
