@@ -2,14 +2,14 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# In what the runs of a recipe differ: the method and its controls, each one variable away, and who rewards. For GPUs
-# and for the CPU alike. Gives verl's arguments in METHOD, and in VARIANT a word for the names of runs.
+# What distinguishes the runs of a recipe: the method, its controls (one variable each), and the source of rewards. For
+# GPUs and CPU alike. Sets METHOD, verl's arguments, and VARIANT, a word for the names of runs.
 #
 #   ESTIMATOR      pgrpo (default)
-#                  grpo: normalised over the responses to one prompt; reinforce_plus_plus: over the batch
-#   RANDOM_GROUPS  1: P-GRPO over groups that mean nothing, of the same sizes
-#   JUDGE          a model that marks the responses, in place of the task's rules; on JUDGE_NNODES (1) nodes of its own,
-#                  JUDGE_TP (1) GPUs a copy
+#                  grpo: normalized over the responses to one prompt; reinforce_plus_plus: over the batch
+#   RANDOM_GROUPS  1: P-GRPO over meaningless groups of the same sizes
+#   JUDGE          a model that scores the responses instead of the task's rules, on JUDGE_NNODES (1) nodes of its own,
+#                  JUDGE_TP (1) GPUs per replica
 #   REWARD         verl's reward.custom_reward_function.path, for a task of your own
 
 ESTIMATOR=${ESTIMATOR:-pgrpo}
@@ -28,7 +28,7 @@ case "${RANDOM_GROUPS:-0} ${ESTIMATOR}" in
     METHOD+=(+algorithm.pgrpo.group_key=extra_info.random_group)
     ;;
 *)
-    echo "RANDOM_GROUPS=${RANDOM_GROUPS} ESTIMATOR=${ESTIMATOR}: 0 or 1, and 1 with pgrpo only" >&2
+    echo "RANDOM_GROUPS=${RANDOM_GROUPS} ESTIMATOR=${ESTIMATOR}: must be 0 or 1, and 1 only with pgrpo" >&2
     exit 2
     ;;
 esac
@@ -39,20 +39,19 @@ if [ -n "${JUDGE}" ]; then
         +reward.custom_reward_function.reward_kwargs.judge_model="${JUDGE}"
         reward.reward_model.enable=True
         reward.reward_model.model_path="${JUDGE}"
-        # On the policy's GPUs it would mark only what has all been written; on its own, each response as it comes.
+        # On GPUs of its own the judge scores each response as it comes; on the policy's it would wait for all of them.
         reward.reward_model.enable_resource_pool=True
         reward.reward_model.nnodes="${JUDGE_NNODES:-1}"
         reward.reward_model.n_gpus_per_node="${NGPUS_PER_NODE}"
         reward.reward_model.rollout.name=vllm
         reward.reward_model.rollout.tensor_model_parallel_size="${JUDGE_TP:-1}"
-        # verl 0.9.1 otherwise sends it to sleep once it has started, and wakes up only what shares the policy's GPUs.
+        # Otherwise verl 0.9.1 puts it to sleep after start-up, and wakes only what shares the policy's GPUs.
         reward.reward_model.rollout.free_cache_engine=False
     )
 fi
 
-# METRICS tells verl to log into RUN_DIR, where the report looks: into a new file at each start, as verl's logger would
-# overwrite what the run wrote before it was resumed. The logger runs in a worker of Ray's, which on a cluster does not
-# have the environment of this shell.
+# Set METRICS: log into RUN_DIR, where the report looks, into a new file per start, as verl's file logger would overwrite
+# the part before a resume. The logger runs in a Ray worker, which on a cluster does not have this shell's environment.
 log_metrics() {
     local file=${RUN_DIR}/metrics.jsonl start=1
     while [ -e "${file}" ]; do

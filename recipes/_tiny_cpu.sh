@@ -2,15 +2,15 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# What the scripts for a CPU share. Each sets its task's sizes and then sources this file, which launches verl with a
-# preset that tells it all that a CPU needs. Every variable can be set from the environment; any verl key can follow a
-# script's name as an argument. The method, its controls and the judge: recipes/_method.sh.
+# Shared by the CPU scripts. Each sets its task's sizes, then sources this file, which launches verl with a preset for CPUs.
+# Every variable can be set in the environment; any verl key can follow a script's name as an argument. Method, controls
+# and judge: recipes/_method.sh.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 DATA_DIR=${DATA_DIR:-data/${TASK}_tiny}
 MODEL_PATH=${MODEL_PATH:-${DATA_DIR}/model}
 SEED=${SEED:-0}
-NGPUS_PER_NODE=1 # a logical one for each of the policy and the judge
+NGPUS_PER_NODE=1 # one logical GPU for the policy, one for the judge
 
 source recipes/_method.sh
 RUN_DIR=${RUN_DIR:-runs/${TASK}_tiny_${VARIANT}}

@@ -2,7 +2,7 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# P-GRPO or a control | Qwen3-1.7B | FSDP | one node with 8 GPUs of 80 GB | verl 0.9.1, vLLM
+# P-GRPO or a control | Qwen3-1.7B | FSDP2 | one node with 8 GPUs of 80 GB | verl 0.9.1, vLLM
 #
 #   verl-pgrpo data goodreads --reviews goodreads_reviews_poetry.json.gz \
 #       --books goodreads_books_poetry.json.gz --out data/goodreads --seed 0
@@ -11,7 +11,7 @@
 #   ESTIMATOR=reinforce_plus_plus bash recipes/goodreads/run_qwen3_1_7b_fsdp.sh
 #   RANDOM_GROUPS=1 bash recipes/goodreads/run_qwen3_1_7b_fsdp.sh
 #
-# Composed and validated by this repository's tests; not yet run on GPUs. Other models: TASK=goodreads before any script
+# Composed and validated by tests; not run on GPUs. Other models: TASK=goodreads before any script
 # in recipes/personas. Other variables: recipes/_common.sh.
 set -xeuo pipefail
 

@@ -2,12 +2,12 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# What the task wants of a run on GPUs, whatever the model; recipes/_common.sh has the rest.
+# Sizes of the task on GPUs, for every model. The other settings: recipes/_common.sh.
 
-# The same for every estimator, so that nothing else differs. Four is where GRPO still has a usable generation group.
+# The same for every estimator. With four responses GRPO still has a usable group per prompt.
 ROLLOUT_N=${ROLLOUT_N:-4}
-# Title, stars and 60 words of a description have some 150 tokens.
+# Title, stars and 60 words of a description are about 150 tokens.
 MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-512}
-# 120 words are about 160 tokens; more room, so that what is too long is scored as such and not cut.
+# 120 words are about 160 tokens. More room, so that longer reviews are scored, not truncated.
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-256}
 TOTAL_EPOCHS=${TOTAL_EPOCHS:-2} # of 16384 prompts: 128 steps of 256

@@ -2,17 +2,17 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# One node of a Ray cluster that lives as long as one run; slurm/pgrpo.sbatch and sky/pgrpo.yaml call it on every node.
+# One node of a Ray cluster that exists for one run. Called on every node by slurm/pgrpo.sbatch and sky/pgrpo.yaml.
 #
 #   node.sh [--dry-run] head RECIPE [verl's key=value ...]    # start Ray, wait for the workers, run the recipe, stop Ray
-#   node.sh [--dry-run] worker RECIPE                         # wait for the head, join it, stay until it ends
+#   node.sh [--dry-run] worker RECIPE                         # join the head's Ray, stay until it ends
 #
-# Set by the caller, from what the scheduler says:
+# Set by the caller, as the scheduler allocated them:
 #   NODES           NAME=ADDRESS,... of all nodes, the head first
-#   NODE_ADDRESS    this node's
-#   NODE_GPUS       this node's; NODE_CPUS: likewise, default: what Ray finds
+#   NODE_ADDRESS    address of this node
+#   NODE_GPUS       GPUs of this node; NODE_CPUS: CPUs (default: as Ray detects)
 #   RAY_PORT        default 6379
-#   JOIN_LIMIT      seconds that head and workers wait for each other, default 600
+#   JOIN_LIMIT      seconds that head and workers wait for each other (default 600)
 set -euo pipefail
 launch=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -24,7 +24,9 @@ fi
 role=$1
 recipe=$2
 shift 2
-python3 "${launch}/recipe.py" slug "${recipe}" > /dev/null # an unknown one ends here, with the list of those there are
+if [[ ${role} == head || ${#dry_run[@]} == 0 ]]; then
+    python3 "${launch}/recipe.py" slug "${recipe}" > /dev/null # an unknown recipe ends here, with a list of recipes
+fi
 
 IFS=, read -r -a pairs <<< "${NODES}"
 head_address=${pairs[0]#*=}
@@ -41,7 +43,7 @@ if [[ -n ${NODE_CPUS:-} ]]; then
 fi
 case "${role}" in
 head)
-    # Nobody but this run speaks to this Ray. Its client server cannot be left out; workers have the ports 10002 to 19999.
+    # Only this run uses this Ray. Its client server cannot be disabled; workers use the ports 10002 to 19999.
     ray+=(--head --port="${port}" --include-dashboard=false --ray-client-server-port="$((port + 14000))")
     ;;
 worker)
@@ -53,9 +55,9 @@ worker)
     ;;
 esac
 export RAY_ADDRESS=${head_address}:${port}
-# Said to all of them: on its own a head asks for a token if ~/.ray has one, and then turns workers away that bring none.
+# Set on all nodes: a head with a token in ~/.ray would otherwise reject workers without one.
 export RAY_AUTH_MODE=${RAY_AUTH_MODE:-disabled}
-# Slurm sets a variable for each maker of GPUs, and verl refuses this one beside the others.
+# Slurm sets a variable per GPU vendor, and verl rejects this one beside the others.
 if [[ -n ${CUDA_VISIBLE_DEVICES:-}${HIP_VISIBLE_DEVICES:-} ]]; then
     unset ROCR_VISIBLE_DEVICES
 fi
@@ -78,11 +80,21 @@ if ((${#dry_run[@]})); then
     exit 0
 fi
 
-answers() { # is the head's Ray there?
+# Login nodes pass on small limits. Ray and NCCL open thousands of files, and RDMA pins memory.
+ulimit -S -n "$(ulimit -H -n)"
+ulimit -S -l "$(ulimit -H -l)"
+if [[ $(ulimit -n) != unlimited ]] && (($(ulimit -n) < 65536)); then
+    echo "launch: warning: ${NODE_ADDRESS} allows $(ulimit -n) open files; large runs need 65536 (ulimit -n)" >&2
+fi
+if [[ $(ulimit -l) != unlimited ]]; then
+    echo "launch: warning: ${NODE_ADDRESS} allows $(ulimit -l) KiB of locked memory; RDMA needs unlimited (ulimit -l)" >&2
+fi
+
+answers() { # whether the head's Ray accepts connections
     (exec 3<> "/dev/tcp/${head_address}/${port}") 2> /dev/null
 }
 
-stop() { # a process, and wait for it
+stop() { # end a process and wait for it
     kill -TERM "$1" 2> /dev/null || true
     wait "$1" || true
 }
@@ -90,7 +102,7 @@ stop() { # a process, and wait for it
 ray_pid=
 run_pid=
 signalled=
-on_signal() { # the run first; Ray is stopped when it has ended
+on_signal() { # end the run first; Ray is stopped when it has ended
     signalled=1
     if [[ -n ${run_pid}${ray_pid} ]]; then
         kill -TERM "${run_pid:-${ray_pid}}" 2> /dev/null || true
@@ -100,14 +112,14 @@ trap on_signal TERM INT HUP
 
 if [[ ${role} == head ]]; then
     if answers; then
-        echo "launch: port ${port} of ${head_address} is taken, so that Ray cannot start there: set RAY_PORT" >&2
+        echo "launch: port ${port} of ${head_address} is taken, so Ray cannot start: set RAY_PORT" >&2
         exit 69
     fi
     env -u RAY_ADDRESS "${ray[@]}" &
     ray_pid=$!
     until answers; do
         if ! kill -0 "${ray_pid}" 2> /dev/null || ((SECONDS > limit)) || [[ -n ${signalled} ]]; then
-            echo "launch: Ray did not start on ${head_address} (what it said is above; it may take ${limit} s)" >&2
+            echo "launch: Ray did not start on ${head_address} within ${limit} s (its error is above)" >&2
             stop "${ray_pid}"
             exit 69
         fi
@@ -115,7 +127,7 @@ if [[ ${role} == head ]]; then
     done
     "${run[@]}" &
     run_pid=$!
-    # A signal ends `wait` early.
+    # `wait` returns early on a signal.
     while kill -0 "${run_pid}" 2> /dev/null; do
         wait "${run_pid}" || true
     done

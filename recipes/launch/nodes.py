@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The nodes of a Ray cluster: which are alive, waiting for them with a limit, and what a run is told of them."""
+"""Nodes of a Ray cluster: watch which are alive, wait for them, and derive the size of a run."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-SETTLE = 10.0  # seconds without a new node after which all are taken to be there, where nobody said how many
-Nodes = dict[str, tuple[str, int]]  # node id: address, GPUs
+Nodes = dict[str, tuple[str, int]]  # node id: (address, GPUs)
 
 
 class ClusterError(Exception):
-    """The cluster is not as it should be; the message says in what."""
+    """The cluster or the request does not fit the run. The message says why."""
 
 
-class Watch:
-    """The nodes with GPUs that are alive, as `ray_nodes.py` says."""
+class NodeWatcher:
+    """Live nodes with GPUs, as `ray_nodes.py` reports them."""
 
-    SILENCE = 90.0  # seconds; Ray itself gives its head 60
+    TIMEOUT = 90.0  # seconds without a report; Ray gives its own head 60
 
     def __init__(self) -> None:
         command = [sys.executable, str(Path(__file__).with_name("ray_nodes.py"))]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
         self._lines: queue.Queue[str | None] = queue.Queue()
-        self._heard = time.monotonic()
+        self._last_report = time.monotonic()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -39,17 +38,21 @@ class Watch:
             self._lines.put(line)
         self._lines.put(None)
 
-    def next(self, timeout: float) -> Nodes | None:
-        """What it said last, waiting up to `timeout` seconds for something new; None if there is nothing new."""
+    def poll(self, timeout: float) -> Nodes | None:
+        """Return the next report, waiting up to `timeout` seconds; None if there is none yet.
+
+        Raises:
+            ClusterError: the head of the Ray cluster is gone.
+        """
         try:
             line = self._lines.get(timeout=timeout)
         except queue.Empty:
-            if time.monotonic() - self._heard > self.SILENCE:
-                raise ClusterError("Ray's head has not answered for 90 s") from None
+            if time.monotonic() - self._last_report > self.TIMEOUT:
+                raise ClusterError(f"Ray's head has not answered for {self.TIMEOUT:.0f} s") from None
             return None
         if line is None:
-            raise ClusterError("Ray's head is gone, or was never there (what it said is above)")
-        self._heard = time.monotonic()
+            raise ClusterError("cannot reach Ray's head (its error is above)")
+        self._last_report = time.monotonic()
         return {key: (address, gpus) for key, (address, gpus) in json.loads(line).items()}
 
     def stop(self) -> None:
@@ -57,87 +60,88 @@ class Watch:
         self._process.wait()
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(f"launch: {text}", file=sys.stderr, flush=True)
 
 
 def wait_for_nodes(
-    look: Callable[[float], Nodes | None],
+    poll: Callable[[float], Nodes | None],
     wanted: int | None,
-    names: dict[str, str],
+    names: Mapping[str, str],
     limit: float,
     stopped: Callable[[], bool],
-    settle: float = SETTLE,
+    settle: float = 10.0,
 ) -> Nodes:
-    """Wait until `wanted` nodes are there; where that is not known, until their number has not changed for a while.
+    """Wait for `wanted` nodes, or until their number is stable.
 
     Args:
-        look: the nodes that are alive, waiting so many seconds for news; None if there are none.
-        wanted: how many nodes; None: as many as come.
-        names: the names of those that must come, by address; may be empty.
+        poll: returns live nodes, waiting up to the given seconds; None if nothing changed.
+        wanted: number of nodes; None: all that come, until none has joined for `settle` seconds.
+        names: names of the expected nodes by address, for messages; may be empty.
         limit: seconds to wait.
-        stopped: asked between looks; True ends the waiting.
-        settle: seconds without a new node that are enough where `wanted` is None.
+        stopped: return True to stop waiting.
 
     Raises:
-        ClusterError: the limit is over; says who is missing.
+        ClusterError: the limit has passed. Names the missing nodes.
     """
     started = changed = time.monotonic()
     seen: Nodes = {}
     while not stopped():
-        now = look(1.0)
+        now = poll(1.0)
         if now is not None and set(now) != set(seen):
             seen, changed = now, time.monotonic()
-            here = ", ".join(sorted(named(address, names) for address, _ in seen.values())) or "none"
-            say(f"{len(seen)} of {wanted or 'all'} nodes after {changed - started:.0f} s: {here}")
-        if wanted is not None and len(seen) >= wanted:
-            return seen
-        if wanted is None and seen and time.monotonic() - changed > settle:
+            present = ", ".join(sorted(node_name(address, names) for address, _ in seen.values())) or "none"
+            log(f"{len(seen)} of {wanted or 'all'} nodes after {changed - started:.0f} s: {present}")
+        if len(seen) >= wanted if wanted is not None else seen and time.monotonic() - changed > settle:
             return seen
         if time.monotonic() - started > limit:
             addresses = {address for address, _ in seen.values()}
-            missing = [named(address, names) for address in names if address not in addresses]
+            missing = ", ".join(node_name(address, names) for address in names if address not in addresses)
             raise ClusterError(
                 f"only {len(seen)} of {wanted or 'at least 1'} nodes with GPUs joined Ray within {limit:.0f} s"
-                + (f"; missing: {', '.join(missing)}" if missing else "")
-                + ". Look at their part of the log, or give them more time with JOIN_LIMIT=<seconds>."
+                + (f"; missing: {missing}" if missing else "")
+                + ". See their part of the log, or allow more time with JOIN_LIMIT=<seconds>."
             )
     return seen
 
 
-def named(address: str, names: dict[str, str]) -> str:
+def node_name(address: str, names: Mapping[str, str]) -> str:
     return f"{names[address]} ({address})" if names.get(address, address) != address else address
 
 
-def shape(nodes: Nodes, environment: dict[str, str]) -> dict[str, str]:
-    """NNODES and NGPUS_PER_NODE of the nodes that there are.
+def run_size(nodes: Nodes, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return NNODES and NGPUS_PER_NODE for a run on these nodes.
 
     Raises:
-        ClusterError: nodes of different size, or too few for the judge's own.
+        ClusterError: nodes of different sizes, or none left beside the judge's.
     """
     sizes = {gpus for _, gpus in nodes.values()}
-    per_node = number(environment, "NGPUS_PER_NODE")
+    per_node = positive_int(environment, "NGPUS_PER_NODE")
     if per_node is None and len(sizes) > 1:
         raise ClusterError(
-            f"the nodes have different numbers of GPUs: {sorted(nodes.values())} (address, GPUs). verl wants equal "
-            "ones: leave some out, or set NGPUS_PER_NODE to what all of them have."
+            f"the nodes have different numbers of GPUs: {sorted(nodes.values())} (address, GPUs). verl needs equal "
+            "ones: remove some, or set NGPUS_PER_NODE to what all of them have."
         )
     if per_node is not None and per_node > min(sizes):
         raise ClusterError(f"NGPUS_PER_NODE={per_node}, but Ray has {sorted(nodes.values())} (address, GPUs)")
-    count = number(environment, "NNODES") or len(nodes) - judges(environment)
+    count = positive_int(environment, "NNODES") or len(nodes) - judge_nodes(environment)
     if count < 1:
-        raise ClusterError(f"{len(nodes)} nodes leave none to train on, as JUDGE takes {judges(environment)}")
+        raise ClusterError(f"{len(nodes)} nodes: none left to train on, as JUDGE uses {judge_nodes(environment)}")
     return {"NNODES": str(count), "NGPUS_PER_NODE": str(per_node or sizes.pop())}
 
 
-def judges(environment: dict[str, str]) -> int:
-    """The judge's nodes, which come on top of the run's: recipes/_method.sh."""
-    return number(environment, "JUDGE_NNODES") or 1 if environment.get("JUDGE") else 0
+def judge_nodes(environment: Mapping[str, str]) -> int:
+    """Return the number of the judge's nodes, which come on top of the run's (recipes/_method.sh)."""
+    return positive_int(environment, "JUDGE_NNODES") or 1 if environment.get("JUDGE") else 0
 
 
-def number(environment: dict[str, str], key: str) -> int | None:
-    """A variable that is a number from 1; None where it is not set."""
+def positive_int(environment: Mapping[str, str], key: str) -> int | None:
+    """Return a variable as an integer >= 1; None if it is not set.
+
+    Raises:
+        ClusterError: any other value.
+    """
     text = environment.get(key)
     if text is not None and not (text.isdecimal() and int(text) > 0):
-        raise ClusterError(f"{key}={text!r} is not a number from 1")
+        raise ClusterError(f"{key} must be an integer >= 1 (got {text!r})")
     return None if text is None else int(text)

@@ -2,16 +2,16 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# Any recipe on a Ray cluster that is running, whoever started it. The cluster needs its dashboard (`ray start --head` has
-# it) and, on every node, this package and the verl that it hooks; the recipes travel with the job.
+# Run a recipe on an existing Ray cluster. The cluster needs the dashboard (the default of `ray start --head`) and, on
+# every node, verl and this package. The recipes are sent with the job.
 #
 #   RAY_ADDRESS=http://head:8265 bash recipes/launch/ray_job.sh personas/run_qwen3_32b_megatron
 #   bash recipes/launch/ray_job.sh --dry-run personas/run_qwen3_32b_megatron
 #
-# It takes all nodes that have GPUs; NNODES=4 waits until there are four and takes as many. Relative paths mean the folder
-# one is in, as ever: it must be the same on every node, or set DIRECTORY, or DATA_DIR and RUN_DIR.
-# The log comes here and stays with the job (`ray job logs <id>`); the exit status is 0 for success and 1 for the rest, as
-# is Ray's. The same command again resumes. Ctrl-C leaves the job running; `ray job stop <id>` ends it.
+# The run uses all nodes with GPUs; with NNODES=4 it waits for four nodes. Relative paths are relative to the current
+# folder, which must be the same on every node; otherwise set DIRECTORY, or DATA_DIR and RUN_DIR.
+# The log is printed here and kept with the job (`ray job logs <id>`); the exit status is Ray's, 0 or 1. The same command
+# again resumes. Ctrl-C leaves the job running; `ray job stop <id>` ends it.
 set -euo pipefail
 launch=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -41,20 +41,20 @@ submit=(
     --submission-id "${id}"
     --working-dir "${sent}"
     --runtime-env-json "${environment}"
-    # What differs from job to job is in the environment, as Ray would have a shell read it here.
+    # Recipe and arguments are in the environment: Ray would pass them through a shell here.
     -- python3 recipes/launch/run_on_cluster.py
 )
 if [[ -n ${dry_run} ]]; then
     printf '%q ' "${submit[@]}"
-    printf '\nthat is, on the cluster (there on the nodes and GPUs that it has; here, unless you say, on those of the recipe):\n'
+    printf '\nwhich runs on the cluster, with its number of nodes and GPUs in place of those here:\n'
     exec python3 "${launch}/run_on_cluster.py" --dry-run "$@"
 fi
 status=0
 "${submit[@]}" || status=$?
-# A cluster that has just started answers before it takes jobs.
+# A cluster that has just started answers before it accepts jobs.
 while ((status)) && ((SECONDS < ${JOIN_LIMIT:-600})) && ray job list > /dev/null 2>&1 &&
     ! ray job status "${id}" > /dev/null 2>&1; do
-    echo "launch: Ray did not take the job (what it said is above); again in 5 s" >&2
+    echo "launch: Ray did not accept the job (its error is above); retrying in 5 s" >&2
     sleep 5
     status=0
     "${submit[@]}" || status=$?

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Says every few seconds which nodes of a Ray cluster with GPUs are alive: a JSON line, {node id: [address, GPUs]}.
+"""Print the live nodes with GPUs of a Ray cluster every two seconds, as JSON lines {node id: [address, GPUs]}.
 
-A process of its own, because Ray ends the processes that are connected to it when its head is gone.
+A process of its own, because Ray ends the processes connected to it when its head is gone.
 """
 
 import json
@@ -13,23 +13,20 @@ import time
 
 import ray
 
-EVERY = 2.0
-"""Seconds between two lines."""
-
 
 def main() -> None:
     lines = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # Ray prints there too, of nodes that fail
-    # `auto`: RAY_ADDRESS goes first. A job of `ray job submit` finds it set.
+    os.dup2(2, 1)  # Ray prints messages about failing nodes to stdout
+    # `auto`: the cluster at RAY_ADDRESS, which Ray sets for its jobs.
     ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     while True:
         nodes = {
-            node["NodeID"]: [node["NodeManagerAddress"], int(node["Resources"].get("GPU", 0))]
+            node["NodeID"]: [node["NodeManagerAddress"], int(node["Resources"]["GPU"])]
             for node in ray.nodes()
             if node["Alive"] and node["Resources"].get("GPU", 0) >= 1
         }
         print(json.dumps(nodes), file=lines, flush=True)
-        time.sleep(EVERY)
+        time.sleep(2.0)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Run a recipe on the Ray cluster at RAY_ADDRESS, with as many nodes and GPUs as that has.
+"""Run a recipe on the Ray cluster at RAY_ADDRESS, sized by the nodes and GPUs that the cluster has.
 
     python3 recipes/launch/run_on_cluster.py [--dry-run] RECIPE [verl's key=value ...]
 
-Every launcher here ends in this. It waits for the nodes with a limit, tells the recipe how many there are, watches
-them, passes SIGTERM on, and ends with the recipe's exit status; with 75 when a node was lost, 69 when they did not all
-come. Starting it again resumes from the last checkpoint. Without RECIPE, RECIPE and ARGUMENTS (a JSON list) are read
-from the environment.
+All launchers end in this. It waits for the nodes (at most JOIN_LIMIT seconds), sets the recipe's NNODES and
+NGPUS_PER_NODE, watches nodes and progress, forwards SIGTERM, and exits with the recipe's status; with 75 if a node was
+lost or no step was logged for STALL_LIMIT seconds, with 69 if nodes are missing. A second start resumes from the last
+checkpoint. Without RECIPE, reads RECIPE and ARGUMENTS (a JSON list) from the environment.
 """
 
 from __future__ import annotations
@@ -22,31 +22,35 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import recipe as recipes
-from nodes import ClusterError, Nodes, Watch, judges, named, number, say, shape, wait_for_nodes
+from nodes import ClusterError, Nodes, NodeWatcher, judge_nodes, log, node_name, positive_int, run_size, wait_for_nodes
 
-LOST, UNAVAILABLE = 75, 69  # EX_TEMPFAIL and EX_UNAVAILABLE of sysexits.h
+RETRY, UNAVAILABLE = 75, 69  # EX_TEMPFAIL and EX_UNAVAILABLE of sysexits.h
 
 
-def placed(name: str, arguments: Sequence[str], environment: dict[str, str], directory: Path) -> dict[str, str]:
-    """RUN_DIR and DATA_DIR, absolute: relative paths mean `directory`, and not wherever a Ray worker happens to be."""
-    command = recipes.recorded(name, arguments, environment)
-    values = dict(argument.lstrip("+").split("=", 1) for argument in command if "=" in argument)
+def settings(command: Sequence[str]) -> dict[str, str]:
+    """Return the key=value arguments of a recorded command; the last of a key counts."""
+    return dict(argument.lstrip("+").split("=", 1) for argument in command if "=" in argument)
+
+
+def absolute_paths(values: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """Return RUN_DIR, DATA_DIR and (if it is a folder) MODEL_PATH below `directory`, as Ray workers run elsewhere."""
     run = Path(values["trainer.default_local_dir"])
-    found = {
-        "RUN_DIR": str(directory / (run.parent if run.name == "checkpoints" else run)),
-        "DATA_DIR": str(directory / Path(values["data.train_files"]).parent),
+    paths = {
+        "RUN_DIR": directory / (run.parent if run.name == "checkpoints" else run),
+        "DATA_DIR": directory / Path(values["data.train_files"]).parent,
     }
-    if (directory / environment.get("MODEL_PATH", "")).exists() and environment.get("MODEL_PATH"):
-        found["MODEL_PATH"] = str(directory / environment["MODEL_PATH"])  # else it is a name in a hub
-    return found
+    model = directory / values["actor_rollout_ref.model.path"]
+    if model.exists():
+        paths["MODEL_PATH"] = model
+    return {key: str(path) for key, path in paths.items()}
 
 
-def cpu_overrides(environment: dict[str, str]) -> list[str]:
-    """What verl must be told besides a CPU recipe, whose preset starts a Ray of its own, of one node."""
+def cpu_overrides(environment: Mapping[str, str]) -> list[str]:
+    """Return overrides for CPU recipes, whose preset starts a Ray of its own with one node."""
     return [
         "ray_kwargs.ray_init.address=auto",
         *(f"ray_kwargs.ray_init.{key}=null" for key in ("num_cpus", "num_gpus", "object_store_memory")),
@@ -55,76 +59,88 @@ def cpu_overrides(environment: dict[str, str]) -> list[str]:
     ]
 
 
+def stall_check(values: Mapping[str, str], limit: int) -> Callable[[], bool]:
+    """Return a function that is True once no step has been logged for `limit` seconds (0: never)."""
+    started = time.time()
+    file = Path(values.get("ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH", ""))
+    enabled = limit > 0 and "file" in values.get("trainer.logger", "")
+
+    def stalled() -> bool:
+        with contextlib.suppress(OSError):  # verl has not opened the file yet
+            return enabled and time.time() - max(started, file.stat().st_mtime) > limit
+        return enabled and time.time() - started > limit
+
+    return stalled
+
+
 def supervise(
     command: Sequence[str],
-    environment: dict[str, str],
+    environment: Mapping[str, str],
     nodes: Nodes,
-    look: Callable[[float], Nodes | None],
-    names: dict[str, str],
+    poll: Callable[[float], Nodes | None],
+    names: Mapping[str, str],
     received: list[int],
     needed: int,
     grace: float = 30.0,
+    stalled: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Run `command` until it ends, a signal comes, or fewer than `needed` of `nodes` are left; the exit status.
+    """Run `command` until it ends, a signal is received, it stalls, or fewer than `needed` nodes are left.
 
-    It gets `grace` seconds to end by itself after a node was lost, and as many after SIGTERM. On a cluster with more
-    nodes than it needs nobody here knows which it uses. verl may notice a lost node before Ray does: of a run over
-    several nodes that failed, the nodes are watched for `grace` seconds more.
+    After a lost node the run has `grace` seconds to end by itself; after SIGTERM as many. verl may notice a lost node
+    before Ray does: if a run over several nodes fails, nodes are watched for `grace` more seconds. On a cluster with
+    spare nodes a lost one may be unused, and the run goes on.
+
+    Returns:
+        The exit status: the command's, 128 + signal, or RETRY.
     """
-    nodes = dict(nodes)
+    alive = dict(nodes)
 
-    def is_lost() -> bool:
+    def too_few() -> bool:
         try:
-            now = look(1.0)
-            gone = [key for key in nodes if now is not None and key not in now]
-            text = ", ".join(named(nodes.pop(key)[0], names) for key in gone)
+            now = poll(1.0)
+            gone = [key for key in alive if now is not None and key not in now]
+            lost = ", ".join(node_name(alive.pop(key)[0], names) for key in gone)
         except ClusterError as error:
-            nodes.clear()
-            text = str(error)
-        if text:
-            enough = len(nodes) >= needed
-            say(
-                f"lost {text}"
-                + (", which the run may not have used" if enough else ": the run cannot go on without it")
-            )
-        return len(nodes) < needed
+            alive.clear()
+            lost = str(error)
+        if lost:
+            consequence = ", which the run may not use" if len(alive) >= needed else ": the run cannot continue"
+            log(f"lost {lost}{consequence}")
+        return len(alive) < needed
 
     child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
-    lost = False
+    lost = stuck = False
     try:
-        while child.poll() is None and not received and not lost:
-            lost = is_lost()
-        if lost:
-            _wait(child, grace, received)
+        while child.poll() is None and not received and not lost and not stuck:
+            lost, stuck = too_few(), stalled()
+        if stuck:
+            log("no step was logged for STALL_LIMIT seconds: ending the run")
+        elif lost:
+            deadline = time.monotonic() + grace
+            while child.poll() is None and not received and time.monotonic() < deadline:
+                time.sleep(0.1)
     finally:
         if child.poll() is None:
-            _end(child, grace)
+            _terminate(child, grace)
     status = child.returncode if child.returncode >= 0 else 128 - child.returncode
     deadline = time.monotonic() + grace
-    while status and needed > 1 and not (lost or received) and time.monotonic() < deadline:
-        lost = is_lost()
+    while status and needed > 1 and not (lost or stuck or received) and time.monotonic() < deadline:
+        lost = too_few()
     if received:
         return 128 + received[0]
-    if lost and status:
-        say(f"the run ended (status {status}). Starting it again resumes from its last checkpoint.")
-        return LOST
+    if (lost or stuck) and status:
+        log(f"the run ended (status {status}). Starting it again resumes from its last checkpoint.")
+        return RETRY
     return status
 
 
-def _wait(child: subprocess.Popen[bytes], seconds: float, received: list[int]) -> None:
-    """Wait so long for a process to end by itself, or for a signal to us."""
-    deadline = time.monotonic() + seconds
-    while child.poll() is None and not received and time.monotonic() < deadline:
-        time.sleep(0.1)
+def _terminate(child: subprocess.Popen[bytes], grace: float) -> None:
+    """End a process group: SIGTERM, then SIGKILL after `grace` seconds.
 
-
-def _end(child: subprocess.Popen[bytes], grace: float) -> None:
-    """Ask a process and what it started to end, and end those that have not after `grace` seconds.
-
-    All of it: a recipe's shell ends at once, and verl under it when it has shut its part of Ray down.
+    The recipe's shell ends at once; verl ends after it has shut down its part of Ray.
     """
     deadline = time.monotonic() + grace
-    with contextlib.suppress(ProcessLookupError):  # nobody is left
+    with contextlib.suppress(ProcessLookupError):  # all have ended
         os.killpg(child.pid, signal.SIGTERM)
         while time.monotonic() < deadline:
             child.poll()
@@ -134,90 +150,102 @@ def _end(child: subprocess.Popen[bytes], grace: float) -> None:
     child.wait()
 
 
-def prepare(name: str, arguments: Sequence[str], environment: dict[str, str], directory: Path) -> list[str]:
-    """Complete `environment` for this recipe, print what will run, and return verl's arguments."""
-    environment.update(placed(name, arguments, environment, directory))
-    told = [*arguments, *(cpu_overrides(environment) if recipes.is_cpu(name) else ())]
+def prepare(
+    name: str, arguments: Sequence[str], environment: dict[str, str], directory: Path
+) -> tuple[list[str], dict[str, str]]:
+    """Complete `environment`, print the recipe's command, and return verl's arguments and the command's settings."""
+    environment.update(absolute_paths(settings(recipes.record(name, arguments, environment)), directory))
+    arguments = [*arguments, *(cpu_overrides(environment) if recipes.is_cpu(name) else ())]
     for key in ("NNODES", "NGPUS_PER_NODE", "RUN_DIR", "DATA_DIR", "MODEL_PATH"):
         if key in environment:
             print(f"  {key}={environment[key]}")
-    command = recipes.recorded(name, told, environment)
+    command = recipes.record(name, arguments, environment)
     print("  " + " \\\n      ".join(shlex.quote(part) for part in command), flush=True)
-    return told
+    if int(environment.get("NNODES", 1)) > 1 and "MODEL_PATH" not in environment:
+        log("each node will download the model; set MODEL_PATH to a folder that all nodes see")
+    return arguments, settings(command)
 
 
 def dry_run(name: str, arguments: Sequence[str], nodes: int | None, gpus: int | None, directory: Path) -> None:
-    """Print what would run on so many nodes with so many GPUs each; where that is not known, on as many as the recipe
-    takes by itself. Asks no cluster and touches nothing."""
+    """Print what would run on `nodes` nodes with `gpus` GPUs each (None: the recipe's default). Contacts no cluster."""
     environment = dict(os.environ)
     if nodes is not None:
-        gpus = gpus or number(environment, "NGPUS_PER_NODE") or 8
+        gpus = gpus or positive_int(environment, "NGPUS_PER_NODE") or 8
         environment.pop("NNODES", None)
-        environment.update(shape({str(index): ("", gpus) for index in range(nodes)}, environment))
+        environment.update(run_size({str(index): ("", gpus) for index in range(nodes)}, environment))
     prepare(name, arguments, environment, directory)
 
 
-def given(text: str) -> list[str]:
-    """ARGUMENTS, a JSON list of text."""
+def parse_arguments(text: str) -> list[str]:
+    """Parse ARGUMENTS, a JSON list of strings.
+
+    Raises:
+        ClusterError: anything else.
+    """
     try:
         arguments = json.loads(text)
     except ValueError:
         arguments = None
     if not (isinstance(arguments, list) and all(isinstance(argument, str) for argument in arguments)):
-        raise ClusterError(f'ARGUMENTS={text!r} is not a JSON list of text, such as ["trainer.save_freq=10"]')
+        raise ClusterError(f'ARGUMENTS must be a JSON list of strings, like ["trainer.save_freq=10"] (got {text!r})')
     return arguments
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--dry-run", action="store_true", help="print what would run; asks no cluster")
+    parser.add_argument("--dry-run", action="store_true", help="print what would run; contacts no cluster")
+    directory = os.environ.get("DIRECTORY", ".")
     parser.add_argument(
-        "--directory",
-        type=Path,
-        default=os.environ.get("DIRECTORY", "."),
-        help="what relative paths mean; default: DIRECTORY, or here",
+        "--directory", type=Path, default=directory, help="base of relative paths (default: DIRECTORY, or .)"
     )
-    parser.add_argument(
-        "--nodes", default="", help="the nodes that must come, NAME=ADDRESS,...; default: whoever is there"
-    )
+    parser.add_argument("--nodes", default="", help="nodes to wait for, NAME=ADDRESS,... (default: all that come)")
     parser.add_argument("recipe", nargs="?", default=os.environ.get("RECIPE", ""), help="such as personas/run_tiny_cpu")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="verl's, key=value")
     options = parser.parse_args()
     names = {address: name for name, _, address in (pair.partition("=") for pair in options.nodes.split(",") if pair)}
     environment = dict(os.environ)
     if names:
-        environment.pop("NNODES", None)  # the scheduler's word counts
+        environment.pop("NNODES", None)  # the scheduler decides
     directory = options.directory.resolve()
     received: list[int] = []
-    watch = None
+    watcher = None
     try:
         script = recipes.script(options.recipe)
-        arguments = options.arguments or given(environment.get("ARGUMENTS") or "[]")
-        limit = number(environment, "JOIN_LIMIT") or 600
-        asked = number(environment, "NNODES")
-        wanted = len(names) or (asked and asked + judges(environment))
+        arguments = options.arguments or parse_arguments(environment.get("ARGUMENTS") or "[]")
+        limit = positive_int(environment, "JOIN_LIMIT") or 600
+        stall_limit = 0 if environment.get("STALL_LIMIT") == "0" else positive_int(environment, "STALL_LIMIT") or 7200
+        requested = positive_int(environment, "NNODES")
+        wanted = len(names) or (requested and requested + judge_nodes(environment))
         if options.dry_run:
             dry_run(options.recipe, arguments, wanted, None, directory)
             return 0
-        for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(one, lambda one, frame: received.append(one))
-        watch = Watch()
-        nodes = wait_for_nodes(watch.next, wanted, names, limit, lambda: bool(received))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: received.append(number))
+        watcher = NodeWatcher()
+        nodes = wait_for_nodes(watcher.poll, wanted, names, limit, lambda: bool(received))
         if received:
             return 128 + received[0]
-        environment.update(shape(nodes, environment))
-        told = prepare(options.recipe, arguments, environment, directory)
-        needed = wanted or len(nodes)
-        return supervise(["bash", str(script), *told], environment, nodes, watch.next, names, received, needed)
+        environment.update(run_size(nodes, environment))
+        arguments, values = prepare(options.recipe, arguments, environment, directory)
+        return supervise(
+            ["bash", str(script), *arguments],
+            environment,
+            nodes,
+            watcher.poll,
+            names,
+            received,
+            needed=wanted or len(nodes),
+            stalled=stall_check(values, stall_limit),
+        )
     except recipes.RecipeError as error:
-        say(str(error))
+        log(str(error))
         return 2
     except ClusterError as error:
-        say(str(error))
+        log(str(error))
         return UNAVAILABLE
     finally:
-        if watch is not None:
-            watch.stop()
+        if watcher is not None:
+            watcher.stop()
 
 
 if __name__ == "__main__":

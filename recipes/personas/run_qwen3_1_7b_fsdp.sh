@@ -2,17 +2,16 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# P-GRPO or a control | Qwen3-1.7B | FSDP | one node with 8 GPUs of 80 GB | verl 0.9.1, vLLM
+# P-GRPO or a control | Qwen3-1.7B | FSDP2 | one node with 8 GPUs of 80 GB | verl 0.9.1, vLLM
 #
 #   verl-pgrpo data personas --out data/personas_english --surface english \
 #       --train-size 16384 --val-size 210 --noise 0.2
 #   bash recipes/personas/run_qwen3_1_7b_fsdp.sh
 #   ESTIMATOR=grpo bash recipes/personas/run_qwen3_1_7b_fsdp.sh
 #   MODE=separate_async bash recipes/personas/run_qwen3_1_7b_fsdp.sh
-#   python3 -m verl_pgrpo.report.curves --run grpo=runs/personas/qwen3_1_7b_sync_grpo_n2/rollouts \
-#       --run pgrpo=runs/personas/qwen3_1_7b_sync_pgrpo_n2/rollouts --out report.png
+#   verl-pgrpo report grpo=runs/personas/qwen3_1_7b_sync_grpo_n2 pgrpo=runs/personas/qwen3_1_7b_sync_pgrpo_n2 -o report.html
 #
-# Composed and validated by this repository's tests; not yet run on GPUs. Other variables: recipes/_common.sh.
+# Composed and validated by tests; not run on GPUs. Other variables: recipes/_common.sh.
 set -xeuo pipefail
 
 NAME=qwen3_1_7b
@@ -20,12 +19,14 @@ ENGINE=fsdp
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen3-1.7B}
 NNODES=${NNODES:-1}
 
-# A micro-batch of 32 full sequences of 512 tokens. Its logits over 152k tokens of vocabulary take 4.6 GiB in bf16, and
-# several times that with their softmax and gradient; the weights with gradients and optimizer (16 bytes a parameter)
-# only 3 GiB a GPU when sharded over eight, so nothing needs to be offloaded.
+# 32 full sequences of 512 tokens per micro-batch. Their logits (152k tokens of vocabulary) take 4.6 GiB in bf16, and
+# several times that with softmax and gradient; weights, gradients and optimizer (16 bytes per parameter) take 3 GiB per
+# GPU when sharded over eight, so nothing is offloaded.
 MAX_TOKENS_PER_GPU=${MAX_TOKENS_PER_GPU:-16384}
 SYNC_OFFLOAD=False
 SYNC_UTILIZATION=0.6
 ROLLOUT_TP=${ROLLOUT_TP:-1} # the model fits one GPU: as many replicas as GPUs
+# Tied embeddings: 1.72 G parameters and the table of 0.31 G once more, 4 bytes each as FSDP sends fp32: 7,750 MiB.
+BUCKET_MB=${BUCKET_MB:-8192}
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"

@@ -7,24 +7,23 @@
 #   bash recipes/personas/run_qwen3_32b_megatron.sh        # on the head of a Ray cluster of four nodes
 #   ESTIMATOR=grpo MODE=separate_async bash recipes/personas/run_qwen3_32b_megatron.sh
 #
-# Composed and validated by this repository's tests; not yet run on GPUs. Data as in run_qwen3_1_7b_fsdp.sh. Other
-# variables: recipes/_common.sh.
+# Composed and validated by tests; not run on GPUs. Data as in run_qwen3_1_7b_fsdp.sh. Other variables:
+# recipes/_common.sh.
 set -xeuo pipefail
 
 NAME=qwen3_32b
 ENGINE=megatron
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen3-32B}
 NNODES=${NNODES:-4}
-NCCL_TIMEOUT=${NCCL_TIMEOUT:-3600}
-KEEP_CHECKPOINTS=${KEEP_CHECKPOINTS:-2} # each has 14 bytes a parameter
+KEEP_CHECKPOINTS=${KEEP_CHECKPOINTS:-2} # 14 bytes per parameter each
 
-# One copy in 8 GPUs, one node: tensor-parallel traffic over NVLink, a short pipeline with little to wait for, and four
-# copies (two in separate_async) to share the optimizer.
+# One copy of the model per node: tensor parallelism over NVLink, a short pipeline, and four copies (two in
+# separate_async) to share the optimizer.
 TP=${TP:-4}
 PP=${PP:-2}
 MAX_TOKENS_PER_GPU=${MAX_TOKENS_PER_GPU:-8192}
 SYNC_OFFLOAD=True
 SYNC_UTILIZATION=0.7
-ROLLOUT_TP=${ROLLOUT_TP:-4} # 15 GiB of weights a GPU, two replicas a node
+ROLLOUT_TP=${ROLLOUT_TP:-4} # 15 GiB of weights per GPU, two replicas per node
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"

@@ -7,8 +7,8 @@
 #   bash recipes/personas/run_qwen3_8b_megatron.sh
 #   ESTIMATOR=grpo MODE=separate_async bash recipes/personas/run_qwen3_8b_megatron.sh
 #
-# Composed and validated by this repository's tests; not yet run on GPUs. Data as in run_qwen3_1_7b_fsdp.sh. Other
-# variables: recipes/_common.sh.
+# Composed and validated by tests; not run on GPUs. Data as in run_qwen3_1_7b_fsdp.sh. Other variables:
+# recipes/_common.sh.
 set -xeuo pipefail
 
 NAME=qwen3_8b
@@ -16,7 +16,7 @@ ENGINE=megatron
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen3-8B}
 NNODES=${NNODES:-1}
 
-# The least that leaves room in both modes: bf16 weights and fp32 gradients are 6 bytes a parameter, 46 GiB uncut.
+# The smallest that fits both modes: bf16 weights and fp32 gradients are 6 bytes per parameter, 46 GiB in all.
 TP=${TP:-2}
 MAX_TOKENS_PER_GPU=${MAX_TOKENS_PER_GPU:-8192} # sixteen full sequences
 SYNC_OFFLOAD=True

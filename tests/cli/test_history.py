@@ -119,7 +119,18 @@ def test_a_table_of_ones_own(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "line",
-    "a,0,1,1 a,1.5,1,1 a,x,1,1 a,2,nan,1 a,2,1e200,1 a,2,1,-1 a,2,1,inf a,1,1,5 ,2,1,1 jazz,2,1,1 a,2,1".split(),
+    [
+        "a,0,1,1",
+        "a,1.5,1,1",
+        "a,x,1,1",
+        "a,2,nan,1",
+        "a,2,1e200,1",
+        "a,2,1,-1",
+        "a,2,1,inf",
+        "a,1,1,5",
+        ",2,1,1",
+        "a,2,1",
+    ],
 )
 def test_an_invalid_table_is_one_error(tmp_path, capsys, line):
     path = tmp_path / "t.csv"

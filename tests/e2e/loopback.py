@@ -1,15 +1,14 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""A network that has loopback addresses and nothing else: what a cluster in it listens on, nobody outside can reach."""
+"""A network namespace with loopback addresses only: services in it cannot be reached from outside."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-# `ip link set lo up` (SIOCSIFFLAGS, IFF_UP | IFF_RUNNING) and `ip address add 127.0.0.2/8 dev lo` (SIOCSIFADDR) where
-# there need not be an `ip`; the latter as getaddrinfo takes a machine with 127.0.0.1 alone for one without IPv4. It
-# then stays until its standard input ends, as that does with whoever started it.
+# `ip link set lo up` (SIOCSIFFLAGS, IFF_UP | IFF_RUNNING) and `ip address add 127.0.0.2/8 dev lo` (SIOCSIFADDR) without
+# the program `ip`. The second, because getaddrinfo reports no IPv4 with 127.0.0.1 alone. Ends with its standard input.
 _HOLD = """
 import fcntl, socket, struct, sys
 network = socket.socket()
@@ -21,7 +20,7 @@ sys.stdin.read()
 
 
 class Loopback:
-    """The network, from `with` to its end. Linux, and root's to make."""
+    """The namespace, for the duration of `with`. Needs Linux and root."""
 
     def __enter__(self) -> Loopback:
         hold = ["unshare", "--net", sys.executable, "-c", _HOLD]
@@ -34,12 +33,12 @@ class Loopback:
         self._holder.communicate()
 
     def inside(self, *command: str) -> list[str]:
-        """The command that runs `command` in it, under the same process id."""
+        """Return the command that runs `command` in it, with the same process id."""
         return ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net", "--", *command]
 
 
 def why_not() -> str | None:
-    """Why there can be no such network here; None if there can."""
+    """Return why it cannot be created here; None if it can."""
     try:
         subprocess.run(["unshare", "--net", "nsenter", "--version"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:

@@ -19,7 +19,7 @@ PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squ
 
 
 def why_not() -> str | None:
-    """Why there can be no Slurm here; None if there can. Installs Debian's packages where it may."""
+    """Return why Slurm cannot run here; None if it can. Installs Debian's packages if needed."""
     if os.geteuid() != 0:
         return "Slurm's daemons start jobs as other users: the test needs root"
     if all(map(shutil.which, PROGRAMS)):
@@ -27,7 +27,7 @@ def why_not() -> str | None:
     if shutil.which("apt-get") is None:
         return "no Slurm here, and no apt-get to install slurm-wlm with"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    # Debian would start what it installs; with nothing configured that fails, and the tests start their own.
+    # Keeps Debian from starting the unconfigured daemons.
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     subprocess.run(["apt-get", "update"], check=False, **quiet)
     install = ["apt-get", "install", "-y", "--no-install-recommends", "slurm-wlm", "slurm-client"]
@@ -42,7 +42,7 @@ def free_port() -> int:
 
 
 class Slurm:
-    """slurmctld and two slurmd, from `with` to its end."""
+    """slurmctld and two slurmd, for the duration of `with`."""
 
     def __init__(self, folder: Path, network: Loopback) -> None:
         self.folder = folder
@@ -62,7 +62,7 @@ class Slurm:
         text = (HERE / "slurm.conf").read_text().format(**values)
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "gres.conf").write_text("NodeName=first,second Name=gpu File=/dev/null\n")
-        # Nothing here uses cgroups, but slurmd loads a plugin for them; only later versions can do without.
+        # slurmd loads a cgroup plugin though none is used; only later versions can disable it.
         version = tuple(map(int, re.findall(r"\d+", self.call("slurmd", "-V"))[:2]))
         plugin = "disabled" if version >= (23, 11) else "cgroup/v1"
         (self.folder / "cgroup.conf").write_text(f"CgroupPlugin={plugin}\n")
@@ -95,7 +95,7 @@ class Slurm:
         self.daemons.append(daemon)
 
     def call(self, *command: str, check: bool = False, **variables: str) -> str:
-        """What a command of Slurm's prints, errors included."""
+        """Return the output of a Slurm command, errors included."""
         run = subprocess.run(
             self.network.inside(*command),
             env={**self.environment, **variables},
@@ -120,5 +120,5 @@ class Slurm:
         return "\n".join(f"== {file.name}\n{file.read_text(errors='replace')[-2000:]}" for file in files)
 
     def job(self, number: str) -> dict[str, str]:
-        """What `scontrol show job` says: JobState, ExitCode, Restarts, ..."""
+        """Return the fields of `scontrol show job`: JobState, ExitCode, Restarts, ..."""
         return dict(re.findall(r"(\w[\w/:]*)=(\S+)", self.call("scontrol", "show", "job", number)))

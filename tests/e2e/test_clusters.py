@@ -1,11 +1,10 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The launchers of recipes/launch on clusters of two nodes, which are two loopback addresses of this machine: P-GRPO
-over both with real verl and vLLM, on the CPU; ended in the midst, and resumed. `make test-clusters`."""
+"""The launchers on clusters of two nodes, which are two loopback addresses of this machine: P-GRPO over both with real
+verl and vLLM on the CPU, interrupted and resumed. `make test-clusters`."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import secrets
 import shutil
@@ -30,9 +29,9 @@ pytestmark = pytest.mark.clusters
 
 LAUNCH = ROOT / "recipes" / "launch"
 RECIPE = "personas/run_tiny_cpu"
-FIRST, SECOND = "127.0.0.2", "127.0.0.3"  # 127.0.0.1 Ray would take for this machine's outer address
+FIRST, SECOND = "127.0.0.2", "127.0.0.3"  # Ray would replace 127.0.0.1 by this machine's outer address
 STEPS = 10
-PATIENCE = 900.0  # seconds until a run has got somewhere
+PATIENCE = 900.0  # seconds until a run reaches what a test waits for
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +59,9 @@ def machine() -> dict[str, str]:
 
 
 def environment(data: Path, folder: Path, **values: str) -> dict[str, str]:
-    """The environment of somebody who starts the recipe; logs and checkpoints go to `folder`."""
-    said = {"DATA_DIR": str(data), "RUN_DIR": str(folder), "STEPS": str(STEPS), "TIMEOUT": "900"}
-    return {**machine(), **said, **values}
+    """The environment of a user who starts the recipe; logs and checkpoints go to `folder`."""
+    paths = {"DATA_DIR": str(data), "RUN_DIR": str(folder), "STEPS": str(STEPS), "TIMEOUT": "900"}
+    return {**machine(), **paths, **values}
 
 
 def until(condition: Callable[[], object], goes_on: Callable[[], bool], log: Path, seconds: float = PATIENCE) -> None:
@@ -79,7 +78,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def saved(folder: Path) -> bool:
-    """Has it a checkpoint, and another step after it?"""
+    """Whether there is a checkpoint and a later step."""
     tracker = folder / "checkpoints" / "latest_checkpointed_iteration.txt"
     return tracker.exists() and max(steps(folder), default=0) > int(tracker.read_text() or 99)
 
@@ -91,9 +90,9 @@ def history_to(folder: Path, steps: int) -> GroupHistoryManager:
 
 
 def assert_resumed(folder: Path, at: int, before: GroupHistoryManager) -> None:
-    """The run went on from the checkpoint at step `at`; its history at the end is the one recomputed, to the last bit.
+    """The run continued from the checkpoint at step `at`; its final history equals the recomputed one, bit for bit.
 
-    `before` is the history at that checkpoint, recomputed before the steps after it were done again.
+    `before` is the history at that checkpoint, recomputed before later steps were repeated.
     """
     runs.assert_same(before, runs.history_of(folder, at))
     runs.replay(before, folder, range(at + 1, STEPS + 1))
@@ -101,7 +100,7 @@ def assert_resumed(folder: Path, at: int, before: GroupHistoryManager) -> None:
     assert before.total_count == STEPS * 64
     assert (folder / "metrics.jsonl").exists()
     first = (folder / "metrics_2.jsonl").read_text().partition("\n")[0]
-    assert first.startswith(f'{{"step":{at + 1},'), "each start has a file of its own, from where it began"
+    assert first.startswith(f'{{"step":{at + 1},'), "each start has a file of its own"
     for rank in (0, 1):
         assert list((folder / "checkpoints" / f"global_step_{STEPS}" / "actor").glob(f"model_*_rank_{rank}.pt"))
 
@@ -115,14 +114,14 @@ def test_slurm_job_trains_is_cancelled_and_requeued_and_resumes(network: Loopbac
     script = str((LAUNCH / "slurm" / "pgrpo.sbatch").relative_to(ROOT))
     folder = tmp_path / "run"
     with slurm.Slurm(tmp_path / "slurm", network) as cluster:
-        said = environment(data, folder, SLURM_CONF=cluster.environment["SLURM_CONF"])
+        values = environment(data, folder, SLURM_CONF=cluster.environment["SLURM_CONF"])
 
         def submit(*arguments: str) -> tuple[str, Path]:
             sbatch = ["sbatch", "--parsable", "--nodes=2", "--gpus-per-node=1", f"--output={tmp_path}/%x-%j.log"]
             run = subprocess.run(
                 network.inside(*sbatch, script, *arguments),
                 cwd=ROOT,
-                env=said,
+                env=values,
                 capture_output=True,
                 text=True,
                 check=True,
@@ -132,7 +131,7 @@ def test_slurm_job_trains_is_cancelled_and_requeued_and_resumes(network: Loopbac
         def state(job: str) -> str:
             return cluster.job(job)["JobState"]
 
-        # In a job, a dry run has Slurm's own numbers, and ends.
+        # A dry run within a job uses Slurm's numbers.
         job, log = submit("--dry-run", RECIPE)
         cluster.wait(lambda: state(job) == "COMPLETED", 60)
         assert f"worker on {SECOND}" in log.read_text()
@@ -165,7 +164,7 @@ def test_slurm_job_trains_is_cancelled_and_requeued_and_resumes(network: Loopbac
 
 
 def test_slurm_starts_again_by_itself_at_the_time_limit_and_after_a_lost_node(network: Loopback, tmp_path: Path):
-    """Without verl: a program takes the place of a node, ends when told to, and says how often it was started."""
+    """Without verl: a program in place of a node prints how often it was started, and ends on SIGTERM."""
     if (reason := slurm.why_not()) is not None:
         pytest.skip(reason)
     (tmp_path / "recipes" / "launch" / "slurm").mkdir(parents=True)
@@ -173,7 +172,7 @@ def test_slurm_starts_again_by_itself_at_the_time_limit_and_after_a_lost_node(ne
     (tmp_path / "recipes" / "launch" / "node.sh").write_text(
         'echo "run $1 ${SLURM_RESTART_COUNT:-0}"\n'
         'case "${SLURM_RESTART_COUNT:-0}" in\n'
-        "0) trap 'echo told; exit 143' TERM; while :; do sleep 0.2; done ;;\n"
+        "0) trap 'echo terminated; exit 143' TERM; while :; do sleep 0.2; done ;;\n"
         "1) exit 75 ;;\n"
         "2) exit 75 ;;\n"
         "esac\n"
@@ -193,17 +192,17 @@ def test_slurm_starts_again_by_itself_at_the_time_limit_and_after_a_lost_node(ne
         cluster.wait(lambda: cluster.job(job)["JobState"] == "FAILED", 60)
         assert cluster.job(job)["ExitCode"] == "75:0"
     text = log.read_text()
-    assert "told" in text
+    assert "terminated" in text
     assert "the job's time limit is near: requeued" in text
-    assert text.count("a node was lost: requeued") == 1
-    assert "a node was lost, but the job was started again 2 times already" in text
+    assert text.count("a node was lost or the run stalled: requeued") == 1
+    assert "the job has already been restarted 2 times" in text
 
 
 # ------------------------------------------------------------------------------------------------ a running Ray cluster
 
 
 class Ray:
-    """A Ray cluster that somebody started: a head with a dashboard, and a second node that may come and go."""
+    """An existing Ray cluster: a head with a dashboard, and a second node that can leave and rejoin."""
 
     def __init__(self, folder: Path, network: Loopback) -> None:
         self.folder = folder
@@ -211,7 +210,7 @@ class Ray:
         self.port, self.dashboard = slurm.free_port(), slurm.free_port()
         self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
-        # Of its own, as on another machine: in the first's folder either node would remove the job's files of both.
+        # As on another machine; with one folder each node would remove the other's files of a job.
         self.second_folder = tempfile.mkdtemp(prefix="vp-second-", dir="/tmp")
 
     def start(self, address: str) -> None:
@@ -236,7 +235,7 @@ class Ray:
         )
 
     def kill(self, address: str) -> None:
-        """As when a machine fails: its raylet is gone, and told nobody."""
+        """Like a machine that fails: its raylet disappears without notice."""
         family = psutil.Process(self.nodes[address].pid).children(recursive=True)
         (raylet,) = (process for process in family if process.name() == "raylet")
         raylet.kill()
@@ -281,7 +280,7 @@ def test_ray_job_over_two_nodes_ends_clearly_with_one_and_resumes(ray: Ray, data
     assert first.wait(timeout=180) == 1
     assert time.monotonic() - killed < 150
     log = (tmp_path / "first.log").read_text(errors="replace")
-    assert f"lost {SECOND}: the run cannot go on without it" in log
+    assert f"lost {SECOND}: the run cannot continue" in log
     assert "Starting it again resumes from its last checkpoint" in log
     at, _ = runs.settle(folder)
     assert at < STEPS, "killed too late to see it resume"
@@ -303,11 +302,9 @@ def test_ray_job_over_two_nodes_ends_clearly_with_one_and_resumes(ray: Ray, data
 
 def test_what_skypilot_runs_trains_over_two_machines(network: Loopback, data: Path, tmp_path: Path):
     """The task's `run`, as SkyPilot starts it on each of two machines."""
-    spec = importlib.util.spec_from_file_location("sky_launch", LAUNCH / "sky" / "launch.py")
-    assert spec is not None
-    assert spec.loader is not None
-    launch = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(launch)
+    sys.path.insert(0, str(LAUNCH / "sky"))
+    import launch
+
     storage = tmp_path / "storage"
     (storage / "data").mkdir(parents=True)
     (storage / "data" / "personas").symlink_to(data)
@@ -315,12 +312,14 @@ def test_what_skypilot_runs_trains_over_two_machines(network: Loopback, data: Pa
     values = {"STORAGE": str(storage), "RAY_PORT": str(port), "STEPS": "2", "NODE_CPUS": "16"}
     machines = []
     for rank in (1, 0):
-        command, said = launch.run_block(RECIPE, ["trainer.save_freq=2"], [FIRST, SECOND], 1, rank)
-        said = {**said, **environment(data, tmp_path), **values}
-        del said["RUN_DIR"], said["DATA_DIR"]  # where they lie by themselves, under the storage
+        command, variables = launch.run_block(RECIPE, ["trainer.save_freq=2"], [FIRST, SECOND], 1, rank)
+        variables = {**variables, **environment(data, tmp_path), **values}
+        del variables["RUN_DIR"], variables["DATA_DIR"]  # the defaults, below the storage
         with open(tmp_path / f"{rank}.log", "wb") as log:
             machines.append(
-                subprocess.Popen(network.inside(*command), cwd=ROOT, env=said, stdout=log, stderr=subprocess.STDOUT)
+                subprocess.Popen(
+                    network.inside(*command), cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT
+                )
             )
     worker, head = machines
     try:

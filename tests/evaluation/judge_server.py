@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -102,11 +102,8 @@ def judge_server(answer: Callable[[dict[str, Any]], Reply], delay: float = 0.0) 
         def log_message(self, *args: Any) -> None:
             pass
 
-        def handle(self) -> None:
-            with suppress(ConnectionError):  # the client was killed
-                super().handle()
-
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *args: None  # a client that is gone is not reported on standard error
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -46,7 +46,9 @@ def error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., s
 
     def line(url: str, *more: str) -> str:
         assert main(arguments(tmp_path, url, *more)) == 2
-        [only] = capsys.readouterr().err.splitlines()
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1, lines
+        [only] = lines
         assert only.startswith("verl-pgrpo: error: ")
         return only
 

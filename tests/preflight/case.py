@@ -15,10 +15,11 @@ from omegaconf import OmegaConf
 
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 from verl_pgrpo.preflight import Diagnostic, Settings
+from verl_pgrpo.preflight.checks import run_checks
 from verl_pgrpo.preflight.command_line import compose_valid_part, parse
 from verl_pgrpo.preflight.context import PreflightContext
 from verl_pgrpo.preflight.diagnostic import Diagnostics
-from verl_pgrpo.preflight.runner import Report, run_checks
+from verl_pgrpo.preflight.runner import Report
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 64

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.preflight.case import ROOT, Case, problems, rows
-from verl_pgrpo.preflight import Settings, preflight, runner
+from verl_pgrpo.preflight import Settings, checks, preflight, runner
 
 RUN = "import sys; from verl_pgrpo.cli import main; sys.exit(main())"
 
@@ -65,8 +65,9 @@ def test_a_check_that_fails_itself_is_a_warning(case: Case, monkeypatch: pytest.
     def broken(*_):
         raise OSError("the disk has gone")
 
-    monkeypatch.setattr(runner, "CHECKS", (*runner.CHECKS, ("groups", broken)))
+    monkeypatch.setattr(checks, "CHECKS", (*checks.CHECKS, ("groups", broken)))
     assert problems(case.check(skip=("reward",))) == {("warning", "groups")}
+    assert set(dict(checks.CHECKS)) == set(runner.CHECK_NAMES)
 
 
 def test_the_callers_process_stays_as_it_is(case: Case):

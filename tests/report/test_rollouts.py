@@ -88,7 +88,8 @@ def test_times_of_copies_and_edits_do_not_drop_dumps(tmp_path, copied):
     steps = list(range(1, 13))
     order = {
         "at once": [0] * 12, "by name": np.argsort(sorted(range(12), key=lambda i: str(steps[i]))),
-        "in any order": np.random.default_rng(0).permutation(12), "in order": range(12), "one edited": [0, 1, 99, *range(3, 12)],
+        "in any order": np.random.default_rng(0).permutation(12), "in order": range(12),
+        "one edited": [0, 1, 99, *range(3, 12)],
     }[copied]  # fmt: skip
     for step, written in zip(steps, order, strict=True):
         dump(tmp_path, step, written=1000 + 10 * float(written))
@@ -101,7 +102,8 @@ def test_times_of_copies_and_edits_do_not_drop_dumps(tmp_path, copied):
 
 
 def test_padding_and_earlier_outputs_of_a_session_do_not_count(tmp_path):
-    text = response(9, uid="p_0_0") + response(1, uid="p_0_1") + response(2, uid="p_1_0") + response(9, uid="pad1_0_0")
+    uids = {"p_0_0": 9, "p_0_1": 1, "p_1_1": 2, "p_1_0": 9, "pad1_0_0": 9}
+    text = "".join(response(score, uid=uid) for uid, score in uids.items())
     rows = read_dump(dump(tmp_path, 3, text), GROUP)
     assert rows["score"].tolist() == [1.0, 2.0]
     assert rows["prompt_id"].tolist() == ["p", "p"]

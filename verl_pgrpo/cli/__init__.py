@@ -8,14 +8,14 @@ errors to standard error in one line. Exit status: 0 success, 1 failure, 2 bad i
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
-import click
 import typer
 
 import verl_pgrpo
@@ -25,67 +25,72 @@ __all__ = ["COMMANDS", "main"]
 
 BAD_INPUT = 2
 
-# Command -> module of this package with its typer app, and the line in `verl-pgrpo --help`.
+
+class Command(NamedTuple):
+    """A command: its module in this package with a typer app, the extra that it needs, and its summary."""
+
+    module: str
+    extra: str
+    summary: str
+
+
 COMMANDS = {
-    "data": ("data", "Build verl's train.parquet and val.parquet from archives, tables or personas."),
-    "groups": ("groups", "Cluster users into preference groups, and assign new users to them."),
-    "preflight": ("preflight", "Validate a verl launch before it starts. Needs no GPU."),
-    "doctor": ("doctor", "Check that this machine or cluster can run verl with the plugin."),
-    "report": ("report", "Render one HTML page that shows what each preference group got from each run."),
-    "replay": ("replay", "Compare the advantages of GRPO and P-GRPO on the rollouts of a finished run."),
-    "eval": ("evaluate", "Score a model per preference group, or compare two models."),
-    "judge": ("judge", "Let a judge model compare the responses of two models, per preference group."),
-    "history": ("history", "Show, compare, merge and convert history files."),
+    "data": Command("data", "data", "Build train.parquet and val.parquet from archives, tables or personas."),
+    "groups": Command("groups", "data", "Cluster users into preference groups; assign new users to them."),
+    "preflight": Command("preflight", "vllm", "Validate a verl launch before it starts. Needs no GPU."),
+    "doctor": Command("doctor", "vllm", "Check that this machine or cluster can run verl with the plugin."),
+    "report": Command("report", "report", "Render an HTML page: what each preference group got from each run."),
+    "replay": Command("replay", "report", "Compare GRPO's and P-GRPO's advantages on a finished run's rollouts."),
+    "eval": Command("evaluate", "eval", "Score a model per preference group, or compare two models."),
+    "judge": Command("judge", "eval", "Let a judge model compare two models, per preference group."),
+    "history": Command("history", "data", "Show, compare, merge and convert history files."),
 }
-
-
-class _LazyGroup(click.Group):
-    """A group that imports a command's module only when the command is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"verl_pgrpo.cli.{COMMANDS[cmd_name][0]}")
-        command = typer.main.get_command(module.app)
-        command.name = cmd_name
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+# typer has its own copy of click, or, in older versions, uses the package.
+_UsageError = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a label that the terminal cannot show must not end the command
         sys.stdout.reconfigure(errors="backslashreplace")
-    group = _LazyGroup("verl-pgrpo", help="Personalized GRPO for verl.", no_args_is_help=True)
-    group = click.version_option(verl_pgrpo.__version__, prog_name="verl-pgrpo")(group)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help(), file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else BAD_INPUT
+    name, *rest = arguments
+    if name == "--version":
+        print(f"verl-pgrpo {verl_pgrpo.__version__}")
+        return 0
+    if name not in COMMANDS:
+        hint = "".join(f"; did you mean {near}?" for near in difflib.get_close_matches(name, COMMANDS, n=1))
+        return _fail(f"unknown command {name!r}{hint} (commands: {', '.join(COMMANDS)})", BAD_INPUT)
     try:
-        status: Any = group.main(
-            args=None if argv is None else list(argv), prog_name="verl-pgrpo", standalone_mode=False
-        )
+        module = importlib.import_module(f"verl_pgrpo.cli.{COMMANDS[name].module}")
+        command = typer.main.get_command(module.app)
+        status = command.main(args=rest, prog_name=f"verl-pgrpo {name}", standalone_mode=False)
         return status if isinstance(status, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message(), file=sys.stderr)
-        return BAD_INPUT
-    except click.ClickException as error:
-        error.show()
+    except _UsageError as error:
+        error.show()  # type: ignore[attr-defined]
         return BAD_INPUT
     except BrokenPipeError:  # the reader of our output is gone, as with `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted; no partly written file remains under its final name", 130)
     except PGRPOError as error:
         return _fail(str(error), BAD_INPUT)
+    except ModuleNotFoundError as error:
+        return _fail(f"{error.name} is not installed: pip install 'verl-pgrpo[{COMMANDS[name].extra}]'", BAD_INPUT)
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
         return _fail(f"{error.filename}: {error.strerror}", BAD_INPUT)
     except OSError as error:  # a full disk is not bad input
         return _fail(str(error), 1)
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
+    usage = "Usage: verl-pgrpo COMMAND [ARGUMENTS]   (verl-pgrpo COMMAND --help; verl-pgrpo --version)"
+    return "\n".join([usage, "", "Personalized GRPO for verl.", "", *lines])
 
 
 def _fail(message: str, status: int) -> int:

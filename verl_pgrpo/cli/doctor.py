@@ -14,7 +14,7 @@ from verl_pgrpo.cli.output import JsonOption, emit
 from verl_pgrpo.preflight.diagnostic import ERROR, NOTE, WARNING, Diagnostic
 from verl_pgrpo.preflight.doctor import examine
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 LABELS = {NOTE: ("ok", "32"), WARNING: ("warn", "33"), ERROR: ("FAIL", "31")}  # with colours
 
 

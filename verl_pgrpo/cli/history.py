@@ -19,7 +19,7 @@ from verl_pgrpo.data.history_table import read_history_table, write_history_tabl
 from verl_pgrpo.errors import ConfigError
 from verl_pgrpo.history import GroupHistoryManager
 
-app = typer.Typer(help="Show, compare, merge and convert history files.", no_args_is_help=True)
+app = typer.Typer(help="Show, compare, merge and convert history files.", no_args_is_help=True, add_completion=False)
 
 Top = Annotated[int, typer.Option(min=0, help="Number of groups shown; 0: all.")]
 Step = Annotated[int | None, typer.Option(min=0, help="Training step of the checkpoint that the file is for.")]

@@ -14,7 +14,7 @@ import typer
 from verl_pgrpo.cli.output import JsonOption, emit
 from verl_pgrpo.errors import ConfigError, UnsupportedVerlError
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 EXAMPLE = r"""Example: verl-pgrpo preflight -- algorithm.adv_estimator=pgrpo data.train_files=data/train.parquet
 data.val_files=data/val.parquet actor_rollout_ref.model.path=Qwen/Qwen3-1.7B
 reward.custom_reward_function.path=pkg://verl_pgrpo.rewards.personas"""
@@ -37,9 +37,8 @@ def preflight(
 
     if not reward_timeout > 0:  # false for NaN, too
         raise ConfigError(f"--reward-timeout {reward_timeout:g}: must be > 0 seconds")
-    names = list(dict(runner.CHECKS))
-    if unknown := [name for name in skip or () if name not in names]:
-        raise ConfigError(f"--skip {unknown[0]}: the checks are {', '.join(names)}")
+    if unknown := [name for name in skip or () if name not in runner.CHECK_NAMES]:
+        raise ConfigError(f"--skip {unknown[0]}: the checks are {', '.join(runner.CHECK_NAMES)}")
     path = None if model_config is None else str(model_config.absolute())
     report = runner.preflight(arguments or (), runner.Settings(path, reward_timeout, tuple(skip or ())))
     ok = report.ok and not (strict and any(one.severity == "warning" for one in report.diagnostics))

@@ -26,7 +26,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command(epilog="Example: verl-pgrpo report grpo=runs/grpo pgrpo=runs/pgrpo -o report.html")
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="A run; NAME=RUN also names its arm.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="A run; NAME=RUN also names its arm.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")],
     data: Annotated[
         list[Path] | None,

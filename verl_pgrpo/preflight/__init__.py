@@ -9,6 +9,6 @@ report = preflight(["algorithm.adv_estimator=pgrpo", ...])     # the arguments o
 
 from .context import Settings
 from .diagnostic import Diagnostic
-from .runner import CHECKS, Report, preflight
+from .runner import CHECK_NAMES, Report, preflight
 
-__all__ = ["CHECKS", "Diagnostic", "Report", "Settings", "preflight"]
+__all__ = ["CHECK_NAMES", "Diagnostic", "Report", "Settings", "preflight"]

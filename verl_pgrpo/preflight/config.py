@@ -153,7 +153,7 @@ def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
     loggers = [config.trainer.logger] if isinstance(config.trainer.logger, str) else config.trainer.logger or []
     source = inspect.getsource(sys.modules[Tracking.__module__])
     for name in loggers:
-        if check_choice(name, Tracking.supported_backend, "trainer.logger", diagnostics):
+        if check_choice(name, {*Tracking.supported_backend, "tracking"}, "trainer.logger", diagnostics):
             imported = re.search(rf"\b(import {name}|{name} import)\b", source)
             if imported and find_spec(name) is None:
                 message = f"{name} is not installed, and verl imports it after all workers have started"

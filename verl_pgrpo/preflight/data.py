@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -133,7 +134,7 @@ def watched_filter(cls: Any, results: list[FilterResult]) -> Iterator[None]:
         rows = len(dataframe)
         sample = dataframe
         if rows > FILTER_LIMIT:
-            sample = dataframe.select([i * rows // FILTER_SAMPLE for i in range(FILTER_SAMPLE)])
+            sample = dataframe.select(sorted(random.Random(0).sample(range(rows), FILTER_SAMPLE)))
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             kept = stock(self, sample)

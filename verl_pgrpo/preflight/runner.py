@@ -14,42 +14,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from .checkpoints import check_checkpoints
 from .command_line import compose_valid_part, parse
-from .config import check_config
-from .context import PreflightContext, Settings
-from .data import check_data, check_steps
+from .context import Settings
 from .diagnostic import ERROR, SEVERITIES, Diagnostic, Diagnostics
-from .groups import check_groups
 from .isolated import IsolatedProcess
-from .model import check_model, check_trainer
-from .reward import check_reward
-from .sizes import check_sizes
-from .values import check_values
 
-__all__ = ["CHECKS", "Report", "preflight", "run_checks"]
+__all__ = ["CHECK_NAMES", "Report", "preflight"]
 
-# In this order: later ones read what earlier ones have built.
-CHECKS: tuple[tuple[str, Callable[[PreflightContext, Diagnostics], None]], ...] = (
-    ("config", check_values),
-    ("config", check_config),
-    ("config", check_trainer),
-    ("model", check_model),
-    ("parallel", check_sizes),
-    ("data", check_data),
-    ("groups", check_groups),
-    ("steps", check_steps),
-    ("checkpoints", check_checkpoints),
-    ("reward", check_reward),
-)
-NEEDS_SIZES = {check_steps, check_sizes}
+CHECK_NAMES = ("config", "model", "parallel", "data", "groups", "steps", "checkpoints", "reward")
 RESULTS = "results.jsonl"
 
 
@@ -89,25 +68,6 @@ def preflight(arguments: Sequence[str], settings: Settings | None = None) -> Rep
     report.diagnostics.sort(key=lambda diagnostic: SEVERITIES.index(diagnostic.severity))
     report.seconds = time.monotonic() - started
     return report
-
-
-def run_checks(context: PreflightContext, emit: Callable[[dict[str, Any]], None]) -> None:
-    """Run the checks in this process, and emit what they find as it is found."""
-    context.progress = lambda text: emit({"progress": text})
-    for name, check in CHECKS:
-        skipped = name in context.settings.skip
-        if (skipped and check is not check_trainer) or (check in NEEDS_SIZES and not context.sizes_valid):
-            continue
-        emit({"check": name})
-        found = Diagnostics(name)
-        try:
-            check(context, found)
-        except Exception as error:
-            if context.sizes_valid:  # otherwise the reason has been reported
-                found.unchecked(error)
-        for diagnostic in [] if skipped else found.found:
-            emit({"diagnostic": diagnostic.as_dict()})
-    emit({"facts": context.facts})
 
 
 def _run_isolated(config: DictConfig, settings: Settings, report: Report) -> None:

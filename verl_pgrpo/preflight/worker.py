@@ -19,8 +19,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from .checks import run_checks
 from .context import PreflightContext, Settings
-from .runner import RESULTS, run_checks
+from .runner import RESULTS
 
 
 def main(folder: Path) -> None:

@@ -133,7 +133,7 @@ def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key
         return GroupsFromData.read(data, key)
     if field:
         return GroupsFromField(field)
-    rows = _first_responses(folder).to_dict("records")
+    rows: list[Any] = _first_responses(folder).to_dict("records")
     for name in GROUP_FIELDS if key == "preference_group" else ():
         groups = GroupsFromField(name)
         if rows and all(groups.lookup(row) is not None for row in rows):

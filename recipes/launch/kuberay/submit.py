@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Any recipe on KubeRay: fill in rayjob.yaml and give it to kubectl.
+"""Submit a recipe to KubeRay: fill in rayjob.yaml and pass it to kubectl.
 
     python3 recipes/launch/kuberay/submit.py --nodes 4 --image IMAGE [--dry-run] RECIPE [verl's key=value ...]
 
-The variables that the recipe reads and that are set here (ESTIMATOR, MODE, ...) go with it. `--dry-run` prints the
-manifest, ready for `kubectl create -f -`, and as its comments the command that the head would run.
+The variables that the recipe reads and that are set here (ESTIMATOR, MODE, ...) are added to those in the manifest.
+`--dry-run` prints the manifest, ready for `kubectl create -f -`, with the head's command in comments.
 """
 
 from __future__ import annotations
@@ -29,66 +29,84 @@ import run_on_cluster  # noqa: E402
 from nodes import ClusterError  # noqa: E402
 
 
-def manifest(
-    name: str, arguments: list[str], nodes: int | None, gpus: int | None, image: str | None, claim: str | None
-) -> dict[str, Any]:
-    """rayjob.yaml for this recipe; what is None stays as it is there."""
+def manifest(options: argparse.Namespace) -> dict[str, Any]:
+    """Return rayjob.yaml with the recipe and the given options; everything else stays as it is there."""
     job = yaml.safe_load((HERE / "rayjob.yaml").read_text(encoding="utf-8"))
-    job["metadata"]["generateName"] = f"{recipes.slug(name)[:40]}-"  # KubeRay adds to it, up to 63 characters
+    job["metadata"]["generateName"] = (
+        f"{recipes.slug(options.recipe)[:40]}-"  # KubeRay appends to it, up to 63 characters
+    )
     cluster = job["spec"]["rayClusterSpec"]
     (workers,) = cluster["workerGroupSpecs"]
-    if nodes is not None:
-        workers.update(replicas=nodes, minReplicas=nodes, maxReplicas=nodes)
-    environment = recipes.environment_of(name, arguments)
-    environment.pop("NNODES", None)  # the pods are counted, not what was meant for another launcher
+    if options.nodes is not None:
+        workers.update(replicas=options.nodes, minReplicas=options.nodes, maxReplicas=options.nodes)
+    variables = recipes.remote_environment(options.recipe, options.arguments)
+    variables.pop("NNODES", None)  # the pods are counted instead
+    ours = {name: {"name": name, "value": value} for name, value in variables.items()}
     for template in (cluster["headGroupSpec"]["template"], workers["template"]):
         (container,) = template["spec"]["containers"]
-        container["env"] = [{"name": key, "value": value} for key, value in environment.items()]
-        if image is not None:
-            container["image"] = image
-        if claim is not None:
-            template["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = claim
-    if gpus is not None:
-        workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = gpus
+        container["env"] = list(({entry["name"]: entry for entry in container.get("env", [])} | ours).values())
+        if options.image is not None:
+            container["image"] = options.image
+        if options.claim is not None:
+            template["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = options.claim
+    (worker,) = workers["template"]["spec"]["containers"]
+    if options.gpus_per_node is not None:
+        worker["resources"]["limits"]["nvidia.com/gpu"] = options.gpus_per_node
+    if options.memory is not None:
+        for amounts in worker["resources"].values():
+            amounts["memory"] = options.memory
+    if options.rdma is not None:
+        resource, count = options.rdma
+        worker["resources"]["limits"][resource] = count
+        # RDMA pins memory. setdefault: the manifest may already have a security context.
+        capabilities = worker.setdefault("securityContext", {}).setdefault("capabilities", {})
+        capabilities["add"] = [*capabilities.get("add", []), "IPC_LOCK"]
     return job
 
 
-def command(name: str, arguments: list[str], job: dict[str, Any]) -> str:
-    """What the head would run, as `run_on_cluster.py --dry-run` prints it."""
+def head_command(options: argparse.Namespace, job: dict[str, Any]) -> str:
+    """Return what `run_on_cluster.py --dry-run` would print on the head."""
     (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-    per_node = int(workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
+    gpus = int(workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        run_on_cluster.dry_run(name, arguments, workers["replicas"], per_node, Path("/storage"))
+        run_on_cluster.dry_run(options.recipe, options.arguments, workers["replicas"], gpus, Path("/storage"))
     return text.getvalue()
 
 
 def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
+    if (value := int(text)) < 1:
         raise ValueError
     return value
 
 
+def device(text: str) -> tuple[str, int]:
+    """RESOURCE=COUNT."""
+    name, _, count = text.partition("=")
+    if not name:
+        raise ValueError
+    return name, positive(count)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--nodes", type=positive, help="worker pods, one per node (default: as in rayjob.yaml)")
+    parser.add_argument("--gpus-per-node", type=positive, help="GPUs per worker pod (default: as in rayjob.yaml)")
+    parser.add_argument("--memory", help="memory of a worker pod, such as 1200Gi (default: as in rayjob.yaml)")
     parser.add_argument(
-        "--nodes", type=positive, help="worker pods, each on a node of its own; default: as in rayjob.yaml"
+        "--rdma", type=device, help="network devices of a worker pod, RESOURCE=COUNT, such as rdma/ib=8"
     )
-    parser.add_argument("--gpus-per-node", type=positive, help="GPUs of a worker pod; default: as in rayjob.yaml")
-    parser.add_argument("--image", help="with verl, vLLM, this package, and this repository in /opt/verl-pgrpo")
-    parser.add_argument("--claim", help="a PersistentVolumeClaim that many pods can write; default: verl-pgrpo")
+    parser.add_argument("--image", help="built from recipes/launch/Dockerfile")
+    parser.add_argument("--claim", help="a PersistentVolumeClaim that many pods can write (default: verl-pgrpo)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be submitted")
     parser.add_argument("recipe", help="such as personas/run_qwen3_1_7b_fsdp")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="verl's, key=value")
     options = parser.parse_args()
     try:
-        job = manifest(
-            options.recipe, options.arguments, options.nodes, options.gpus_per_node, options.image, options.claim
-        )
+        job = manifest(options)
         text = yaml.safe_dump(job, sort_keys=False, width=1000)
         if options.dry_run:
-            lines = command(options.recipe, options.arguments, job).splitlines()
+            lines = head_command(options, job).splitlines()
             print("# The head runs, with as many nodes and GPUs as came:\n" + "\n".join(f"# {line}" for line in lines))
             print(text, end="")
             return 0

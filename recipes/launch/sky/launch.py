@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Any recipe by SkyPilot: pgrpo.yaml with a recipe's name, its variables that are set here, and arguments for verl.
+"""Launch a recipe with SkyPilot: pgrpo.yaml with the recipe's name, its variables that are set here, and arguments.
 
     python3 recipes/launch/sky/launch.py --nodes 4 --gpus H100:8 [--dry-run] RECIPE [verl's key=value ...]
 
-From the repository's root. `--dry-run` prints the command of SkyPilot's and what each machine would run.
+From the repository's root. `--dry-run` prints SkyPilot's command and what each machine would run.
 """
 
 from __future__ import annotations
@@ -28,24 +28,25 @@ TASK = HERE / "pgrpo.yaml"
 
 
 def command(name: str, arguments: list[str], nodes: int | None, gpus: str | None) -> list[str]:
-    """The command of SkyPilot's."""
+    """Return SkyPilot's command line."""
     words = ["sky", "jobs", "launch", "--name", recipes.slug(name)]
     words += ["--num-nodes", str(nodes)] * (nodes is not None) + ["--gpus", gpus or ""] * (gpus is not None)
-    for key, value in recipes.environment_of(name, arguments).items():
+    for key, value in recipes.remote_environment(name, arguments).items():
         words += ["--env", f"{key}={value}"]
+    if os.environ.get("HF_TOKEN"):
+        words += ["--secret", "HF_TOKEN"]  # SkyPilot takes the value from the environment
     return [*words, os.path.relpath(TASK)]
 
 
 def run_block(
     name: str, arguments: list[str], addresses: list[str], gpus: int, rank: int, **variables: str
 ) -> tuple[list[str], dict[str, str]]:
-    """How SkyPilot calls the task's `run` on one of its machines: the command, and the environment."""
+    """Return the command and environment with which SkyPilot starts the task's `run` on one machine."""
     script = yaml.safe_load(TASK.read_text(encoding="utf-8"))["run"]
     environment = {
         **os.environ,
-        **recipes.environment_of(name, arguments),
+        **recipes.remote_environment(name, arguments),
         "SKYPILOT_NODE_IPS": "\n".join(addresses),
-        "SKYPILOT_NUM_NODES": str(len(addresses)),
         "SKYPILOT_NODE_RANK": str(rank),
         "SKYPILOT_NUM_GPUS_PER_NODE": str(gpus),
         **variables,
@@ -53,9 +54,8 @@ def run_block(
     return ["bash", "-c", script], environment
 
 
-def number(text: str) -> int:
-    value = int(text)
-    if value < 1:
+def positive(text: str) -> int:
+    if (value := int(text)) < 1:
         raise ValueError
     return value
 
@@ -64,14 +64,14 @@ def accelerators(text: str) -> str:
     """NAME or NAME:COUNT."""
     _, colon, count = text.partition(":")
     if colon:
-        number(count)
+        positive(count)
     return text
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--nodes", type=number, help="machines; default: as in pgrpo.yaml")
-    parser.add_argument("--gpus", type=accelerators, help="of a machine, such as H100:8; default: as in pgrpo.yaml")
+    parser.add_argument("--nodes", type=positive, help="machines (default: as in pgrpo.yaml)")
+    parser.add_argument("--gpus", type=accelerators, help="per machine, such as H100:8 (default: as in pgrpo.yaml)")
     parser.add_argument("--dry-run", action="store_true", help="print what would run")
     parser.add_argument("recipe", help="such as personas/run_qwen3_1_7b_fsdp")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="verl's, key=value")

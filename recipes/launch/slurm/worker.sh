@@ -2,7 +2,7 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# What pgrpo.sbatch starts on every node but the first: ../node.sh with what Slurm says of this node.
+# Started by pgrpo.sbatch on every node but the first: ../node.sh with this node's address, GPUs and CPUs.
 set -euo pipefail
 
 IFS=, read -r -a pairs <<< "${NODES}"
@@ -12,5 +12,5 @@ for pair in "${pairs[@]}"; do
             exec bash "$(dirname "${BASH_SOURCE[0]}")/../node.sh" worker "$1"
     fi
 done
-echo "launch: this node, ${SLURMD_NODENAME}, is not among ${NODES}" >&2
+echo "launch: node ${SLURMD_NODENAME} is not in NODES=${NODES}" >&2
 exit 2

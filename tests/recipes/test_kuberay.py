@@ -1,0 +1,175 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The KubeRay manifest against KubeRay's schema, with unknown fields as errors (Kubernetes drops them silently).
+RAYJOB_CRD is the path of KubeRay's ray.io_rayjobs.yaml, of its Helm chart 1.6 or later."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.recipes.launches import RECIPES, environment
+
+SUBMIT = RECIPES / "launch" / "kuberay" / "submit.py"
+MANIFEST = SUBMIT.with_name("rayjob.yaml")
+CRD = os.environ.get("RAYJOB_CRD")
+
+needs_crd = pytest.mark.skipif(CRD is None, reason="RAYJOB_CRD is not set")
+
+
+def strict(schema: Any) -> Any:
+    """Kubernetes' dialect of OpenAPI v3 as JSON Schema that forbids unknown fields."""
+    if isinstance(schema, list):
+        return [strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    dropped = {"format"} if isinstance(schema.get("format"), str) else set()
+    result = {k: strict(v) for k, v in schema.items() if not k.startswith("x-kubernetes-") and k not in dropped}
+    if "properties" in schema:
+        result["properties"] = {key: strict(value) for key, value in schema["properties"].items()}
+        if not schema.get("x-kubernetes-preserve-unknown-fields") and "additionalProperties" not in schema:
+            result["additionalProperties"] = False
+    if schema.get("x-kubernetes-int-or-string"):
+        result["type"] = ["integer", "string"]
+    return result
+
+
+@pytest.fixture(scope="module")
+def validate() -> Callable[[dict[str, Any]], None]:
+    """Raise ValidationError unless KubeRay understands all of a RayJob."""
+    definition = yaml.load(Path(CRD or "").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    version = next(entry for entry in definition["spec"]["versions"] if entry["storage"])
+    schema = strict(version["schema"]["openAPIV3Schema"])
+    schema["required"] = ["apiVersion", "kind", "metadata", "spec"]
+    schema["properties"]["apiVersion"] = {"const": f"{definition['spec']['group']}/{version['name']}"}
+    schema["properties"]["kind"] = {"const": definition["spec"]["names"]["kind"]}
+    schema["properties"]["metadata"] = {"type": "object", "required": ["generateName"]}
+    return jsonschema.Draft7Validator(schema).validate
+
+
+def rendered(*arguments: str, submit: Path = SUBMIT, **variables: str) -> dict[str, Any]:
+    command = [sys.executable, str(submit), "--dry-run", *arguments]
+    run = subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    return yaml.safe_load(run.stdout)
+
+
+def containers(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Head and worker."""
+    cluster = job["spec"]["rayClusterSpec"]
+    templates = (cluster["headGroupSpec"]["template"], cluster["workerGroupSpecs"][0]["template"])
+    return [template["spec"]["containers"][0] for template in templates]
+
+
+WORKERS = "spec/rayClusterSpec/workerGroupSpecs/0"
+CONTAINER = f"{WORKERS}/template/spec/containers/0"
+MUTATIONS = [
+    ("kind", "RayCluster"),
+    ("spec/backOffLimit", 3),
+    ("spec/backoffLimit", "20"),
+    ("spec/entrypoint", ["python3", "run.py"]),
+    (f"{WORKERS}/minReplica", 1),
+    (f"{WORKERS}/replicas", "2"),
+    (f"{WORKERS}/groupName", None),
+    (f"{WORKERS}/template/spec/containers", None),
+    (f"{WORKERS}/template/spec/volumes/1/emptyDir/medum", "Memory"),
+    (f"{CONTAINER}/volumeMounts/0/mountPath", None),
+    (f"{CONTAINER}/env", {"RECIPE": "x"}),
+    (f"{CONTAINER}/env/0/value", 1),
+    (f"{CONTAINER}/resources/limits/memory", "512 GB"),
+    (f"{CONTAINER}/securityContext", {"capabilities": ["IPC_LOCK"]}),
+]
+
+
+@needs_crd
+@pytest.mark.parametrize(("path", "value"), MUTATIONS)
+def test_a_mutation_is_rejected(validate, path: str, value: Any):
+    job = json.loads(json.dumps(yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))))  # anchors become copies
+    *parents, last = (int(key) if key.isdigit() else key for key in path.split("/"))
+    node: Any = job
+    for key in parents:
+        node = node[key]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    with pytest.raises(jsonschema.ValidationError):
+        validate(job)
+
+
+@needs_crd
+def test_what_is_submitted_is_valid(validate):
+    validate(yaml.safe_load(MANIFEST.read_text(encoding="utf-8")))
+    options = ["--nodes", "4", "--gpus-per-node", "4", "--image", "registry.example/a:1", "--claim", "mine"]
+    options += ["--memory", "1200Gi", "--rdma", "rdma/ib=8", "personas/run_qwen3_32b_megatron", "trainer.save_freq=10"]
+    job = rendered(*options, ESTIMATOR="grpo", NUMBER="1")
+    validate(job)
+    (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"] == 4
+    for container in containers(job):
+        assert container["image"] == "registry.example/a:1"
+        values = {entry["name"]: entry.get("value") for entry in container["env"]}
+        assert values["RECIPE"] == "personas/run_qwen3_32b_megatron"
+        assert json.loads(values["ARGUMENTS"]) == ["trainer.save_freq=10"]
+        assert values["ESTIMATOR"] == "grpo"
+        assert "NUMBER" not in values
+    assert workers["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == "mine"
+    worker = containers(job)[1]
+    assert worker["resources"]["limits"] == {"memory": "1200Gi", "nvidia.com/gpu": 4, "rdma/ib": 8}
+    assert worker["resources"]["requests"]["memory"] == "1200Gi"
+    assert worker["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
+
+
+def test_variables_in_the_manifest_are_kept(tmp_path: Path):
+    shutil.copytree(RECIPES, tmp_path / "recipes")
+    job = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
+    token = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "t"}}}
+    interface = {"name": "NCCL_SOCKET_IFNAME", "value": "eth1"}
+    for container in containers(job):
+        container["env"] = [token, interface, {"name": "RECIPE", "value": "overwritten"}]
+    submit = tmp_path / "recipes" / SUBMIT.relative_to(RECIPES)
+    submit.with_name("rayjob.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
+    for container in containers(rendered("personas/run_tiny_cpu", submit=submit)):
+        entries = {entry["name"]: entry for entry in container["env"]}
+        assert entries["HF_TOKEN"] == token
+        assert entries["NCCL_SOCKET_IFNAME"] == interface
+        assert entries["RECIPE"]["value"] == "personas/run_tiny_cpu"
+
+
+def test_the_manifest_has_what_a_run_needs():
+    job = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
+    spec = job["spec"]
+    assert spec["shutdownAfterJobFinishes"] is True
+    assert spec["backoffLimit"] > 0, "a preempted run must start again"
+    assert spec["preRunningDeadlineSeconds"] > 0, "waiting for pods must end"
+    assert spec["submitterConfig"]["backoffLimit"] == 0
+    for container in containers(job):
+        assert {"/dev/shm", "/storage"} == {mount["mountPath"] for mount in container["volumeMounts"]}
+    defaults = rendered("personas/run_qwen3_1_7b_fsdp")
+    defaults["metadata"] = copy.deepcopy(job["metadata"])
+    assert defaults == job, "the file by itself is what the defaults give"
+
+
+def test_kubectl_gets_the_manifest_and_its_status_is_returned(tmp_path: Path):
+    (tmp_path / "kubectl").write_text(f"#!/bin/sh\necho \"$@\" > '{tmp_path}/words'\ncat > '{tmp_path}/job'\nexit 3\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    run = subprocess.run(
+        [sys.executable, str(SUBMIT), "personas/run_tiny_cpu"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 3
+    assert (tmp_path / "words").read_text() == "create -f -\n"
+    assert yaml.safe_load((tmp_path / "job").read_text()) == rendered("personas/run_tiny_cpu")

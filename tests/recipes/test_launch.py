@@ -1,0 +1,188 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The launchers without a cluster: dry runs, bad input, and the commands in docs/multinode.md. On real clusters:
+tests/e2e/test_clusters.py."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.recipes.launches import (
+    RECIPES,
+    broken_rules,
+    commands_of,
+    composed,
+    environment,
+    launch_modules,
+    recipe,
+)
+
+(cluster,) = launch_modules("run_on_cluster")
+LAUNCH = RECIPES / "launch"
+SLURM, RAY, KUBERAY, SKY = "slurm/pgrpo.sbatch", "ray_job.sh", "kuberay/submit.py", "sky/launch.py"
+LAUNCHERS = (SLURM, RAY, KUBERAY, SKY)
+MEGATRON = "personas/run_qwen3_32b_megatron"
+
+every_launcher = pytest.mark.parametrize("launcher", LAUNCHERS)
+
+
+def call(launcher: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    interpreter = sys.executable if launcher.endswith(".py") else "bash"
+    return subprocess.run(
+        [interpreter, str(LAUNCH / launcher), *arguments],
+        env=environment(**variables),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def verl_command(text: str) -> list[str]:
+    """verl's command in a dry run's output: the last `python3` and its continuation lines."""
+    lines = [line.removeprefix("#").strip() for line in text.splitlines()]
+    first = max(index for index, line in enumerate(lines) if line == "python3 \\")
+    last = next(index for index in range(first, len(lines)) if not lines[index].endswith("\\"))
+    return shlex.split(" ".join(line.removesuffix("\\") for line in lines[first : last + 1]))
+
+
+# -------------------------------------------------------------------------------------------------------- dry runs
+
+
+@every_launcher
+@pytest.mark.parametrize("name", ["personas/run_tiny_cpu", "goodreads/run_qwen3_1_7b_fsdp"])
+def test_dry_run_prints_the_command_and_writes_nothing(launcher: str, name: str, tmp_path: Path):
+    run = call(launcher, "--dry-run", name, "trainer.total_training_steps=3", cwd=tmp_path, ESTIMATOR="grpo")
+    assert run.returncode == 0, run.stderr
+    values = cluster.settings(verl_command(run.stdout))
+    assert values["trainer.total_training_steps"] == "3"
+    assert values["algorithm.adv_estimator"] == "grpo"
+    for key in ("trainer.default_local_dir", "trainer.rollout_data_dir", "data.train_files"):
+        assert Path(values[key]).is_absolute(), "Ray workers run in other folders"
+    assert list(tmp_path.iterdir()) == []
+
+
+@every_launcher
+def test_an_unknown_recipe_gets_the_list(launcher: str):
+    run = call(launcher, "--dry-run", "personas/run_qwen3_1_7_fsdp")
+    assert run.returncode == 2
+    assert all(name in run.stderr for name in recipe.names())
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("launcher", "options"),
+    [
+        (SLURM, ["--nodes=4", "--gpus-per-node=h100:4"]),
+        (KUBERAY, ["--nodes", "4", "--gpus-per-node", "4"]),
+        (SKY, ["--nodes", "4", "--gpus", "H100:4"]),
+    ],
+)
+def test_nodes_and_gpus_are_set_once(launcher: str, options: list[str]):
+    run = call(launcher, "--dry-run", *options, MEGATRON, **({"NNODES": "2"} if launcher == KUBERAY else {}))
+    assert run.returncode == 0, run.stderr
+    assert {"trainer.nnodes=4", "trainer.n_gpus_per_node=4"} <= set(verl_command(run.stdout))
+    if launcher != KUBERAY:
+        assert run.stdout.count("worker on") == 3
+        assert run.stdout.count("--num-gpus=4") == 4
+
+
+@pytest.mark.parametrize("launcher", [RAY, KUBERAY, SKY])
+def test_a_late_dry_run_starts_nothing(launcher: str):
+    assert call(launcher, MEGATRON, "--dry-run", RAY_ADDRESS="http://127.0.0.1:1").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("launcher", "arguments", "variables"),
+    [
+        (SLURM, ["--dry-run", "--nodes", "2", MEGATRON], {}),
+        (SLURM, ["--dry-run", "--nodes=2-4", MEGATRON], {}),
+        (SLURM, ["--dry-run", "--nodes=2", MEGATRON], {"NGPUS_PER_NODE": "16"}),
+        (SLURM, [MEGATRON], {}),
+        (SLURM, [], {}),
+        (RAY, [MEGATRON], {}),
+        (SKY, ["--dry-run", "--gpus", "H100:x", MEGATRON], {}),
+        (SKY, ["--dry-run", "--nodes", "0", MEGATRON], {}),
+        (KUBERAY, ["--dry-run", "--rdma", "rdma/ib", MEGATRON], {}),
+        ("run_on_cluster.py", ["--dry-run", MEGATRON], {"NNODES": "two"}),
+        ("run_on_cluster.py", ["--dry-run", MEGATRON], {"JOIN_LIMIT": "5m"}),
+        ("run_on_cluster.py", ["--dry-run", MEGATRON], {"STALL_LIMIT": "-1"}),
+        ("run_on_cluster.py", ["--dry-run", MEGATRON], {"ARGUMENTS": "a"}),
+    ],
+)
+def test_bad_input_is_an_error_without_traceback(launcher: str, arguments: list[str], variables: dict[str, str]):
+    run = call(launcher, *arguments, **variables)
+    assert run.returncode in (2, cluster.UNAVAILABLE)
+    assert run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_ray_job_sends_what_the_recipe_reads():
+    run = call(RAY, "--dry-run", MEGATRON, "a='b $c'", NNODES="4", TP="2", UNRELATED="1", DIRECTORY="/mnt/shared")
+    words = shlex.split(run.stdout.splitlines()[0])
+    assert words[words.index("--") + 1 :] == ["python3", "recipes/launch/run_on_cluster.py"]
+    sent = json.loads(words[words.index("--runtime-env-json") + 1])["env_vars"]
+    assert json.loads(sent.pop("ARGUMENTS")) == ["a='b $c'"]
+    assert sent == {"RECIPE": MEGATRON, "NNODES": "4", "TP": "2", "DIRECTORY": "/mnt/shared"}
+    values = cluster.settings(verl_command(run.stdout))
+    assert values["trainer.nnodes"] == "4"
+    assert values["trainer.default_local_dir"].startswith("/mnt/shared/runs/")
+
+
+def test_skypilot_gets_the_token_as_a_secret():
+    run = call(SKY, "--dry-run", MEGATRON, HF_TOKEN="hf_secret")
+    assert "--secret HF_TOKEN" in run.stdout
+    assert "hf_secret" not in run.stdout
+
+
+def test_many_nodes_without_a_model_folder_are_warned(tmp_path: Path):
+    (tmp_path / "model").mkdir()
+    run = call("run_on_cluster.py", "--dry-run", MEGATRON, cwd=tmp_path, NNODES="4")
+    assert "MODEL_PATH" in run.stderr
+    run = call("run_on_cluster.py", "--dry-run", MEGATRON, cwd=tmp_path, NNODES="4", MODEL_PATH="model")
+    assert "MODEL_PATH" not in run.stderr
+    assert f"actor_rollout_ref.model.path={tmp_path / 'model'}" in verl_command(run.stdout)
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shell_is_clean():
+    files = [LAUNCH / name for name in ("node.sh", "install.sh", RAY, SLURM, "slurm/worker.sh")]
+    run = subprocess.run(["shellcheck", *map(str, files)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+
+
+# ------------------------------------------------------------------------------------------------------- the docs
+
+
+def documented() -> list[str]:
+    skip = ("scancel ", "scontrol ", "verl-pgrpo ", "docker ", "timeout ", "hf ", "patch ", "kubectl ")
+    return [line for line in commands_of(ROOT / "docs" / "multinode.md") if not line.startswith(skip)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", documented())
+def test_a_documented_command_launches(line: str):
+    words = shlex.split(line, comments=True)
+    count = next(index for index, word in enumerate(words) if "=" not in word or word.startswith("-"))
+    variables, words = dict(word.split("=", 1) for word in words[:count]), words[count:]
+    if words[0] == "sbatch":
+        at = next(index for index, word in enumerate(words) if word.endswith(".sbatch"))
+        words = ["bash", words[at], *words[1:at], *words[at + 1 :]]
+    launcher = words[1].removeprefix("recipes/launch/")
+    if launcher in LAUNCHERS:
+        run = call(launcher, "--dry-run", *(word for word in words[2:] if word != "--dry-run"), **variables)
+        assert run.returncode == 0, run.stderr
+        command = verl_command(run.stdout)
+    else:
+        command = recipe.record(words[1], words[2:], environment(**variables))
+    pytest.importorskip("verl")
+    assert broken_rules(composed(command[1:])) <= {"idle pipeline"}

@@ -1,0 +1,93 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""node.sh with a program in place of Ray: limits, lost heads and workers, environment."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.recipes.launches import RECIPES, environment
+
+LAUNCH = RECIPES / "launch"
+
+
+@pytest.fixture
+def listener():
+    """A port that accepts connections, in place of the head's Ray."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    server.accept()[0].close()
+                except OSError:
+                    return
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def node(
+    role: str, port: int, tmp_path: Path, ray: str = "exit 1", before: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """node.sh with a `ray` that runs `ray` and, in the same shell before it, `before`."""
+    (tmp_path / "ray").write_text(f"#!/usr/bin/env bash\n{ray}\n")
+    (tmp_path / "ray").chmod(0o755)
+    values = {"NODES": "alpha=127.0.0.1,beta=127.0.0.3", "NODE_ADDRESS": "127.0.0.3", "NODE_GPUS": "1"}
+    values |= {"RAY_PORT": str(port), "JOIN_LIMIT": "2", **variables}
+    values = environment(**values)
+    values["PATH"] = f"{tmp_path}:{values['PATH']}"
+    script = f"{before}\nexec bash {LAUNCH}/node.sh {role} personas/run_qwen3_1_7b_fsdp"
+    return subprocess.run(["bash", "-c", script], env=values, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_worker_waits_for_its_head_with_a_limit(tmp_path: Path, free_port: int):
+    run = node("worker", free_port, tmp_path)
+    assert run.returncode == 69
+    assert "the head, alpha=127.0.0.1, did not answer" in run.stderr
+
+
+def test_a_worker_that_loses_ray_is_lost(tmp_path: Path, listener: socket.socket):
+    assert node("worker", listener.getsockname()[1], tmp_path).returncode == 75
+
+
+def test_a_worker_ends_well_after_its_head(tmp_path: Path, listener: socket.socket):
+    threading.Timer(2, lambda: listener.shutdown(socket.SHUT_RDWR)).start()
+    assert node("worker", listener.getsockname()[1], tmp_path, "sleep 4; exit 1").returncode == 0
+
+
+def test_a_head_that_cannot_start_ray_ends(tmp_path: Path, listener: socket.socket, free_port: int):
+    run = node("head", free_port, tmp_path, "echo no such thing; exit 1")
+    assert run.returncode == 69
+    assert "no such thing" in run.stdout
+    assert node("head", listener.getsockname()[1], tmp_path).returncode == 69, "the port is taken"
+
+
+def test_verl_sees_one_list_of_gpus(tmp_path: Path, listener: socket.socket):
+    """verl rejects ROCR_VISIBLE_DEVICES beside the other vendors' variables, and Slurm sets both."""
+    ray, port = 'echo "$CUDA_VISIBLE_DEVICES ${ROCR_VISIBLE_DEVICES-none}"', listener.getsockname()[1]
+    run = node("worker", port, tmp_path, ray, CUDA_VISIBLE_DEVICES="0,1", ROCR_VISIBLE_DEVICES="0,1")
+    assert run.stdout == "0,1 none\n"
+    assert node("worker", port, tmp_path, ray, ROCR_VISIBLE_DEVICES="0,1").stdout == " 0,1\n"
+
+
+def test_ray_gets_the_hard_limits_of_files_and_locked_memory(tmp_path: Path, listener: socket.socket):
+    port = listener.getsockname()[1]
+    run = node(
+        "worker", port, tmp_path, "ulimit -S -n; ulimit -S -l", "ulimit -S -n 256; ulimit -H -n 2048; ulimit -l 64"
+    )
+    assert run.stdout.splitlines() == ["2048", "64"]
+    assert "2048 open files" in run.stderr
+    assert "64 KiB of locked memory" in run.stderr

