@@ -1,11 +1,10 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The bandit study: its estimators are the real ones, its seeds reproduce, and it shows what is known."""
+"""The bandit study: its estimators equal the real ones, its seeds reproduce, and it shows what is known."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,11 +12,12 @@ import pytest
 import torch
 
 from benchmarks.bandit import estimators as adv
-from benchmarks.bandit.__main__ import STUDIES
+from benchmarks.bandit import studies
 from benchmarks.bandit.measures import reached
 from benchmarks.bandit.studies import GRPO, ORACLE, PGRPO, RANDOM
+from benchmarks.bandit.tables import safety
 from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw, group_of
-from benchmarks.bandit.train import Entrant, _Adam, final_utility, pgrpo, train
+from benchmarks.bandit.train import STEP_SIZES, Entrant, Outcome, Protocol, _Adam, compare, final_utility, pgrpo, train
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 
 # As many responses as in the study: verl adds 1e-8 to their number, which shows in the ninth digit of fewer.
@@ -165,9 +165,47 @@ def test_adam_is_torchs():
     torch.testing.assert_close(position, theirs.detach())
 
 
-def test_the_page_has_the_table_of_every_study():
-    page = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    for name in STUDIES:
-        part = page.split(f"<!-- bandit:{name} -->\n")[1].split(f"<!-- /bandit:{name} -->")[0]
-        assert f"--study {name}`" in part
-        assert "| --- |" in part
+def test_ebpo_lies_between_the_prompts_mean_and_that_of_all_rewards():
+    rewards = torch.tensor([[[0.0, 2.0], [10.0, 12.0]]], dtype=torch.float64)  # within 2, total 36
+    batch = adv.Batch(rewards, torch.zeros(1, 2, dtype=torch.int64), rewards, rewards)
+    toward_all = (2 / 2) / (2 / 2 + (104 / 3 - 2))
+    baseline = toward_all * 6 + (1 - toward_all) * torch.tensor([1.0, 11.0])[:, None]
+    torch.testing.assert_close(adv.EBPO(1)(batch)[0], (rewards[0] - baseline) / ((104 / 3) ** 0.5 + 1e-6))
+
+
+def test_a_step_size_beside_a_collapse_is_not_chosen(monkeypatch):
+    """Chosen on its own the third is best; with its neighbours the second."""
+    scores = torch.tensor([0.5, 0.8, 0.82, 0.1, 0.1, 0.1])[:, None, None, None]
+    sizes = STEP_SIZES["adam"]
+
+    def fake(setting, entrants, step_sizes, seeds):
+        return scores if len(step_sizes[0]) == len(sizes) else torch.zeros(1, 2, 10, 4)
+
+    monkeypatch.setattr("benchmarks.bandit.train.train", fake)
+    adam = replace(SHORT, optimizer="adam")
+    for smooth, best in ((False, 2), (True, 1)):
+        found = compare(adam, [GRPO], Protocol(smooth=smooth, at_grpos=False))
+        assert found["grpo"].step_size == sizes[best]
+
+
+def test_safety_counts_settings_that_are_clearly_worse(tmp_path):
+    def outcome(level, spread=0.001):
+        noise = spread * torch.randn(8, 10, 4, generator=torch.Generator().manual_seed(0))
+        return Outcome(1.0, torch.full((8, 10, 4), level) + noise, None, (0.5, 0.25, 0.15, 0.1))
+
+    results = {
+        replace(SHORT, n=2): {"grpo": outcome(0.5, 0), "mine": outcome(0.6)},
+        replace(SHORT, n=4): {"grpo": outcome(0.5, 0), "mine": outcome(0.48)},
+    }
+    line = safety(results).splitlines()[-1].split(" | ")
+    assert line[1].startswith("**+4.0")
+    assert line[2].startswith("-2.0")
+    assert line[3:] == ["1 / 1 / 1", "1 / 1 / 1 |"]
+
+
+def test_a_kept_setting_is_read_back(tmp_path):
+    protocol, setting = Protocol(range(2), range(2, 4), smooth=True, at_grpos=False), replace(SHORT, steps=10)
+    ran, read = (studies.run(setting, "MOOD_ENTRANTS", protocol, tmp_path) for _ in range(2))
+    assert list(read) == list(ran)
+    assert read["pgrpo"].step_size == ran["pgrpo"].step_size
+    assert torch.equal(read["pgrpo"].curves, ran["pgrpo"].curves)
