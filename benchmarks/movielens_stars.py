@@ -44,7 +44,8 @@ from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.taste import genre_tastes, rating_style
 from verl_pgrpo.evaluation.variance import variance_components
 
-CANDIDATES, GROUPS, HELD_OUT = 5, 6, 0.2
+CANDIDATES, HELD_OUT = 5, 0.2
+GROUPS, SMALLEST = 6, 0.08  # clusters at first; those with a smaller share of the users are merged
 RESPONSES, STEPS = 64, 300
 STEP_SIZES = [0.01 * 2 ** (k / 2) for k in range(8)]
 TUNING, FINAL = range(1000, 1008), range(5000, 5020)
@@ -153,7 +154,7 @@ def make_task(ratings: Ratings, films: Films, seeds: range) -> Task:
     for seed in seeds:
         rng = np.random.default_rng(seed)
         held_out = rng.permutation(users) < HELD_OUT * users
-        model = fit_groups(values[~held_out], list(features), k=GROUPS, seed=seed)
+        model = fit_groups(values[~held_out], list(features), k=GROUPS, min_size=round(SMALLEST * users), seed=seed)
         group = np.searchsorted(model.groups, model.assign(values))
         random = group.copy()
         for part in (held_out, ~held_out):
@@ -214,7 +215,7 @@ def train(task: Task, entrant: Entrant, n: int, step_sizes: list[float], seeds: 
     fewest = min(map(len, test))
     tested = torch.stack([rows[:fewest] for rows in test])  # in random order already
     member = torch.nn.functional.one_hot(task.group.gather(1, tested), GROUPS).float()
-    member /= member.sum(1, keepdim=True).clamp(min=1)
+    member /= member.sum(1, keepdim=True)  # NaN for a number that is no group of this seed
     sources, found = [torch.Generator().manual_seed(seed) for seed in seeds], []
     for step in range(STEPS):
         drawn = [(torch.rand(prompts, generator=g), torch.rand(prompts, n, generator=g)) for g in sources]
@@ -231,8 +232,8 @@ def train(task: Task, entrant: Entrant, n: int, step_sizes: list[float], seeds: 
         if step >= STEPS - 40 and step % 10 == 9:
             expected = (policy(tested) * task.utility[tested].float()).sum(-1)
             found.append(torch.einsum("lsp,spk->lsk", expected, member))
-    end = torch.stack(found).mean(0)
-    return 100 * torch.stack([end.mean(-1), end.min(-1).values], -1).double().numpy()
+    end = 100 * torch.stack(found).mean(0).double().numpy()
+    return np.stack([np.nanmean(end, -1), np.nanmin(end, -1)], -1)
 
 
 def study(tuning: tuple[Task, range], final: tuple[Task, range], n: int) -> None:
