@@ -62,6 +62,12 @@ def safe(results: tables.Results) -> str:
     )
 
 
+def small_groups(results: tables.Results) -> str:
+    return "\n\n".join(
+        ["Over all steps:", tables.versus(results, "pgrpo", area=True), "At the end:", tables.versus(results, "pgrpo")]
+    )
+
+
 KEYS = ("reward", "mood", "n", "noise")
 FRESHLY = Protocol(TUNING[:12], FRESH, smooth=True, at_grpos=False)
 STUDIES: dict[str, Study] = {
@@ -72,6 +78,7 @@ STUDIES: dict[str, Study] = {
     "moods": (studies.MOODS, "MOOD_ENTRANTS", Protocol(), moods),
     "safe-adam": (studies.SAFE_ADAM, "SAFE_ENTRANTS", FRESHLY, safe),
     "safe-sgd": (studies.SAFE_SGD, "SAFE_ENTRANTS", FRESHLY, safe),
+    "small-groups": (studies.SMALL_GROUPS, "SMALL_GROUPS_ENTRANTS", FRESHLY, small_groups),
     "safe-people": (studies.SAFE_PEOPLE, "SAFE_ENTRANTS", FRESHLY, safe),
 }
 QUICK: Study = (studies.QUICK, "ENTRANTS", Protocol(TUNING[:8], FINAL[:20]), close_ups)

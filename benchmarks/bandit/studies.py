@@ -25,7 +25,8 @@ __all__ = [
     "MOOD_ENTRANTS",
     "PEOPLE_ENTRANTS",
 ]
-__all__ += ["PEOPLE_GRID", "QUICK", "SAFE_ADAM", "SAFE_ENTRANTS", "SAFE_PEOPLE", "SAFE_SGD", "run"]
+__all__ += ["PEOPLE_GRID", "QUICK", "SAFE_ADAM", "SAFE_ENTRANTS", "SAFE_PEOPLE", "SAFE_SGD"]
+__all__ += ["SMALL_GROUPS", "SMALL_GROUPS_ENTRANTS", "run"]
 
 
 def _stateless(name: str, estimator: adv.Estimator) -> Entrant:
@@ -115,6 +116,23 @@ SAFE_ENTRANTS = [
 ]
 SAFE_ADAM, SAFE_SGD = ([replace(s, optimizer=o) for s in GRID] for o in ("adam", "sgd"))
 SAFE_PEOPLE = [replace(s, optimizer=o) for o in ("adam", "sgd") for s in PEOPLE_GRID]
+
+
+# Cold starts: 256 small groups, all on one scale.
+SMALL_GROUPS = [
+    replace(Setting(n=2), people="equal", noise=noise, optimizer=optimizer)
+    for optimizer in ("adam", "sgd")
+    for noise in (0.3, 1.0)
+]
+SMALL_GROUPS_ENTRANTS = [
+    GRPO,
+    pgrpo("pgrpo", split=64),
+    *(pgrpo(f"prior_strength {k}", split=64, prior_strength=k) for k in (8, 32)),
+    pgrpo("min_count 32", split=64, min_count=32),
+    pgrpo("after_normalize", split=64, update_order="after_normalize"),
+    pgrpo("after_normalize, prior_strength 8", split=64, update_order="after_normalize", prior_strength=8),
+    pgrpo("shrinkage, balance 1", split=64, **RECOMMENDED),
+]
 
 
 def run(setting: Setting, entrants: str, protocol: Protocol, folder: Path | None = None) -> dict[str, Outcome]:

@@ -132,11 +132,16 @@ def by_setting(results: Results, names: list[str], keys: tuple[str, ...]) -> str
     return table([*(key.replace("_", " ") for key in keys), "grpo", *names], rows)
 
 
-def versus(results: Results, over: str) -> str:
-    """Every entrant (rows) minus `over`, mean / worst, in every setting (columns)."""
+def versus(results: Results, over: str, area: bool = False) -> str:
+    """Every entrant (rows) minus `over`, mean / worst, in every setting (columns): at the end or over all steps."""
+    columns = [2, 3] if area else [0, 1]
     names = [name for name in next(iter(results.values())) if name != over]
-    rows = [[name, *(signed_pair(gain(outcomes, name, over)) for outcomes in results.values())] for name in names]
-    return table([f"minus {over}", *map(str, results)], rows)
+    rows = [
+        [name, *(signed_pair(gain(outcomes, name, over)[:, columns]) for outcomes in results.values())]
+        for name in names
+    ]
+    settings = [f"{s}, {s.optimizer}" if s.optimizer == "adam" else str(s) for s in results]
+    return table([f"minus {over}", *settings], rows)
 
 
 def edges(results: Results) -> str:
