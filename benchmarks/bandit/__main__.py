@@ -55,7 +55,7 @@ def moods(results: tables.Results) -> str:
 
 def safe(results: tables.Results) -> str:
     """Gains over grpo, over all settings and in each."""
-    names = [e.name for e in studies.SAFE_ENTRANTS if e.name in ("pgrpo", "pgrpo blended") or e.name.endswith("1")]
+    names = ["pgrpo", "pgrpo blended", "shrinkage, balance 1", "shrinkage, groups sampled equally"]
     keys = ("people", "overlap", "optimizer") if len({s.people for s in results}) > 1 else KEYS
     return "\n\n".join(
         [tables.safety(results), tables.edges(results), "Every setting:", tables.by_setting(results, names, keys)]

@@ -112,6 +112,7 @@ SAFE_ENTRANTS = [
     pgrpo("shrinkage", baseline="shrinkage"),
     pgrpo("shrinkage, balance 0.5", baseline="shrinkage", group_balance=0.5),
     pgrpo("shrinkage, balance 1", **RECOMMENDED),
+    pgrpo("shrinkage, groups sampled equally", baseline="shrinkage", sampling=1.0),
     pgrpo("shrinkage, balance 1, random groups", mislabelled=1.0, **RECOMMENDED),
 ]
 SAFE_ADAM, SAFE_SGD = ([replace(s, optimizer=o) for s in GRID] for o in ("adam", "sgd"))
@@ -138,17 +139,22 @@ SMALL_GROUPS_ENTRANTS = [
 def run(setting: Setting, entrants: str, protocol: Protocol, folder: Path | None = None) -> dict[str, Outcome]:
     """One setting in a process of its own; the entrants go by their list's name, since functions do not travel.
 
-    With a folder, what an interrupted study has kept there is read instead.
+    With a folder, what an interrupted study has kept there is not run again.
     """
     torch.set_num_threads(1)
-    if folder is None:
-        return compare(setting, globals()[entrants], protocol)
-    file = folder / f"{entrants}, {setting}, {setting.optimizer}, overlap {setting.overlap:g}.npz"
-    if not file.exists():
-        found = compare(setting, globals()[entrants], protocol)
+    file = None
+    if folder is not None:
+        file = folder / f"{entrants}, {setting}, {setting.optimizer}, overlap {setting.overlap:g}.npz"
+    known = _read(file) if file is not None and file.exists() else {}
+    found = compare(setting, globals()[entrants], protocol, known)
+    if file is not None and found.keys() != known.keys():
         arrays = {f"{name}/{key}": value for name, o in found.items() for key, value in vars(o).items()}
-        folder.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, **{key: value for key, value in arrays.items() if value is not None})
+    return {entrant.name: found[entrant.name] for entrant in globals()[entrants]}
+
+
+def _read(file: Path) -> dict[str, Outcome]:
     by_name: dict[str, dict[str, np.ndarray]] = {}
     with np.load(file) as saved:
         for key in saved:

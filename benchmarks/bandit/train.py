@@ -176,10 +176,14 @@ class Protocol:
     at_grpos: bool = True
 
 
-def compare(setting: Setting, entrants: list[Entrant], protocol: Protocol) -> dict[str, Outcome]:
-    """All entrants, the first of which is `grpo`, by name."""
-    sizes, found = STEP_SIZES[setting.optimizer], {}
+def compare(
+    setting: Setting, entrants: list[Entrant], protocol: Protocol, known: dict[str, Outcome] | None = None
+) -> dict[str, Outcome]:
+    """All entrants, the first of which is `grpo`, by name. Those in `known` are not run again."""
+    sizes, found = STEP_SIZES[setting.optimizer], dict(known or {})
     for entrant in entrants:
+        if entrant.name in found:
+            continue
         score = train(setting, [entrant], [list(sizes)], protocol.tuning).mean((1, 2, 3))
         if protocol.smooth:
             padded = torch.cat([score[:1], score, score[-1:]])
