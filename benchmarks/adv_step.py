@@ -1,20 +1,17 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl's whole advantage step, what its `timing_s/adv` times: `pgrpo` against `grpo`, on a real TransferQueue.
+"""Cost of verl's whole advantage step (its `timing_s/adv`): `pgrpo` against `grpo`, on a real TransferQueue.
 
     python benchmarks/adv_step.py [--quick] [--json FILE]
 
-verl's own sync trainer fetches recorded rollouts from TransferQueue, computes advantages, and puts them back; there are
-no workers that would generate or learn. `pgrpo` also fetches the preference groups (`column`, timed by itself as well)
-and keeps history and metrics. The two take turns on the same batch; their ratio is that of the medians. In runs of verl
-with all its workers: benchmarks/runs.py.
+verl's own sync trainer fetches recorded rollouts from TransferQueue, computes advantages, and writes them back; no
+worker generates or learns. `pgrpo` also fetches the preference groups (`column`, timed by itself as well) and keeps
+history and metrics. The two take turns on the same batch; their ratio is that of the medians.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import statistics
@@ -23,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from speed import machine, recorded, uids
+from speed import batch_keys, machine, uids
 
 PER_PROMPT = 2
 GROUPS = 1000
@@ -31,24 +28,23 @@ CASES = [(64, 12), (512, 128), (2048, 512)]  # responses and their tokens; the f
 
 
 def trainer(estimator: str) -> Any:
-    """verl's sync trainer with the parts that its advantage step needs."""
+    """verl's sync trainer with the attributes that its advantage step needs."""
     from omegaconf import OmegaConf
     from verl.trainer.ppo.v1 import get_trainer_cls
 
-    from verl_pgrpo import GroupHistoryManager, PGRPOConfig
+    from verl_pgrpo import PGRPOConfig
+    from verl_pgrpo.integration.batch import GroupColumn
+    from verl_pgrpo.integration.state import PGRPOState
 
     made = object.__new__(get_trainer_cls("sync"))
     algorithm = {"adv_estimator": estimator, "gamma": 1.0, "lam": 1.0, "use_kl_in_reward": False}
     made.config = OmegaConf.create(
         {"algorithm": algorithm, "actor_rollout_ref": {"rollout": {"n": PER_PROMPT}}}, flags={"allow_objects": True}
     )
-    made.pgrpo_history = None
+    made.pgrpo = None
     if estimator == "pgrpo":
-        made._pgrpo_options = PGRPOConfig.from_algorithm(made.config.algorithm)
-        made.pgrpo_history = GroupHistoryManager(made._pgrpo_options)
-        made._pgrpo_column = ("preference_group", [])
-        with contextlib.redirect_stdout(io.StringIO()):
-            made._pgrpo_begin(None)
+        made.pgrpo = PGRPOState(PGRPOConfig.from_algorithm(made.config.algorithm))
+        made._pgrpo_column = GroupColumn("preference_group")
     return made
 
 
@@ -59,7 +55,7 @@ def put(batch: int, length: int, seed: int) -> Any:
     from transfer_queue import KVBatchMeta
     from verl.utils.tensordict_utils import get_tensordict
 
-    keys, labels = recorded(batch, PER_PROMPT, GROUPS, seed)
+    keys, labels = batch_keys(batch, PER_PROMPT, GROUPS, seed)
     tags: list[dict[str, Any]] = [{"is_padding": False} for _ in keys]
     rewards = torch.zeros(batch, length)
     rewards[:, -1] = torch.randn(batch, generator=torch.Generator().manual_seed(seed))
@@ -85,6 +81,7 @@ def case(batch: int, length: int, steps: int, seed: int) -> dict[str, float]:
     """Median seconds of a step with each estimator, and of the fetch of the group column alone."""
     import transfer_queue as tq
 
+    from verl_pgrpo.integration.batch import GroupColumn
     from verl_pgrpo.integration.trainers import preference_groups
 
     meta = put(batch, length, seed)
@@ -96,7 +93,7 @@ def case(batch: int, length: int, steps: int, seed: int) -> dict[str, float]:
             contenders[name]._compute_advantage(meta, {})
             times[name].append(time.perf_counter() - start)
         start = time.perf_counter()
-        preference_groups(meta, ("preference_group", []))
+        preference_groups(meta, GroupColumn("preference_group"))
         times["column"].append(time.perf_counter() - start)
     tq.kv_clear(keys=meta.keys, partition_id="train")
     return {name: statistics.median(seconds[1:]) for name, seconds in times.items()}

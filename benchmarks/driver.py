@@ -1,67 +1,55 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the plugin adds to a training step in the driver, by batch size: microseconds per trajectory.
+"""What P-GRPO adds to a training step in the driver, by batch size: microseconds per response.
 
     python benchmarks/driver.py [--quick] [--json FILE]
 
-Every stage that P-GRPO adds to verl's step, in its order, on rows of a single token, so that nothing is counted but the
-work per trajectory:
+Every stage that P-GRPO adds to verl's step, in its order, on responses of a single token, so that only the work per
+response is timed:
 
-    rows       the batch's keys and group column read: which rows count, of which prompt and preference group
-    look-up    the groups found in the history
-    estimate   the estimator: history updated, advantages, the Corollary's scale and shift
+    rows       read the batch's keys and group column: which rows count, and their prompt and preference group
+    estimate   the estimator: history, advantages, the Corollary's scale and shift
     metrics    the step's metrics and warnings
 
-`grpo` is verl's own, which loops over the rows, for scale. Strings are new in every round, as they come from a rollout.
-What TransferQueue takes to deliver the group column is in benchmarks/adv_step.py.
+`grpo` is verl's own, which loops over the rows, for comparison. Strings are new in every round, as they come from a
+rollout. What TransferQueue takes to deliver the group column is in benchmarks/adv_step.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from speed import history_of, machine, recorded, uids
+from speed import batch_keys, label, machine, uids
 
-from verl_pgrpo import GroupHistoryManager
-from verl_pgrpo.integration.estimator import batch_of_run, compute_pgrpo_outcome_advantage
-from verl_pgrpo.integration.rows import Rows, raw_groups
-from verl_pgrpo.run_log import RunLog
+from verl_pgrpo import GroupHistoryManager, PGRPOConfig
+from verl_pgrpo.integration.batch import BatchRows, GroupColumn
+from verl_pgrpo.integration.state import PGRPOState
 
 PER_PROMPT = 8
 GRPO_ROUNDS = 3  # seconds each with the largest batches
-STAGES = ("rows", "look-up", "estimate", "metrics")
+STAGES = ("rows", "estimate", "metrics")
 
 
-def step(
-    history: GroupHistoryManager, log: RunLog, batch: int, groups: int, seed: int, with_grpo: bool
-) -> dict[str, float]:
+def step(state: PGRPOState, batch: int, groups: int, seed: int, with_grpo: bool) -> dict[str, float]:
     """Seconds of each stage of one step on a new batch, and of verl's grpo."""
     from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
-    keys, labels = recorded(batch, PER_PROMPT, groups, seed)
-    tags: list[dict[str, bool]] = [{} for _ in keys]
+    keys, labels = batch_keys(batch, PER_PROMPT, groups, seed)
     index = uids(keys)
     rewards = torch.randn(batch, 1, generator=torch.Generator().manual_seed(seed))
     mask = torch.ones(batch, 1, dtype=torch.int64)
 
     times = [time.perf_counter()]
-    rows = Rows.of(keys, tags, raw_groups(labels, ("preference_group", [])))
+    rows = BatchRows.from_keys(keys, [{}] * batch, GroupColumn("preference_group").labels(labels))
     times.append(time.perf_counter())
-    history.prepare(rows.groups)
+    state.advantage_step(rows, lambda: state.compute(rewards, mask, index))
     times.append(time.perf_counter())
-    with batch_of_run(history, rows) as run:
-        compute_pgrpo_outcome_advantage(rewards, mask, index=index)
-    times.append(time.perf_counter())
-    assert run.outcome is not None
-    log.add(*run.outcome)
-    log.flush()
+    state.end_step()
     times.append(time.perf_counter())
     if with_grpo:
         compute_grpo_outcome_advantage(rewards, mask, index=index)
@@ -70,12 +58,12 @@ def step(
 
 
 def case(batch: int, groups: int, rounds: int, seed: int) -> dict[str, float]:
-    """Best seconds of each stage."""
-    history = history_of(groups)
-    with contextlib.redirect_stdout(io.StringIO()):  # the run's own lines and warnings
-        log = RunLog(history, None)
-        step(history, log, batch, groups, seed, with_grpo=True)  # warms up
-        steps = [step(history, log, batch, groups, seed + 1 + i, with_grpo=i < GRPO_ROUNDS) for i in range(rounds)]
+    """Best seconds of each stage, with a history that knows `groups` groups."""
+    history = GroupHistoryManager(PGRPOConfig())
+    history.update([label(group) for group in range(groups)], np.zeros(groups))
+    state = PGRPOState(history.config, history)
+    step(state, batch, groups, seed, with_grpo=True)  # warms up
+    steps = [step(state, batch, groups, seed + 1 + i, with_grpo=i < GRPO_ROUNDS) for i in range(rounds)]
     return {stage: min(times[stage] for times in steps if stage in times) for stage in (*STAGES, "grpo")}
 
 
@@ -87,7 +75,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
     args = parser.parse_args()
     print(f"seed {args.seed}, best of {args.rounds} rounds, n={PER_PROMPT}; {machine()}")
-    print("  batch   groups | us per trajectory: " + "  ".join(STAGES) + "    all |  all, ms | grpo / all")
+    print("  batch   groups | us per response: " + "  ".join(STAGES) + "    all |  all, ms | grpo / all")
     table = []
     for batch in (64, 1024, 8192) if args.quick else (64, 1024, 8192, 65_536, 262_144):
         for groups in (10, 100_000):

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the history costs at a million groups and more: memory, checkpoint, and a batch of 8,192 rewards.
+"""Cost of the history at a million groups and more: memory, checkpoint, and a batch of 8,192 rewards.
 
     python benchmarks/history.py [--groups 1000000 10000000] [--json FILE]
 
@@ -50,7 +50,7 @@ def build(groups: int, path: str) -> dict[str, Any]:
     start = time.perf_counter()
     for first in range(0, groups, PIECE):
         names = [label(number) for number in range(first, min(first + PIECE, groups))]
-        history.observe(names * 3, rng.standard_normal(3 * len(names)))
+        history.update(names * 3, rng.standard_normal(3 * len(names)))
     built = time.perf_counter() - start
     memory = resident() - before
     start = time.perf_counter()
@@ -69,12 +69,11 @@ def load(groups: int, path: str) -> dict[str, Any]:
     for _ in range(BATCHES):
         names, rewards = [label(number) for number in rng.integers(0, groups, BATCH)], rng.standard_normal(BATCH)
         start = time.perf_counter()
-        history.advantages(names, rewards)
+        history.compute_advantages(names, rewards)
         times.append(1e3 * (time.perf_counter() - start))
     return {
         "load_s": loaded,
         "loaded_mib": memory,
-        "bytes_a_group": (history.nbytes + history._labels.text_nbytes) / groups,
         "batch_best_ms": min(times),
         "batch_median_ms": statistics.median(times),
     }
@@ -93,7 +92,7 @@ def main() -> None:
     print(
         f"{os.cpu_count()} cores, {platform.machine()}, numpy {np.__version__}; batches of {BATCH}, {BATCHES} of them"
     )
-    print("    groups | bytes/group  MiB built  loaded | file MiB  save s  load s | batch ms: best  median")
+    print("    groups | MiB built  loaded | file MiB  save s  load s | batch ms: best  median")
     table = []
     for groups in args.groups:
         with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +101,7 @@ def main() -> None:
             row |= {"file_mib": os.path.getsize(path) / 2**20, **in_a_process_of_its_own(load, groups, path)}
         table.append(row)
         print(
-            "{groups:>10} | {bytes_a_group:>11.1f} {built_mib:>10.0f} {loaded_mib:>7.0f} | {file_mib:>8.0f} "
+            "{groups:>10} | {built_mib:>10.0f} {loaded_mib:>7.0f} | {file_mib:>8.0f} "
             "{save_s:>7.1f} {load_s:>7.1f} | {batch_best_ms:>14.1f} {batch_median_ms:>7.1f}".format(**row),
             flush=True,
         )

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The quickstart's task without verl: which estimator serves the personas, over many seeds, in minutes.
+"""The quickstart's task without verl: estimators on the personas, over many seeds, in minutes.
 
     python benchmarks/personas_torch.py --seeds 5 --jobs 2
     python benchmarks/personas_torch.py --n 2 8 --noise 0 0.2 --estimators grpo pgrpo --seeds 5
@@ -10,9 +10,12 @@ token-mean loss, one on-policy update a step, no KL), but a plain PyTorch loop: 
 vLLM, PPO's clipping (on-policy the ratio is 1), several updates a batch. Every setting has the same responses a step,
 so a larger n means fewer prompts.
 
-Estimators: `grpo`; `pgrpo` (full history, the paper's); `pgrpo_exp` (exponential history); and two controls that say
-*which part* of P-GRPO helps: `one_history` (P-GRPO with one history for all users) and `rloo` (each response against
-the mean of its prompt's others, no history, no scale). Utility is the mean over the last fifth of training of what each
+Estimators: `grpo`; `pgrpo` (full history, the paper's); `pgrpo_exp` (exponential forgetting); `shrinkage` (P-GRPO with
+baseline=shrinkage and group_balance=1); two controls that tell *which part* of P-GRPO helps, `one_history` (one history
+for all users) and `rloo` (each response against the mean of its prompt's others, no history, no scale); and `random`
+(P-GRPO with every prompt's group drawn at random).
+
+Utility is the mean over the last fifth of training of what each
 persona got; `mean` weighs personas equally, `worst` is the persona with least. Intervals are Student-t 95 % over seeds;
 differences to grpo are paired by seed (same model, same prompts, same noise).
 """
@@ -31,6 +34,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+from scipy import stats
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
@@ -40,8 +44,7 @@ from verl_pgrpo.data.tastes import PERSONAS
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 from verl_pgrpo.rewards.personas import compute_score
 
-ESTIMATORS = ("grpo", "pgrpo", "pgrpo_exp", "one_history", "rloo")
-T_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)  # by df - 1
+ESTIMATORS = ("grpo", "pgrpo", "pgrpo_exp", "shrinkage", "one_history", "rloo", "random")
 
 
 @dataclass(frozen=True)
@@ -137,12 +140,22 @@ def _estimator(setting: Setting):
 
     if setting.estimator in ("grpo", "rloo"):
         return by_prompt
-    exponential = setting.estimator == "pgrpo_exp"
-    options = {"statistics": "exponential", "half_life": setting.half_life} if exponential else {}
-    history = GroupHistoryManager(PGRPOConfig(**options))
-    if setting.estimator == "one_history":
-        return lambda groups, rewards: history.advantages(["all"] * len(groups), rewards).advantages
-    return lambda groups, rewards: history.advantages(groups, rewards).advantages
+    options = {
+        "pgrpo_exp": {"half_life": setting.half_life},
+        "shrinkage": {"baseline": "shrinkage", "group_balance": 1},
+    }.get(setting.estimator, {})
+    history, rng = GroupHistoryManager(PGRPOConfig(**options)), np.random.default_rng(setting.seed)
+
+    def by_history(groups: list[str], rewards: np.ndarray) -> np.ndarray:
+        prompts = np.arange(len(rewards)) // setting.n
+        if setting.estimator == "one_history":
+            groups = ["all"] * len(groups)
+        elif setting.estimator == "random":
+            names = sorted(p.name for p in PERSONAS)
+            groups = rng.choice(names, prompts[-1] + 1)[prompts].tolist()
+        return history.compute_advantages(groups, rewards, prompts).advantages
+
+    return by_history
 
 
 def end_utility(curve: list[list[float]]) -> np.ndarray:
@@ -154,7 +167,7 @@ def interval(values: list[float]) -> str:
     """Mean and half-width of its Student-t 95 % interval."""
     if len(values) < 2:
         return f"{values[0]:5.2f}      "
-    half = T_975[min(len(values) - 2, len(T_975) - 1)] * statistics.stdev(values) / len(values) ** 0.5
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return f"{statistics.mean(values):5.2f} ±{half:.2f}"
 
 

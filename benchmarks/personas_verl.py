@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The personas through real verl and vLLM on the CPU: `grpo`, P-GRPO, P-GRPO over random groups and with decay.
+"""The personas through real verl and vLLM on the CPU: `grpo`, P-GRPO, and P-GRPO with options and random groups.
 
     python benchmarks/personas_verl.py [--seeds 5] [--jobs 1] [--arms grpo pgrpo] [--against grpo] [--json FILE]
 
@@ -39,12 +39,13 @@ ARMS: dict[str, tuple[dict[str, str], list[str]]] = {
     "grpo": ({"ESTIMATOR": "grpo"}, []),
     "pgrpo": ({}, []),
     "random": ({"RANDOM_GROUPS": "1"}, []),
-    "exponential": ({}, ["+algorithm.pgrpo.statistics=exponential", f"+algorithm.pgrpo.half_life={HALF_LIFE}"]),
+    "exponential": ({}, [f"+algorithm.pgrpo.half_life={HALF_LIFE}"]),
+    "shrinkage": ({}, ["+algorithm.pgrpo.baseline=shrinkage", "+algorithm.pgrpo.group_balance=1"]),
 }
 
 
 def prepare(folder: Path, seed: int) -> Path:
-    """A seed's data and model, made once."""
+    """Make a seed's data and model once, and return their folder."""
     data = folder / f"data-{seed}"
     if not (data / "done").exists():
         data.mkdir(parents=True, exist_ok=True)
@@ -56,18 +57,18 @@ def prepare(folder: Path, seed: int) -> Path:
 
 
 def run(arm: str, seed: int, out: Path) -> Path:
-    """One run's folder; trained, unless it was before."""
+    """Train one run unless it is finished already, and return its folder."""
     folder = out / f"{arm}-{seed}"
     if (folder / "done").exists():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     variables, arguments = ARMS[arm]
-    said = {"DATA_DIR": str(out / f"data-{seed}"), "RUN_DIR": str(folder), "SEED": str(seed), "PYTHON": sys.executable}
+    paths = {"DATA_DIR": str(out / f"data-{seed}"), "RUN_DIR": str(folder), "SEED": str(seed), "PYTHON": sys.executable}
     sizes = {"N": str(N), "STEPS": str(STEPS), "TIMEOUT": "3600"}
     with open(folder / "run.log", "wb") as log:
         command = ["bash", str(SCRIPT), "trainer.save_freq=-1", *arguments]
-        environment = {**os.environ, **variables, **said, **sizes}
+        environment = {**os.environ, **variables, **paths, **sizes}
         subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
     (folder / "done").touch()
     return folder

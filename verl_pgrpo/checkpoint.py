@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The history file: Parquet that pandas can read, verified to the last byte, replaced atomically.
 
-One row per preference group with the columns `group, count, mean, m2`. The Parquet metadata holds one JSON object under
-the key `verl_pgrpo`: schema version, checksum, step, config fingerprint and the options behind it.
+One row per preference group with the columns `group, count, mean, m2, within, within_dof` (see `moments`). The Parquet
+metadata holds one JSON object under the key `verl_pgrpo`: schema version, checksum, step, config fingerprint and the
+options behind it.
 
 The checksum is the SHA-256 of the whole file with its own 64 digits set to zero, so it covers the Parquet structure
 too, and no parser sees a file that has not passed. It detects damage. It does not authenticate the writer.
@@ -30,7 +31,7 @@ from verl_pgrpo.errors import (
     HistoryFileWrongStep,
 )
 from verl_pgrpo.files import atomic_write
-from verl_pgrpo.moments import Moments
+from verl_pgrpo.moments import FIELDS, Moments
 
 __all__ = ["SCHEMA_VERSION", "read", "read_header", "write"]
 
@@ -71,8 +72,8 @@ def write(
         "fingerprint": config.fingerprint(),
         "options": config.as_dict(),
     }
-    columns = [pa.array(labels, pa.large_string()), *map(pa.array, (moments.count, moments.mean, moments.m2))]
-    table = pa.table(columns, names=["group", "count", "mean", "m2"])
+    columns = [pa.array(labels, pa.large_string()), *(pa.array(getattr(moments, name)) for name in FIELDS)]
+    table = pa.table(columns, names=["group", *FIELDS])
     buffer = pa.BufferOutputStream()
     # Storing the Arrow schema would repeat the metadata, encoded, where the checksum could not be filled in.
     with pq.ParquetWriter(buffer, table.schema, store_schema=False, use_dictionary=False) as writer:
@@ -122,7 +123,7 @@ def read(
         if len(set(labels)) < len(labels) or None in labels:
             raise ValueError("group labels are not distinct")
         moments = Moments(len(labels), config.half_life)
-        for name in ("count", "mean", "m2"):
+        for name in FIELDS:
             getattr(moments, name)[:] = table[name].to_numpy()
     except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, HistoryFileError):

@@ -48,8 +48,12 @@ class PGRPOConfig:
     # normalizes by the past alone (a group's first batch by itself). Not stated in the paper.
     update_order: str = "before_normalize"
     # history is the paper's baseline. blended also subtracts a shrunken leave-one-out prompt baseline (see
-    # `advantage.prompt_blend`), for prompts of unequal difficulty. Ours.
+    # `advantage.prompt_blend`), for prompts of unequal difficulty. shrinkage does the same with a weight from the
+    # group's history (see `shrinkage`), which is steadier than one from the batch. Both are ours.
     baseline: str = "history"
+    # Multiply advantages by (share of the group in all rewards)^-group_balance, with mean weight 1, so that numbers
+    # do not drown a minority. 0 is off, 1 weighs all groups alike, 0.5 gives their gradients equal noise. Ours.
+    group_balance: float = 0.0
     # Added to the std, as in verl's grpo, so that switching the estimator changes nothing else.
     epsilon: float = 1e-6
     # Shrink a group's mean and std toward those of all groups, which weigh this many rewards. 0 is off. Ours.
@@ -71,11 +75,12 @@ class PGRPOConfig:
 
     def __post_init__(self) -> None:
         _check_choice(self, "update_order", ("before_normalize", "after_normalize"))
-        _check_choice(self, "baseline", ("history", "blended"))
+        _check_choice(self, "baseline", ("history", "blended", "shrinkage"))
         _check_choice(self, "on_nonfinite", ("error", "skip"))
         _check_choice(self, "on_missing_history", ("error", "reset"))
         _check_number(self, "epsilon", low=0.0)
         _check_number(self, "prior_strength", low=0.0)
+        _check_number(self, "group_balance", low=0.0, high=1.0)
         _check_integer(self, "min_count", low=0)
         _check_integer(self, "max_logged_groups", low=0)
         for name in _VERL_KEYS:
@@ -173,9 +178,9 @@ def _check_integer(config: PGRPOConfig, name: str, low: int) -> None:
     object.__setattr__(config, name, int(value))
 
 
-def _check_number(config: PGRPOConfig, name: str, low: float) -> None:
+def _check_number(config: PGRPOConfig, name: str, low: float, high: float = _LARGEST) -> None:
     value = getattr(config, name)
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not low <= value <= _LARGEST:
-        raise _invalid(name, value, f"a number from {low:g} to {_LARGEST:g}")
+    if not number or not low <= value <= high:
+        raise _invalid(name, value, f"a number from {low:g} to {high:g}")
     object.__setattr__(config, name, float(value))

@@ -20,6 +20,7 @@ from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import ConfigError, GroupLabelError, MissingGroupError, NonFiniteRewardError
 from verl_pgrpo.groups import is_missing
 from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
+from verl_pgrpo.shrinkage import group_weights, prompt_weight, share_within, subtract_prompt, within_std
 
 __all__ = ["AdvantageResult", "GroupHistoryManager", "GroupStatistics"]
 
@@ -30,20 +31,24 @@ Booleans = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class GroupStatistics:
-    """History of the requested groups, each (N,) float64. Unknown groups have count 0, mean and std NaN."""
+    """History of the requested groups, each (N,) float64. Unknown groups have count 0, the others NaN.
+
+    within_std: std of rewards around the mean of their prompt; NaN if no prompt with two responses was recorded.
+    """
 
     count: Floats
     mean: Floats
     std: Floats
+    within_std: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class AdvantageResult:
     """Advantages of a batch of N responses and what they were computed from. Arrays are (N,).
 
-    advantages: `(reward - mean) / (std + epsilon)`, unscaled where std is 0. With baseline=blended also minus a prompt
-        baseline (`verl_pgrpo.advantage.prompt_blend`).
-    mean, std: the statistics used, after `prior_strength` and `min_count`.
+    advantages: `(reward - mean) / (std + epsilon)`, unscaled where std is 0. With baseline=blended or shrinkage also
+        minus a prompt baseline; with group_balance times the weight of the group.
+    mean, std: the statistics used, after `prior_strength` and `min_count`; with baseline=shrinkage, std within prompts.
     count: number of rewards of the row's own group in them.
     scale, shift: the terms of Corollary 3.1; None without prompt ids.
     cold: the group's own history was insufficient (no spread, or fewer rewards than `min_count` or `prior_strength`).
@@ -63,10 +68,11 @@ class AdvantageResult:
 
 
 class GroupHistoryManager:
-    """Running reward history of every preference group: count, mean and M2 in float64.
+    """Running reward history of every preference group: count, mean, M2 and spread within prompts, in float64.
 
-    A batch takes time in its own size, however many groups are known (except with `prior_strength` or `min_count`,
-    which pool all groups). Managers can be pickled and copied. Not thread-safe: one process computes advantages.
+    A batch takes time in its own size, however many groups are known (except with `prior_strength`, `min_count` or
+    `group_balance`, which look at all groups). Managers can be pickled and copied. Not thread-safe: one process
+    computes advantages.
 
     Args:
         config: the options; by default the paper's method.
@@ -98,19 +104,24 @@ class GroupHistoryManager:
         """Number of rewards observed so far, over all groups."""
         return int(self._moments.count.sum())
 
-    def update(self, groups: Sequence[Hashable], rewards: ArrayLike) -> None:
+    def update(
+        self, groups: Sequence[Hashable], rewards: ArrayLike, prompt_ids: Sequence[Hashable] | None = None
+    ) -> None:
         """Add a batch of rewards to the history.
 
         Args:
             groups: N labels (text); None where a row has no group.
             rewards: (N,) float.
+            prompt_ids: N generation groups, for the spread within prompts that baseline=shrinkage uses.
 
         Raises:
             MissingGroupError, GroupLabelError, NonFiniteRewardError, ValueError: the history is unchanged.
         """
-        labels, values, finite = self._check_batch(groups, rewards, None)
+        prompt_ids = _plain(prompt_ids)
+        labels, values, finite = self._check_batch(groups, rewards, prompt_ids)
         kept = np.flatnonzero(finite).tolist()
-        self._moments.update(self._rows([labels[row] for row in kept]), values[finite])
+        prompts = None if prompt_ids is None else _codes(prompt_ids[row] for row in kept)
+        self._moments.update(self._rows([labels[row] for row in kept]), values[finite], prompts)
 
     def compute_advantages(
         self, groups: Sequence[Hashable], rewards: ArrayLike, prompt_ids: Sequence[Hashable] | None = None
@@ -123,15 +134,14 @@ class GroupHistoryManager:
             groups: N labels (text); None where a row has no group.
             rewards: (N,) float, the scalar reward of each response.
             prompt_ids: N generation groups (verl's uid: the prompt of each response), for `scale` and `shift`.
-                Required with baseline=blended.
+                Required with baseline=blended and baseline=shrinkage.
 
         Raises:
             MissingGroupError, GroupLabelError, NonFiniteRewardError, ValueError: the history is unchanged.
         """
-        if prompt_ids is None and self.config.baseline == "blended":
-            raise ValueError("baseline=blended requires prompt_ids: the prompt that each row answers")
-        if prompt_ids is not None:  # plain values: a Series would be indexed by label, and tensors are never equal keys
-            prompt_ids = prompt_ids.tolist() if hasattr(prompt_ids, "tolist") else list(prompt_ids)
+        if prompt_ids is None and self.config.baseline != "history":
+            raise ValueError(f"baseline={self.config.baseline} requires prompt_ids: the prompt that each row answers")
+        prompt_ids = _plain(prompt_ids)
         labels, values, finite = self._check_batch(groups, rewards, prompt_ids)
         kept = np.flatnonzero(finite).tolist()
         prompts = None if prompt_ids is None else _codes(prompt_ids[row] for row in kept)
@@ -167,6 +177,7 @@ class GroupHistoryManager:
             count=np.where(known, taken.count, 0).astype(np.float64),
             mean=np.where(known, taken.mean, np.nan),
             std=np.where(known, taken.std(), np.nan),
+            within_std=np.where(known, np.sqrt(taken.variance_within()), np.nan),
         )
 
     def to_frame(self) -> pd.DataFrame:
@@ -245,23 +256,36 @@ class GroupHistoryManager:
     def _compute(self, rows: Integers, values: Floats, prompts: Integers | None) -> tuple[Any, ...]:
         if self.config.update_order == "after_normalize":
             past, pool = self._moments.take(rows), self._pool()
-            self._moments.update(rows, values)
+            self._moments.update(rows, values, prompts)
             # A group (or the pool) without a past is normalized by its first batch.
             used = past.where(past.count > 0, self._moments.take(rows))
             pool = pool or self._pool()
         else:
-            self._moments.update(rows, values)
+            self._moments.update(rows, values, prompts)
             used, pool = self._moments.take(rows), self._pool()
         mean, std, cold = self._normalizer(used, *(pool or (0.0, 0.0)))
+        shrinkage = self.config.baseline == "shrinkage"
+        if shrinkage:
+            within = share_within(used)
+            std = within_std(std, within)
         epsilon, norm_by_std = self.config.epsilon, self.config.norm_adv_by_std_in_grpo
         advantages = personalized_advantage(values, mean, std, epsilon, norm_by_std)
         scale = shift = None
         if prompts is not None:
             scale, shift = grpo_relation(values, prompts, mean, std, epsilon, norm_by_std)
-            if self.config.baseline == "blended":
+            if shrinkage:
+                w = prompt_weight(within, np.bincount(prompts)[prompts] - 1)
+                advantages, stretch, kept = subtract_prompt(advantages, w, prompts)
+                scale, shift = stretch * scale, kept * shift
+            elif self.config.baseline == "blended":
                 standardized = personalized_advantage(values, mean, std, epsilon)
                 advantages, stretch, kept = prompt_blend(advantages, standardized, prompts)
                 scale, shift = stretch * scale, kept * shift
+        if self.config.group_balance > 0:
+            weight = group_weights(self._moments.count[: self.num_groups], rows, self.config.group_balance)
+            advantages = weight * advantages
+            if scale is not None and shift is not None:
+                scale, shift = weight * scale, weight * shift
         return advantages, mean, std, used.count.astype(np.float64), scale, shift, cold
 
     def _pool(self) -> tuple[float, float] | None:
@@ -351,6 +375,11 @@ class GroupHistoryManager:
             if problem is not None:
                 raise GroupLabelError(f"preference group {label!r}{_location(row, prompt_ids)} {problem}")
         return [str(label) for label in labels]
+
+
+def _plain(prompt_ids: Any) -> list[Hashable] | None:
+    """Return plain values: a Series would be indexed by label, and tensors are never equal keys."""
+    return prompt_ids.tolist() if hasattr(prompt_ids, "tolist") else None if prompt_ids is None else list(prompt_ids)
 
 
 def _codes(values: Iterable[Hashable]) -> Integers:

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Running count, mean and M2 (sum of squared deviations) of many groups, as arrays.
+"""Running count, mean, M2 (sum of squared deviations) and spread within prompts of many groups, as arrays.
 
 Welford's recurrence, applied to a batch at a time with the pairwise merge of Chan, Golub and LeVeque (1979):
 
@@ -11,6 +11,10 @@ With exponential forgetting, every reward of a group multiplies the weight of th
 k rewards is then W(k) = (1 - decay^k) / (1 - decay), a function of the count alone, so the same three numbers suffice.
 The rewards of one batch have no order: they share W(k) equally. `decay = 1` is the plain recurrence with W(k) = k.
 
+Rewards that come with their prompts also add to `within`, the sum of squared deviations from the prompt's own mean, and
+to `within_dof`, its degrees of freedom: the number of responses minus the number of prompts. Both are plain sums with
+the same forgetting as M2. within / within_dof is the variance within prompts, pooled over all prompts of the group.
+
 Caveat: the mean is one float64, so an update smaller than half its last place is lost. This matters only if rewards
 arrive one at a time and their mean is a billion times their spread: near 1e9 with a spread of 1, after a million single
 updates, the mean is off by about 1e-4 of the spread.
@@ -19,41 +23,46 @@ updates, the mean is off by about 1e-4 of the spread.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_MAGNITUDE", "Moments"]
+__all__ = ["FIELDS", "MAX_MAGNITUDE", "Moments"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 # The sum of squares of larger values may overflow a float64.
 MAX_MAGNITUDE = 1e140
+FIELDS = ("count", "mean", "m2", "within", "within_dof")
 
 
 class Moments:
-    """Arrays with one element per group: `count` (int64), `mean` and `m2` (float64).
+    """Arrays with one element per group: `count` (int64), `mean`, `m2`, `within` and `within_dof` (float64).
 
     Args:
         size: number of groups, all empty.
         half_life: a reward weighs half after this many newer rewards of its group. None: no forgetting.
     """
 
-    __slots__ = ("count", "log_decay", "m2", "mean")
+    __slots__ = (*FIELDS, "log_decay")
 
     def __init__(self, size: int = 0, half_life: float | None = None) -> None:
         self.log_decay = 0.0 if half_life is None else max(-math.log(2.0) / half_life, -1e3)  # exp(-1e3) is 0
         self.count: Integers = np.zeros(size, dtype=np.int64)
         self.mean: Floats = np.zeros(size, dtype=np.float64)
         self.m2: Floats = np.zeros(size, dtype=np.float64)
+        self.within: Floats = np.zeros(size, dtype=np.float64)
+        self.within_dof: Floats = np.zeros(size, dtype=np.float64)
 
     def __len__(self) -> int:
         return len(self.count)
 
     def resize(self, size: int) -> None:
         """Grow or shrink to `size` groups. New groups are empty."""
-        for name in ("count", "mean", "m2"):
+        for name in FIELDS:
             old = getattr(self, name)
             new = np.zeros(size, dtype=old.dtype)
             new[: len(old)] = old[:size]
@@ -61,16 +70,17 @@ class Moments:
 
     def take(self, rows: Integers) -> Moments:
         """Return a copy in which group i is group `rows[i]` of this one."""
-        return self._like(self.count[rows], self.mean[rows], self.m2[rows])
+        return self._like(getattr(self, name)[rows] for name in FIELDS)
 
     def where(self, condition: NDArray[np.bool_], other: Moments) -> Moments:
         """Return a copy that has `other`'s group i wherever `condition[i]` is False."""
-        names = ("count", "mean", "m2")
-        return self._like(*(np.where(condition, getattr(self, name), getattr(other, name)) for name in names))
+        return self._like(np.where(condition, getattr(self, name), getattr(other, name)) for name in FIELDS)
 
-    def _like(self, count: Integers, mean: Floats, m2: Floats) -> Moments:
+    def _like(self, arrays: Iterable[NDArray[Any]]) -> Moments:
         made = Moments()
-        made.log_decay, made.count, made.mean, made.m2 = self.log_decay, count, mean, m2
+        made.log_decay = self.log_decay
+        for name, array in zip(FIELDS, arrays, strict=True):
+            setattr(made, name, array)
         return made
 
     def weight(self, count: Integers | Floats) -> Floats:
@@ -91,6 +101,10 @@ class Moments:
         dof = self.degrees_of_freedom(self.count)
         return np.sqrt(np.divide(self.m2, dof, out=np.zeros_like(self.m2), where=dof > 0))
 
+    def variance_within(self) -> Floats:
+        """Return the variance of rewards around the mean of their prompt; NaN without a prompt of two responses."""
+        return np.divide(self.within, self.within_dof, out=np.full(len(self), np.nan), where=self.within_dof > 0)
+
     def pooled(self) -> tuple[float, float]:
         """Return mean and std of all groups' rewards together, each with the weight it has in its group.
 
@@ -110,8 +124,8 @@ class Moments:
         dof = total - squares / total
         return float(origin + shift), math.sqrt(m2 / dof) if dof > 0 else 0.0
 
-    def update(self, rows: Integers, values: Floats) -> None:
-        """Add `values[i]` to group `rows[i]`, both (N,). Takes time in N only.
+    def update(self, rows: Integers, values: Floats, prompts: Integers | None = None) -> None:
+        """Add `values[i]` of prompt `prompts[i]` to group `rows[i]`, each (N,). Takes time in N only.
 
         The batch is sorted first, so the result does not depend on its order, to the last bit. Deviations are taken
         from the group's mean so far (or its smallest value), not from zero: with values near 1e9 and a spread of 1,
@@ -119,26 +133,35 @@ class Moments:
         """
         if len(rows) == 0:
             return
-        order = np.lexsort((values, rows))  # by group, then by value
-        rows, values = rows[order], values[order]
-        begins = np.concatenate(([True], rows[1:] != rows[:-1]))
-        first = np.flatnonzero(begins)
-        groups, local = rows[first], np.cumsum(begins) - 1
+        groups, first, sorted_values, local = _runs(values, rows)
         count = np.diff(first, append=len(rows))
-        origin = np.where(self.count[groups] > 0, self.mean[groups], values[first])
-        deviation = values - origin[local]
+        origin = np.where(self.count[groups] > 0, self.mean[groups], sorted_values[first])
+        deviation = sorted_values - origin[local]
         shift = np.bincount(local, weights=deviation) / count
         deviation -= shift[local]
-        m2 = np.bincount(local, weights=deviation * deviation)
-        # Within a batch the weights are equal and sum to W(count), hence the factor W / count on the plain M2.
-        self._merge(groups, count, origin + shift, m2 * (self.weight(count) / count), shift)
+        # Within a batch the weights are equal and sum to W(count), hence the factor W / count on the plain sums.
+        factor = self.weight(count) / count
+        m2 = np.bincount(local, weights=deviation * deviation) * factor
+        within = dof = np.zeros(len(groups))
+        if prompts is not None:
+            within, dof = (values * factor for values in _within_prompts(rows, values, prompts))
+        self._merge(groups, count, origin + shift, m2, within, dof, shift)
 
     def merge(self, rows: Integers, other: Moments) -> None:
         """Add `other`'s group i to group `rows[i]` (distinct rows). With forgetting, `other` is the newer history."""
         delta = np.where(self.count[rows] > 0, other.mean - self.mean[rows], 0.0)
-        self._merge(rows, other.count, other.mean, other.m2, delta)
+        self._merge(rows, other.count, other.mean, other.m2, other.within, other.within_dof, delta)
 
-    def _merge(self, rows: Integers, count: Integers, mean: Floats, m2: Floats, delta: Floats) -> None:
+    def _merge(
+        self,
+        rows: Integers,
+        count: Integers,
+        mean: Floats,
+        m2: Floats,
+        within: Floats,
+        within_dof: Floats,
+        delta: Floats,
+    ) -> None:
         """Merge with Chan's formula. The caller gives `delta` (mean minus the mean so far), which it knows exactly."""
         old = self.count[rows]
         total = old + count
@@ -150,4 +173,35 @@ class Moments:
         self.m2[rows] = np.where(
             empty, m2, self.m2[rows] * decay + m2 + delta * delta * (self.weight(old) * decay * share)
         )
+        self.within[rows] = self.within[rows] * decay + within
+        self.within_dof[rows] = self.within_dof[rows] * decay + within_dof
         self.count[rows] = total
+
+
+def _runs(values: Floats, *keys: Integers) -> tuple[Integers, Integers, Floats, Integers]:
+    """Sort `values` within each distinct combination of keys (the first key is the most significant).
+
+    Returns:
+        the first key of each combination, the position of its first value, the sorted values, and the combination that
+        each of these belongs to.
+    """
+    order = np.lexsort((values, *reversed(keys)))
+    begins = np.zeros(len(values), dtype=np.bool_)
+    begins[0] = True
+    for key in keys:
+        begins[1:] |= key[order[1:]] != key[order[:-1]]
+    first = np.flatnonzero(begins)
+    return keys[0][order[first]], first.astype(np.int64), values[order], np.cumsum(begins, dtype=np.int64) - 1
+
+
+def _within_prompts(rows: Integers, values: Floats, prompts: Integers) -> tuple[Floats, Floats]:
+    """Return sum of squares within prompts and its degrees of freedom, for each distinct row in ascending order."""
+    row, first, sorted_values, local = _runs(values, rows, prompts)
+    size = np.diff(first, append=len(rows))
+    deviation = sorted_values - sorted_values[first][local]
+    deviation -= (np.bincount(local, weights=deviation) / size)[local]
+    squares = np.bincount(local, weights=deviation * deviation).astype(np.float64, copy=False)
+    # The numbers of prompts depend on the order of the batch. The sizes of their sums do not.
+    _, first, sorted_squares, local = _runs(squares, row)
+    sums = np.bincount(local, weights=sorted_squares).astype(np.float64, copy=False)
+    return sums, np.add.reduceat(size - 1.0, first)

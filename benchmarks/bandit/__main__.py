@@ -26,9 +26,9 @@ import torch
 
 from benchmarks.bandit import studies, tables
 from benchmarks.bandit.task import Setting
-from benchmarks.bandit.train import FINAL, SEARCH, TUNING
+from benchmarks.bandit.train import FINAL, FRESH, TUNING, Protocol
 
-Study = tuple[list[Setting], str, range, range, Callable[[tables.Results], str]]
+Study = tuple[list[Setting], str, Protocol, Callable[[tables.Results], str]]
 
 
 def grid(results: tables.Results) -> str:
@@ -49,29 +49,39 @@ def people(results: tables.Results) -> str:
     return tables.by_setting(results, [e.name for e in studies.PEOPLE_ENTRANTS[1:]], ("people", "overlap"))
 
 
-def adam(results: tables.Results) -> str:
-    names = [entrant.name for entrant in studies.ADAM_ENTRANTS[1:]]
-    return "\n\n".join([tables.by_setting(results, names, ("reward", "mood", "n")), tables.edges(results)])
-
-
 def moods(results: tables.Results) -> str:
     return tables.by_setting(results, ["pgrpo", "pgrpo blended"], ("reward", "mood", "prompt_variance"))
 
 
-def candidates(results: tables.Results) -> str:
-    return tables.halves(results, [e.name for e in studies.CANDIDATES if e.name != "pgrpo"], "pgrpo")
+def safe(results: tables.Results) -> str:
+    """Gains over grpo, over all settings and in each."""
+    names = [e.name for e in studies.SAFE_ENTRANTS if e.name in ("pgrpo", "pgrpo blended") or e.name.endswith("1")]
+    keys = ("people", "overlap", "optimizer") if len({s.people for s in results}) > 1 else KEYS
+    return "\n\n".join(
+        [tables.safety(results), tables.edges(results), "Every setting:", tables.by_setting(results, names, keys)]
+    )
 
 
+def small_groups(results: tables.Results) -> str:
+    return "\n\n".join(
+        ["Over all steps:", tables.versus(results, "pgrpo", area=True), "At the end:", tables.versus(results, "pgrpo")]
+    )
+
+
+KEYS = ("reward", "mood", "n", "noise")
+FRESHLY = Protocol(TUNING[:12], FRESH, smooth=True, at_grpos=False)
 STUDIES: dict[str, Study] = {
-    "grid": (studies.GRID, "ENTRANTS", TUNING, FINAL, grid),
-    "close-ups": (studies.CLOSE_UPS, "ENTRANTS", TUNING, FINAL, close_ups),
-    "ablations": (studies.ABLATION_SETTINGS, "ABLATIONS", TUNING, FINAL, partial(tables.versus, over="pgrpo")),
-    "people": (studies.PEOPLE_GRID, "PEOPLE_ENTRANTS", TUNING, FINAL, people),
-    "adam": (studies.ADAM, "ADAM_ENTRANTS", TUNING, FINAL, adam),
-    "moods": (studies.MOODS, "MOOD_ENTRANTS", TUNING, FINAL, moods),
-    "candidates": ([s for s in studies.GRID if s.n < 16], "CANDIDATES", TUNING, SEARCH, candidates),
+    "grid": (studies.GRID, "ENTRANTS", Protocol(), grid),
+    "close-ups": (studies.CLOSE_UPS, "ENTRANTS", Protocol(), close_ups),
+    "ablations": (studies.ABLATION_SETTINGS, "ABLATIONS", Protocol(), partial(tables.versus, over="pgrpo")),
+    "people": (studies.PEOPLE_GRID, "PEOPLE_ENTRANTS", Protocol(), people),
+    "moods": (studies.MOODS, "MOOD_ENTRANTS", Protocol(), moods),
+    "safe-adam": (studies.SAFE_ADAM, "SAFE_ENTRANTS", FRESHLY, safe),
+    "safe-sgd": (studies.SAFE_SGD, "SAFE_ENTRANTS", FRESHLY, safe),
+    "small-groups": (studies.SMALL_GROUPS, "SMALL_GROUPS_ENTRANTS", FRESHLY, small_groups),
+    "safe-people": (studies.SAFE_PEOPLE, "SAFE_ENTRANTS", FRESHLY, safe),
 }
-QUICK: Study = (studies.QUICK, "ENTRANTS", TUNING[:8], FINAL[:20], close_ups)
+QUICK: Study = (studies.QUICK, "ENTRANTS", Protocol(TUNING[:8], FINAL[:20]), close_ups)
 
 
 def main() -> None:
@@ -80,15 +90,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two settings and fewer seeds")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--write", metavar="FILE", help="a Markdown file with a place for each table")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep each setting there; an interrupted study goes on"
+    )
     parser.add_argument("--picture", metavar="FILE", help="of the grid")
     args = parser.parse_args()
     chosen = {"quick": QUICK} if args.quick else {name: STUDIES[name] for name in args.study}
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for name, (settings, entrants, tuning, final, show) in chosen.items():
+        for name, (settings, entrants, protocol, show) in chosen.items():
             start = time.time()
-            run = partial(studies.run, entrants=entrants, tuning=tuning, final=final)
+            run = partial(studies.run, folder=args.keep, entrants=entrants, protocol=protocol)
             results = dict(zip(settings, pool.map(run, settings), strict=True))
-            text = f"{provenance(name, tuning, final)}\n\n{show(results)}"
+            text = f"{provenance(name, protocol)}\n\n{show(results)}"
             print(f"\n{text}\n\n{time.time() - start:.0f} s", flush=True)
             if args.write:
                 write(Path(args.write), name, text)
@@ -98,13 +111,15 @@ def main() -> None:
                 draw_grid(results, args.picture)
 
 
-def provenance(study: str, tuning: range, final: range) -> str:
+def provenance(study: str, protocol: Protocol) -> str:
+    tuning, final = protocol.tuning, protocol.final
     command = "--quick" if study == "quick" else f"--study {study}"
     machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__.partition('+')[0]}"
+    smooth = ", each averaged with its neighbours" if protocol.smooth else ""
     return (
         f"`python -m benchmarks.bandit {command}`, {datetime.date.today()}, {machine}. Step sizes chosen on seeds "
-        f"{tuning[0]} to {tuning[-1]}; shown are seeds {final[0]} to {final[-1]} with 95 % intervals (Student's t; "
-        "differences paired by seed, bold where the interval does not hold 0)."
+        f"{tuning[0]} to {tuning[-1]}{smooth}; shown are seeds {final[0]} to {final[-1]} with 95 % intervals "
+        "(Student's t; differences paired by seed, bold where the interval excludes 0)."
     )
 
 

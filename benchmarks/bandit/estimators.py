@@ -15,21 +15,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verl_pgrpo import PGRPOConfig, personalized_advantage
+from verl_pgrpo import PGRPOConfig
+from verl_pgrpo.moments import FIELDS
+from verl_pgrpo.shrinkage import OVERSHRINK, SMALLEST_SHARE
 
 __all__ = [
+    "EBPO",
     "PGRPO",
     "Batch",
     "Estimator",
     "Moments",
     "batch_norm",
     "dr_grpo",
+    "group_weights",
     "grpo",
     "oracle",
     "others",
+    "personalized",
     "prompt_batch",
     "prompt_share",
+    "prompt_weight",
     "rloo",
+    "share_within",
 ]
 
 
@@ -72,9 +79,15 @@ def prompt_batch(batch: Batch) -> Tensor:
     return _whiten(dr_grpo(batch))
 
 
+def personalized(rewards: Tensor, mean: Tensor, std: Tensor, epsilon: float = 1e-6, norm_by_std: bool = True) -> Tensor:
+    """`verl_pgrpo.personalized_advantage` in torch."""
+    centred = rewards - mean
+    return centred / torch.where(std > 0, std + epsilon, 1.0) if norm_by_std else centred
+
+
 def oracle(batch: Batch) -> Tensor:
     """The true mean and std of the preference group under the policy of this very step, which nobody knows."""
-    return personalized_advantage(batch.rewards, batch.mean.unsqueeze(-1), batch.std.unsqueeze(-1))
+    return personalized(batch.rewards, batch.mean.unsqueeze(-1), batch.std.unsqueeze(-1))
 
 
 def _whiten(values: Tensor) -> Tensor:
@@ -97,12 +110,35 @@ def prompt_share(standardised: Tensor) -> Tensor:
     return share[:, None, None]
 
 
+def share_within(history: Moments) -> Tensor:
+    """`verl_pgrpo.shrinkage.share_within`: (runs, groups)."""
+    total = history.std().square()
+    share = torch.where(total > 0, history.within / history.within_dof / total, 1.0)
+    return torch.where(share < 1 - 1e-9, share, 1.0)
+
+
+def prompt_weight(within: Tensor, n: int, overshrink: float) -> Tensor:
+    """`verl_pgrpo.shrinkage.prompt_weight` for prompts of n responses."""
+    signal = (1 - within) * (n - 1)
+    return (overshrink * signal / (signal + within).clamp(min=1e-300)).clamp(max=1.0)
+
+
+def group_weights(count: Tensor, alpha: float) -> Tensor:
+    """`verl_pgrpo.shrinkage.group_weights` of every group: (runs, groups)."""
+    total = count.sum(1, keepdim=True)
+    share = torch.maximum(count / total, SMALLEST_SHARE / (count > 0).sum(1, keepdim=True))
+    weight = share**-alpha
+    return weight / ((count * weight).sum(1, keepdim=True) / total)
+
+
 class Moments:
-    """`verl_pgrpo.moments.Moments` for many runs: count, mean and M2, each (runs, groups) float64."""
+    """`verl_pgrpo.moments.Moments` for many runs: its arrays, each (runs, groups) float64."""
 
     def __init__(self, runs: int, groups: int, half_life: float | None) -> None:
         self.log_decay = 0.0 if half_life is None else -math.log(2.0) / half_life
-        self.count, self.mean, self.m2 = torch.zeros(3, runs, groups, dtype=torch.float64)
+        self.count, self.mean, self.m2, self.within, self.within_dof = torch.zeros(
+            len(FIELDS), runs, groups, dtype=torch.float64
+        )
 
     def weight(self, count: Tensor) -> Tensor:
         return torch.expm1(count * self.log_decay) / math.expm1(self.log_decay) if self.log_decay else count
@@ -117,8 +153,10 @@ class Moments:
         dof = self.degrees_of_freedom(self.count)
         return torch.where(dof > 0, self.m2 / dof, 0.0).sqrt()
 
-    def fold(self, values: Tensor, labels: Tensor) -> None:
-        """Add values (runs, rows) of groups `labels` (runs, rows)."""
+    def update(self, rewards: Tensor, prompt_labels: Tensor) -> None:
+        """Add rewards (runs, prompts, n) of groups `prompt_labels` (runs, prompts)."""
+        n = rewards.shape[-1]
+        values, labels = rewards.flatten(1), prompt_labels.repeat_interleave(n, 1)
         zeros = torch.zeros_like(self.mean)
         count = zeros.scatter_add(1, labels, torch.ones_like(values))
         mean = zeros.scatter_add(1, labels, values) / count.clamp(min=1.0)
@@ -130,55 +168,110 @@ class Moments:
         share = torch.where(total > 0, self.weight(count) / self.weight(total), 0.0)
         decay = torch.exp(count * self.log_decay)
         grown = self.m2 * decay + m2 + delta.square() * (self.weight(old) * decay * share)
+        within = (rewards - rewards.mean(-1, keepdim=True)).square().sum(-1)
+        dof = torch.full_like(within, n - 1.0)
+        factor = self.weight(count) / count.clamp(min=1.0)
+        self.within = self.within * decay + factor * zeros.scatter_add(1, prompt_labels, within)
+        self.within_dof = self.within_dof * decay + factor * zeros.scatter_add(1, prompt_labels, dof)
         self.mean = torch.where(old > 0, self.mean + delta * share, mean)
         self.m2 = torch.where(old > 0, grown, m2)
         self.count = total
 
+    def pooled(self) -> tuple[Tensor, Tensor]:
+        """Mean and std of all groups' rewards together, each (runs, 1)."""
+        weight = self.weight(self.count)
+        total = weight.sum(1, keepdim=True)
+        mean = (weight * self.mean).sum(1, keepdim=True) / total
+        m2 = (self.m2 + weight * (self.mean - mean).square()).sum(1, keepdim=True)
+        squares = ((weight - self.degrees_of_freedom(self.count)) * weight).sum(1, keepdim=True)
+        dof = total - squares / total
+        return mean, torch.where(self.count.sum(1, keepdim=True) > 1, m2 / dof, 0.0).sqrt()
+
     def copy(self) -> Moments:
+        return self.where(torch.ones_like(self.count, dtype=torch.bool), self)
+
+    def where(self, condition: Tensor, other: Moments) -> Moments:
+        """A copy that has `other`'s groups wherever `condition` (runs, groups) is False."""
         made = Moments(0, 0, None)
-        made.log_decay, made.count, made.mean, made.m2 = self.log_decay, self.count, self.mean, self.m2
+        made.log_decay = self.log_decay
+        for name in FIELDS:
+            setattr(made, name, torch.where(condition, getattr(self, name), getattr(other, name)))
         return made
+
+
+class EBPO:
+    """EBPO (arXiv 2602.05165) as its abstract describes it: no preference groups, one history of all rewards.
+
+    The baseline is the prompt's mean, shrunk toward the mean of all rewards so far, the more so the more the variance
+    within prompts exceeds that between them. The abstract does not state the divisor: here the std of all rewards.
+    """
+
+    def __init__(self, runs: int) -> None:
+        self.all = Moments(runs, 1, None)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        n, nobody = batch.rewards.shape[-1], torch.zeros_like(batch.labels)
+        self.all.update(batch.rewards, nobody)
+        within = self.all.within / self.all.within_dof
+        between = (self.all.std().square() - within).clamp(min=0.0)
+        toward_all = torch.where(within > 0, within / n / (within / n + between), 0.0).unsqueeze(-1)
+        prompt = batch.rewards.mean(-1, keepdim=True)
+        baseline = toward_all * self.all.mean.unsqueeze(-1) + (1 - toward_all) * prompt
+        return (batch.rewards - baseline) / (self.all.std().unsqueeze(-1) + 1e-6)
 
 
 class PGRPO:
     """`verl_pgrpo.GroupHistoryManager` for many runs."""
 
-    def __init__(self, config: PGRPOConfig, runs: int, groups: int) -> None:
-        self.config = config
-        self.own, self.pool = Moments(runs, groups, config.half_life), Moments(runs, 1, config.half_life)
+    def __init__(self, config: PGRPOConfig, runs: int, groups: int, overshrink: float = OVERSHRINK) -> None:
+        self.config, self.overshrink = config, overshrink
+        self.own = Moments(runs, groups, config.half_life)
 
     def __call__(self, batch: Batch) -> Tensor:
-        rows = batch.rewards.flatten(1)
-        labels = batch.labels.repeat_interleave(batch.rewards.shape[-1], 1)
-        past, past_pool = self.own.copy(), self.pool.copy()
-        self.own.fold(rows, labels)
-        self.pool.fold(rows, torch.zeros_like(labels))
-        own, pool = self.own, self.pool
-        if self.config.update == "after_normalize":
-            known = past.count > 0
-            for name in ("count", "mean", "m2"):
-                setattr(past, name, torch.where(known, getattr(past, name), getattr(own, name)))
-            own, pool = past, past_pool if past_pool.count.any() else pool
-        mean, std = (values.gather(1, labels) for values in self._normaliser(own, pool))
-        norm = self.config.norm_adv_by_std_in_grpo
-        advantages = personalized_advantage(rows, mean, std, self.config.epsilon, norm).view_as(batch.rewards)
-        if self.config.baseline == "blended":
-            standardised = personalized_advantage(rows, mean, std, self.config.epsilon).view_as(batch.rewards)
-            return advantages - prompt_share(standardised) * others(advantages)
+        past = self.own.copy()
+        self.own.update(batch.rewards, batch.labels)
+        own, pool = self.own, self.own
+        if self.config.update_order == "after_normalize":
+            pool = past if past.count.any() else pool
+            own = past.where(past.count > 0, own)
+        mean, std = self._normalizer(own, pool)
+        shrinkage = self.config.baseline == "shrinkage"
+        if shrinkage:
+            within = share_within(own)
+            std = std * torch.where(within > 1e-24, within.sqrt(), 1.0)
+        mean, std = self._of_prompt(mean, batch), self._of_prompt(std, batch)
+        epsilon = self.config.epsilon
+        advantages = personalized(batch.rewards, mean, std, epsilon, self.config.norm_adv_by_std_in_grpo)
+        if shrinkage:
+            w = prompt_weight(within, batch.rewards.shape[-1], self.overshrink)
+            advantages = advantages - self._of_prompt(w, batch) * others(advantages)
+        elif self.config.baseline == "blended":
+            standardized = personalized(batch.rewards, mean, std, epsilon)
+            advantages = advantages - prompt_share(standardized) * others(advantages)
+        if self.config.group_balance:
+            weight = group_weights(self.own.count, self.config.group_balance)
+            advantages = self._of_prompt(weight, batch) * advantages
         return advantages
 
-    def _normaliser(self, own: Moments, pool: Moments) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def _of_prompt(values: Tensor, batch: Batch) -> Tensor:
+        """(runs, prompts, 1) of values (runs, groups)."""
+        return values.expand(len(batch.labels), -1).gather(1, batch.labels).unsqueeze(-1)
+
+    def _normalizer(self, own: Moments, pool: Moments) -> tuple[Tensor, Tensor]:
         mean, std = own.mean, own.std()
         std = torch.where(std > 8 * torch.finfo(torch.float64).eps * mean.abs(), std, 0.0)
-        prior, least = self.config.cold_start.prior_strength, self.config.cold_start.min_count
-        pool_std = pool.std()
+        prior, least = self.config.prior_strength, self.config.min_count
+        if not prior and not least:
+            return mean, std
+        pool_mean, pool_std = pool.pooled()
         if prior > 0:
             weight = own.weight(own.count)
-            between = (weight * prior / (weight + prior)) * (mean - pool.mean).square()
+            between = (weight * prior / (weight + prior)) * (mean - pool_mean).square()
             dof = own.degrees_of_freedom(own.count) + prior
             std = ((own.m2 + prior * pool_std.square() + between) / dof).sqrt()
-            mean = (weight * mean + prior * pool.mean) / (weight + prior)
+            mean = (weight * mean + prior * pool_mean) / (weight + prior)
         if least > 0:
             few = own.count < least
-            mean, std = torch.where(few, pool.mean, mean), torch.where(few, pool_std, std)
+            mean, std = torch.where(few, pool_mean, mean), torch.where(few, pool_std, std)
         return mean, std

@@ -6,30 +6,27 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks.bandit import estimators as adv
-from benchmarks.bandit.candidates import candidate
 from benchmarks.bandit.task import Setting
-from benchmarks.bandit.train import Entrant, Outcome, compare, pgrpo
+from benchmarks.bandit.train import Entrant, Outcome, Protocol, compare, pgrpo
 
 __all__ = [
     "ABLATIONS",
     "ABLATION_SETTINGS",
-    "ADAM",
-    "ADAM_ENTRANTS",
-    "CANDIDATES",
     "CLOSE_UPS",
     "ENTRANTS",
     "GRID",
     "MOODS",
     "MOOD_ENTRANTS",
     "PEOPLE_ENTRANTS",
-    "PEOPLE_GRID",
-    "QUICK",
-    "run",
 ]
+__all__ += ["PEOPLE_GRID", "QUICK", "SAFE_ADAM", "SAFE_ENTRANTS", "SAFE_PEOPLE", "SAFE_SGD"]
+__all__ += ["SMALL_GROUPS", "SMALL_GROUPS_ENTRANTS", "run"]
 
 
 def _stateless(name: str, estimator: adv.Estimator) -> Entrant:
@@ -37,7 +34,7 @@ def _stateless(name: str, estimator: adv.Estimator) -> Entrant:
 
 
 def _forgetting(half_life: float) -> dict[str, object]:
-    return {"statistics": "exponential", "half_life": half_life}
+    return {"half_life": half_life}
 
 
 GRPO, ORACLE = _stateless("grpo", adv.grpo), _stateless("oracle", adv.oracle)
@@ -51,9 +48,9 @@ ENTRANTS = [
     _stateless("REINFORCE++ baseline", adv.prompt_batch),
     PGRPO,
     pgrpo("pgrpo exponential, 128", **_forgetting(128)),
-    pgrpo("pgrpo after_normalize", update="after_normalize"),
-    pgrpo("pgrpo prior_strength 32", cold_start={"prior_strength": 32}),
-    pgrpo("pgrpo min_count 32", cold_start={"min_count": 32}),
+    pgrpo("pgrpo after_normalize", update_order="after_normalize"),
+    pgrpo("pgrpo prior_strength 32", prior_strength=32),
+    pgrpo("pgrpo min_count 32", min_count=32),
     BLENDED,
     RANDOM,
     pgrpo("pgrpo blended, random groups", mislabelled=1.0, baseline="blended"),
@@ -78,14 +75,14 @@ ABLATIONS = [
     GRPO,
     PGRPO,
     BLENDED,
-    pgrpo("update=after_normalize", update="after_normalize"),
+    pgrpo("update_order=after_normalize", update_order="after_normalize"),
     *(pgrpo(f"exponential, half_life {h}", **_forgetting(h)) for h in (16, 64, 256, 1024)),
-    pgrpo("after_normalize, exponential 64", update="after_normalize", **_forgetting(64)),
+    pgrpo("after_normalize, exponential 64", update_order="after_normalize", **_forgetting(64)),
     pgrpo("blended, exponential 256", baseline="blended", **_forgetting(256)),
-    *(pgrpo(f"prior_strength {k}", cold_start={"prior_strength": k}) for k in (8, 32, 128)),
-    *(pgrpo(f"min_count {k}", cold_start={"min_count": k}) for k in (32, 128)),
+    *(pgrpo(f"prior_strength {k}", prior_strength=k) for k in (8, 32, 128)),
+    *(pgrpo(f"min_count {k}", min_count=k) for k in (32, 128)),
     *(pgrpo(f"each group split into {k}", split=k) for k in (2, 4, 16, 64)),
-    pgrpo("each split into 64, prior_strength 8", split=64, cold_start={"prior_strength": 8}),
+    pgrpo("each split into 64, prior_strength 8", split=64, prior_strength=8),
     pgrpo("merged two by two", merged=2),
     pgrpo("all merged", merged=4),
     *(pgrpo(f"{share:.0%} mislabelled", mislabelled=share) for share in (0.1, 0.25, 0.5)),
@@ -104,31 +101,64 @@ PEOPLE_ENTRANTS = [GRPO, PGRPO, BLENDED, pgrpo("pgrpo, one group", merged=4), OR
 MOODS = [Setting(reward=reward, mood=mood) for reward in ("dense", "sparse") for mood in (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)]
 MOOD_ENTRANTS = [GRPO, PGRPO, BLENDED]
 
-# With the optimizer that language models are trained with.
-ADAM = [
-    Setting(reward=reward, n=n, mood=mood, optimizer="adam")
-    for reward, mood, n in itertools.product(("dense", "sparse"), (0.0, 1.0), (2, 4))
-]
-_OF_ADAM = ("grpo", "RLOO", "REINFORCE++ baseline", "pgrpo", "pgrpo blended", "pgrpo, random groups", "oracle")
-ADAM_ENTRANTS = [entrant for entrant in ENTRANTS if entrant.name in _OF_ADAM]
-
-CANDIDATES = [
+# Is there one setting that is never worse than grpo? With both optimizers, on the grid and for all kinds of users.
+RECOMMENDED = {"baseline": "shrinkage", "group_balance": 1.0}
+SAFE_ENTRANTS = [
     GRPO,
+    Entrant("EBPO", lambda runs, groups: adv.EBPO(runs)),
+    Entrant("grpo, groups sampled equally", lambda runs, groups: adv.grpo, sampling=1.0),
     PGRPO,
-    pgrpo("shrinkage over groups (prior_strength 32)", cold_start={"prior_strength": 32}),
-    candidate("prompt's others, all of them (w = 1)", blend=1.0),
-    candidate("prompt's others, half (w = 0.5)", blend=0.5),
-    candidate("prompt's others, w from the batch (`blended`)", blend="batch"),
-    candidate("the same, w for each group", blend="group"),
-    candidate("the same, exponential history, 512", blend="batch", **_forgetting(512)),
-    candidate("the same, after_normalize", blend="batch", update="after_normalize"),
-    candidate("staleness: the batch's group mean, shrunk", stale=True),
-    candidate("staleness, then w from the batch", stale=True, blend="batch"),
-    ORACLE,
+    BLENDED,
+    pgrpo("shrinkage", baseline="shrinkage"),
+    pgrpo("shrinkage, balance 0.5", baseline="shrinkage", group_balance=0.5),
+    pgrpo("shrinkage, balance 1", **RECOMMENDED),
+    pgrpo("shrinkage, balance 1, random groups", mislabelled=1.0, **RECOMMENDED),
+]
+SAFE_ADAM, SAFE_SGD = ([replace(s, optimizer=o) for s in GRID] for o in ("adam", "sgd"))
+SAFE_PEOPLE = [replace(s, optimizer=o) for o in ("adam", "sgd") for s in PEOPLE_GRID]
+
+
+# Cold starts: 256 small groups, all on one scale.
+SMALL_GROUPS = [
+    replace(Setting(n=2), people="equal", noise=noise, optimizer=optimizer)
+    for optimizer in ("adam", "sgd")
+    for noise in (0.3, 1.0)
+]
+SMALL_GROUPS_ENTRANTS = [
+    GRPO,
+    pgrpo("pgrpo", split=64),
+    *(pgrpo(f"prior_strength {k}", split=64, prior_strength=k) for k in (8, 32)),
+    pgrpo("min_count 32", split=64, min_count=32),
+    pgrpo("after_normalize", split=64, update_order="after_normalize"),
+    pgrpo("after_normalize, prior_strength 8", split=64, update_order="after_normalize", prior_strength=8),
+    pgrpo("shrinkage, balance 1", split=64, **RECOMMENDED),
 ]
 
 
-def run(setting: Setting, entrants: str, tuning: range, final: range) -> dict[str, Outcome]:
-    """One setting in a process of its own; the entrants go by their list's name, since functions do not travel."""
+def run(setting: Setting, entrants: str, protocol: Protocol, folder: Path | None = None) -> dict[str, Outcome]:
+    """One setting in a process of its own; the entrants go by their list's name, since functions do not travel.
+
+    With a folder, what an interrupted study has kept there is read instead.
+    """
     torch.set_num_threads(1)
-    return compare(setting, globals()[entrants], tuning, final)
+    if folder is None:
+        return compare(setting, globals()[entrants], protocol)
+    file = folder / f"{entrants}, {setting}, {setting.optimizer}, overlap {setting.overlap:g}.npz"
+    if not file.exists():
+        found = compare(setting, globals()[entrants], protocol)
+        arrays = {f"{name}/{key}": value for name, o in found.items() for key, value in vars(o).items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(file, **{key: value for key, value in arrays.items() if value is not None})
+    by_name: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(file) as saved:
+        for key in saved:
+            name, field = key.rsplit("/", 1)
+            by_name.setdefault(name, {})[field] = saved[key]
+    return {name: _outcome(arrays) for name, arrays in by_name.items()}
+
+
+def _outcome(saved: dict[str, np.ndarray]) -> Outcome:
+    at_grpos = torch.from_numpy(saved["curves_at_grpos"]) if "curves_at_grpos" in saved else None
+    return Outcome(
+        float(saved["step_size"]), torch.from_numpy(saved["curves"]), at_grpos, tuple(saved["shares"].tolist())
+    )

@@ -10,7 +10,7 @@ from benchmarks.bandit.measures import MEASURES, Floats, half_width, measures, r
 from benchmarks.bandit.task import Setting
 from benchmarks.bandit.train import STEP_SIZES, Outcome
 
-__all__ = ["by_setting", "close_up", "edges", "halves", "slices", "summary", "versus"]
+__all__ = ["by_setting", "close_up", "edges", "halves", "safety", "slices", "summary", "versus"]
 
 Results = dict[Setting, dict[str, Outcome]]
 
@@ -22,7 +22,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def gain(outcomes: dict[str, Outcome], name: str, over: str = "grpo") -> Floats:
     """(seeds, measures) of one entrant minus those of another, each with its own step size."""
-    return measures(outcomes[name].curves) - measures(outcomes[over].curves)
+    return measures(outcomes[name]) - measures(outcomes[over])
 
 
 def mean_gain(results: Results, name: str, over: str = "grpo") -> Floats:
@@ -34,10 +34,10 @@ def close_up(outcomes: dict[str, Outcome]) -> str:
     """All measures of all entrants in one setting."""
     rows = []
     for name, outcome in outcomes.items():
-        values = measures(outcome.curves)
+        values = measures(outcome)[:, :4]
         cells = [f"{mean:.1f} ± {half:.1f}" for mean, half in zip(values.mean(0), half_width(values), strict=True)]
         steps = reached(outcome.curves, outcomes["grpo"].curves)
-        at_grpos = measures(outcome.curves_at_grpos) - measures(outcomes["grpo"].curves)
+        at_grpos = measures(outcome, at_grpos=True) - measures(outcomes["grpo"])
         there = f"{steps:.0f}" if np.isfinite(steps) else "never"
         rows.append(
             [name, f"{outcome.step_size:.3g}", *cells, there, signed_pair(gain(outcomes, name)), signed_pair(at_grpos)]
@@ -47,7 +47,7 @@ def close_up(outcomes: dict[str, Outcome]) -> str:
     head = [
         "estimator",
         "step size",
-        *MEASURES,
+        *MEASURES[:4],
         "steps to grpo's end",
         "minus grpo: mean / worst",
         "at grpo's step size",
@@ -62,16 +62,34 @@ def summary(results: Results) -> str:
         if name == "grpo":
             continue
         overall = mean_gain(results, name)
-        at_grpos = np.mean(
-            [measures(o[name].curves_at_grpos) - measures(o["grpo"].curves) for o in results.values()], 0
-        )
+        at_grpos = np.mean([measures(o[name], at_grpos=True) - measures(o["grpo"]) for o in results.values()], 0)
         worst = np.array([gain(outcomes, name)[:, 1] for outcomes in results.values()]).T
         clear = np.abs(worst.mean(0)) > half_width(worst)
         up, down = (int((clear & (sign * worst.mean(0) > 0)).sum()) for sign in (1, -1))
-        cells = [signed(overall[:, k]) for k in range(len(MEASURES))]
+        cells = [signed(overall[:, k]) for k in range(4)]
         rows.append([name, *cells, signed_pair(at_grpos), f"{up} / {down}"])
     counted = f"worst better / worse, of {len(results)}"
-    return table(["minus grpo", *MEASURES, "mean / worst at grpo's step size", counted], rows)
+    return table(["minus grpo", *MEASURES[:4], "mean / worst at grpo's step size", counted], rows)
+
+
+def safety(results: Results) -> str:
+    """Every entrant's gains over grpo: the average, the worst setting, and the settings that are clearly worse.
+
+    Mean over groups / worst group / mean weighted by the groups' shares. Clearly worse: by more than the interval.
+    """
+    columns = [MEASURES.index(name) for name in ("mean", "worst", "weighted")]
+    rows = []
+    for name in next(iter(results.values())):
+        if name == "grpo":
+            continue
+        gains = np.stack([gain(outcomes, name)[:, columns] for outcomes in results.values()], 1)  # seeds, settings, 3
+        mean, half = gains.mean(0), half_width(gains)
+        average = " / ".join(signed(gains.mean(1)[:, k]) for k in range(3))
+        lowest = " / ".join(f"{value:+.1f}" for value in mean.min(0))
+        better, worse = (" / ".join(map(str, (s * mean > half).sum(0))) for s in (1, -1))
+        rows.append([name, average, lowest, better, worse])
+    counts = [f"clearly {which}, of {len(results)}" for which in ("better", "worse")]
+    return table(["minus grpo: mean / worst / weighted", "average", "worst setting", *counts], rows)
 
 
 def halves(results: Results, names: list[str], over: str) -> str:
@@ -105,20 +123,25 @@ def slices(results: Results, names: list[str]) -> str:
 
 
 def by_setting(results: Results, names: list[str], keys: tuple[str, ...]) -> str:
-    """Every setting: what grpo has, and the others' gains over it, mean / worst."""
+    """Every setting: grpo's mean / worst, and the others' gains over it."""
     rows = []
     for setting, outcomes in results.items():
-        base = measures(outcomes["grpo"].curves).mean(0)
-        told = [value if isinstance(value, str) else f"{value:.2g}" for value in (getattr(setting, k) for k in keys)]
-        rows.append([*told, f"{base[0]:.0f} / {base[1]:.0f}", *(signed_pair(gain(outcomes, name)) for name in names)])
+        base = measures(outcomes["grpo"]).mean(0)
+        labels = [value if isinstance(value, str) else f"{value:.2g}" for value in (getattr(setting, k) for k in keys)]
+        rows.append([*labels, f"{base[0]:.0f} / {base[1]:.0f}", *(signed_pair(gain(outcomes, name)) for name in names)])
     return table([*(key.replace("_", " ") for key in keys), "grpo", *names], rows)
 
 
-def versus(results: Results, over: str) -> str:
-    """Every entrant (rows) minus `over`, mean / worst, in every setting (columns)."""
+def versus(results: Results, over: str, area: bool = False) -> str:
+    """Every entrant (rows) minus `over`, mean / worst, in every setting (columns): at the end or over all steps."""
+    columns = [2, 3] if area else [0, 1]
     names = [name for name in next(iter(results.values())) if name != over]
-    rows = [[name, *(signed_pair(gain(outcomes, name, over)) for outcomes in results.values())] for name in names]
-    return table([f"minus {over}", *map(str, results)], rows)
+    rows = [
+        [name, *(signed_pair(gain(outcomes, name, over)[:, columns]) for outcomes in results.values())]
+        for name in names
+    ]
+    settings = [f"{s}, {s.optimizer}" if s.optimizer == "adam" else str(s) for s in results]
+    return table([f"minus {over}", *settings], rows)
 
 
 def edges(results: Results) -> str:

