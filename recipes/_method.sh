@@ -37,6 +37,8 @@ if [ -n "${JUDGE}" ]; then
     VARIANT+=_judge
     METHOD+=(
         +reward.custom_reward_function.reward_kwargs.judge_model="${JUDGE}"
+        # vLLM then allows only marks from 0 to 10 as answers: a malformed one would be a NaN reward.
+        +reward.custom_reward_function.reward_kwargs.judge_constrain=True
         reward.reward_model.enable=True
         reward.reward_model.model_path="${JUDGE}"
         # On GPUs of its own the judge scores each response as it comes; on the policy's it would wait for all of them.
@@ -48,6 +50,10 @@ if [ -n "${JUDGE}" ]; then
         # Otherwise verl 0.9.1 puts it to sleep after start-up, and wakes only what shares the policy's GPUs.
         reward.reward_model.rollout.free_cache_engine=False
     )
+    if [ "${ESTIMATOR}" = pgrpo ]; then
+        # A judge that cannot be reached after all retries gives NaN; this drops such rows instead of ending the run.
+        METHOD+=(+algorithm.pgrpo.on_nonfinite=skip)
+    fi
 fi
 
 # Set METRICS: log into RUN_DIR, where the report looks, into a new file per start, as verl's file logger would overwrite

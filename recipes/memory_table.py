@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from launch.recipe import recorded
+from launch.recipe import record
 from memory import GPU_GIB, Launch, estimate, model_of
 
 from verl_pgrpo.preflight.command_line import compose, parse
@@ -90,7 +90,7 @@ def with_tables(page: str, text: str) -> str:
 def launch_of(name: str, mode: str) -> Launch:
     """Return the sizes of a recipe, as its script launches it."""
     path = os.environ.get("PATH", os.defpath)
-    return Launch(compose(parse(recorded(name, [], {"PATH": path, "MODE": mode}))))
+    return Launch(compose(parse(record(name, [], {"PATH": path, "MODE": mode}))))
 
 
 def main() -> None:

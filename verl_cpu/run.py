@@ -149,7 +149,7 @@ def _watch(
     while not signals.received:
         try:
             status = child.wait(timeout=1.0)
-            return (status if status >= 0 else 128 - status), (watchdog.uncaught_error() if status else None)
+            return (status if status >= 0 else 128 - status), (watchdog.failure() if status else None)
         except subprocess.TimeoutExpired:
             pass
         if deadline is not None and time.monotonic() > deadline:

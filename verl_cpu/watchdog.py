@@ -19,14 +19,14 @@ GRACE = 10.0
 """Seconds that verl gets to stop by itself after a worker has died."""
 
 # Ray's process titles: `ray::Class`, `ray::Class.method`, `ray::name:Class.method`; `ray::function` is a task and
-# `ray::IDLE` a process without work, which Ray ends now and then.
-_WORKER = re.compile(r"ray::(?:\S+:)?(?!IDLE\b)v?[A-Z]\w*|VLLM::\w+")
+# `ray::IDLE` a process without work, which Ray ends now and then. TransferQueue's actors end before the driver does.
+_WORKER = re.compile(r"ray::(?:\S+:)?(?!IDLE\b|TransferQueue|SimpleStorageUnit)v?[A-Z]\w*|VLLM::\w+")
 _DRIVER = re.compile(r"ray::(?:\S+:)?\w*TaskRunner\w*\.run\b")
 _ERROR = re.compile(r"\b(?:\w+\.)*\w*(?:Error|Exception): .+")
 
 
 class Watchdog:
-    """Remembers the workers of a run and looks for those that have died.
+    """Remembers the workers of a run and notes when one has died.
 
     Args:
         run_id: the run whose processes are watched.
@@ -34,42 +34,44 @@ class Watchdog:
     """
 
     def __init__(self, run_id: str, folder: Path) -> None:
-        self._run_id, self._folder, self._logs = run_id, folder, folder / "ray" / "session_latest" / "logs"
+        self._run_id, self._folder = run_id, folder
         self._workers: dict[int, tuple[str, int]] = {}  # pid: title and parent
-        self._died: dict[int, tuple[str, int, float]] = {}  # pid: title, parent and when
+        self._death: tuple[float, str] | None = None  # when the first of them died, and which
 
     def look(self) -> str | None:
         """Return why the run has to be ended, None if it does not. To be called about once a second."""
-        now = time.monotonic()
         alive: dict[int, tuple[str, int]] = {}
         for process in processes_of(self._run_id):
             with contextlib.suppress(psutil.Error):
                 alive[process.pid] = " ".join(process.cmdline()).strip(), process.ppid()
-        if any(_DRIVER.match(title) for title, _ in alive.values()):
-            self._died |= {pid: (*self._workers[pid], now) for pid in self._workers.keys() - alive.keys()}
-        else:  # before the training, or after it, when all workers end
-            self._died.clear()
+        now, training = time.monotonic(), any(_DRIVER.match(title) for title, _ in alive.values())
+        dead = [pid for pid in self._workers if pid not in alive]
+        if training and dead and self._death is None:  # before the training and after it, workers may end
+            self._death = now, self._describe(dead[0])
         self._workers = {pid: worker for pid, worker in alive.items() if _WORKER.match(worker[0])}
-        for pid, (title, parent, since) in self._died.items():
-            if now - since > GRACE:
-                error = self._last_error(pid) or self._last_error(parent)
-                return f"{title} (pid {pid}) died and verl went on waiting for it. " + (
-                    f"The last error in its log: {error}" if error else "Its log has no error: it was killed."
-                )
+        if training and self._death is not None and now - self._death[0] > GRACE:
+            return f"verl hung. {self._death[1]}"
         return None
 
-    def uncaught_error(self) -> str | None:
-        """Return the error that ended verl's main process, None if there was none."""
+    def failure(self) -> str | None:
+        """Return why verl's main process failed: the worker that died, and the error that ended it, if known."""
         path = self._folder / ERROR
-        if not path.exists():
-            return None
-        text = path.read_text(errors="replace")
-        return last_error(text) or text.strip()
+        text = path.read_text(errors="replace") if path.exists() else ""
+        error = last_error(text) or text.strip()
+        if self._death is None:
+            return error or None
+        return f"{self._death[1]}; then verl failed: {error}" if error else self._death[1]
 
-    def _last_error(self, pid: int) -> str | None:
-        """Return the last error in the logs of this Ray worker."""
-        logs = sorted(self._logs.glob(f"worker-*-{pid}.*"))
-        return last_error("\n".join(path.read_text(errors="replace") for path in logs))
+    def _describe(self, pid: int) -> str:
+        title, parent = self._workers[pid]
+        # vLLM's processes write to the log of the actor that started them, with their pid in front.
+        lines = self._log(pid) + [line for line in self._log(parent) if f"pid={pid})" in line]
+        error = last_error("\n".join(lines)) or "killed, no error in its log"
+        return f"{title} (pid {pid}) died: {error}"
+
+    def _log(self, pid: int) -> list[str]:
+        paths = sorted((self._folder / "ray" / "session_latest" / "logs").glob(f"worker-*-{pid}.*"))
+        return [line for path in paths for line in path.read_text(errors="replace").splitlines()]
 
 
 def last_error(text: str) -> str | None:

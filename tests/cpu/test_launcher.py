@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cpu.support import wait_for
-from verl_cpu import processes
+from verl_cpu import processes, watchdog
 from verl_cpu.run import TIMED_OUT, run_main_ppo
 
 LAUNCH = """
@@ -150,8 +150,8 @@ logs = os.path.join(tempfile.gettempdir(), "ray", "session_latest", "logs")
 os.makedirs(logs)
 driver = start("ray::TaskRunnerV1.run", f"import time; time.sleep({sys.argv[1]})")
 worker = start(sys.argv[2], "import time; time.sleep(2)")
-with open(os.path.join(logs, f"worker-00-01-{worker.pid}.err"), "w") as log:
-    log.write("KeyError: 1\\n\\nTraceback:\\n(EngineCore pid=1) ERROR [core.py:1] ValueError: too small\\n")
+with open(os.path.join(logs, f"worker-00-01-{os.getpid()}.err"), "w") as log:  # as vLLM's, in the log of its parent
+    log.write(f"(EngineCore pid={worker.pid}) ERROR ValueError: too small\\n(EngineCore pid=1) ERROR KeyError: 1\\n")
 worker.wait()
 driver.wait()
 """
@@ -178,6 +178,30 @@ def test_ray_may_end_workers_without_work(title):
 
 def test_workers_may_end_after_the_driver():
     assert launch("-c", WORKERS, "0", "VLLM::EngineCore").wait(timeout=60) == 0
+
+
+def test_a_failed_run_names_the_worker_that_died_before(monkeypatch, tmp_path):
+    class Process:
+        def __init__(self, pid: int, title: str) -> None:
+            self.pid, self.cmdline, self.ppid = pid, lambda: [title], lambda: 1
+
+    driver, engine, storage = (
+        Process(2, "ray::TaskRunner.run"),
+        Process(3, "VLLM::EngineCore"),
+        Process(4, "ray::SimpleStorageUnit"),
+    )
+    alive = [driver, engine, storage]
+    monkeypatch.setattr(watchdog, "processes_of", lambda run_id: alive)
+    dog = watchdog.Watchdog("v0000000", tmp_path)
+    for _ in range(3):
+        assert dog.look() is None
+        alive.pop()
+    (tmp_path / processes.ERROR).write_text(
+        "RayTaskError(RuntimeError): ray::run()\n  line 1\nRuntimeError: no rollouts\n"
+    )
+    reason = dog.failure()
+    assert reason.startswith("VLLM::EngineCore (pid 3) died")
+    assert reason.endswith("RuntimeError: no rollouts")
 
 
 @pytest.mark.slow

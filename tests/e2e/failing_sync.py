@@ -1,9 +1,14 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Make vLLM's third load of weights fail in the middle, in a process that imports this (VERL_USE_EXTERNAL_MODULES)."""
+"""Make vLLM's third load of weights fail in the middle, and create the file `FAILED_SYNC` first.
+
+verl imports this in all of its processes if `VERL_USE_EXTERNAL_MODULES` names it.
+"""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import wrapt
@@ -23,5 +28,6 @@ def fail_in_third_sync(module: Any) -> None:
     def fail(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:
         result = wrapped(*args, **kwargs)
         if _syncs == 3:
+            Path(os.environ["FAILED_SYNC"]).touch()
             raise ValueError("these weights cannot be loaded")
         return result

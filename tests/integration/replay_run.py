@@ -43,7 +43,7 @@ def prepare(folder: Path) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")
     tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
     tokenizer.save_pretrained(folder / "model")
-    Qwen3Config(num_hidden_layers=1).save_pretrained(folder / "model")
+    Qwen3Config(num_hidden_layers=1, architectures=["Qwen3ForCausalLM"]).save_pretrained(folder / "model")
 
 
 def recorded(step: int, update: int) -> list[dict]:

@@ -29,7 +29,8 @@ def test_the_estimator_on_a_gpu_equals_that_on_a_cpu(dtype):
     rewards[:, -1] = torch.from_numpy(rng.standard_normal(64)).to(dtype)
     mask = torch.from_numpy(rng.random((64, 32)) < 0.8)
     mask[:, -1] = True
-    rows = BatchRows.from_keys([f"{i // 4}_{i % 4}_0" for i in range(64)], [{}] * 64, [f"g{i // 16}" for i in range(64)])
+    keys, groups = [f"{i // 4}_{i % 4}_0" for i in range(64)], [f"g{i // 16}" for i in range(64)]
+    rows = BatchRows.from_keys(keys, [{}] * 64, groups)
     results = {}
     for device in ("cpu", "cuda"):
         arguments = rewards.to(device), mask.to(device), rows.uids

@@ -46,7 +46,9 @@ COMMANDS = {
     "history": Command("history", "data", "Show, compare, merge and convert history files."),
 }
 # typer has its own copy of click, or, in older versions, uses the package.
-_UsageError = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_UsageError: type[Exception] = next(
+    c for c in typer.BadParameter.__mro__ if issubclass(c, Exception) and c.__name__ == "ClickException"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

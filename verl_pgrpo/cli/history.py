@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,27 +24,18 @@ Top = Annotated[int, typer.Option(min=0, help="Number of groups shown; 0: all.")
 Step = Annotated[int | None, typer.Option(min=0, help="Training step of the checkpoint that the file is for.")]
 
 
-class Sort(str, Enum):
-    """Columns that `show` can sort by."""
-
-    count = "count"
-    mean = "mean"
-    std = "std"
-    group = "group"
-
-
 @app.command(epilog="Example: verl-pgrpo history show runs/a/checkpoints/global_step_100/pgrpo_history.parquet")
 def show(
     file: Annotated[Path, typer.Argument(help="A checkpoint's pgrpo_history.parquet.")],
-    sort: Annotated[Sort, typer.Option(help="Column to sort the groups by.")] = Sort.count,
+    sort: Annotated[Literal["count", "mean", "std", "group"], typer.Option(help="Column to sort by.")] = "count",
     top: Top = 30,
     as_json: JsonOption = False,
 ) -> None:
     """Show the contents of a history file."""
     history, header = GroupHistoryManager.load(file), read_header(file)
     table = history.to_frame().drop(columns="m2")
-    table = table.sort_values(sort.value, ascending=sort in (Sort.group, Sort.mean), kind="stable")
-    rows = table.head(top or None).to_dict("records") if top else table.to_dict("records")
+    table = table.sort_values(sort, ascending=sort in ("group", "mean"), kind="stable")
+    rows = _rows(table.head(top or len(table)))
     options = ", ".join(f"{key}={value}" for key, value in history.config.history_options().items())
     text = (
         f"{file}: step {header['step']}, {history.num_groups:,} groups, {history.total_count:,} rewards\n"
@@ -91,7 +81,7 @@ def diff(old: Path, new: Path, top: Top = 30, as_json: JsonOption = False) -> No
     )
     order = table["in standard errors"].abs().fillna(0.0)
     table = table.assign(order=order).sort_values(["order", "new rewards"], ascending=False, kind="stable")
-    rows = table.drop(columns="order").head(top or len(table)).to_dict("records")
+    rows = _rows(table.drop(columns="order").head(top or len(table)))
     was, now = before.config.history_options(), after.config.history_options()
     data: dict[str, Any] = {
         "rewards": [before.total_count, after.total_count],
@@ -162,6 +152,10 @@ def convert(
 def _check_out(out: Path, *sources: Path) -> None:
     if any(out.exists() and source.exists() and out.samefile(source) for source in sources):
         raise ConfigError(f"--out {out} is also an input; choose another name")
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _first(names: list[str]) -> str:

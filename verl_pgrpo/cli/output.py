@@ -55,7 +55,8 @@ def _cell(value: Any, digits: int) -> str:
     if isinstance(value, (int, np.integer)):
         return f"{value:,}"
     if isinstance(value, (float, np.floating)):
-        return f"{value:.{digits}g}" if abs(value) < 1e5 else f"{value:,.0f}"
+        number = float(value)
+        return f"{number:.{digits}g}" if abs(number) < 1e5 else f"{number:,.0f}"
     return " ".join(str(value).split()) if str(value).strip() else repr(value)
 
 

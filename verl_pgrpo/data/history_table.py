@@ -61,7 +61,7 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     if "m2" not in table and "std" not in table:
         missing.append("m2 or std")
     if missing:
-        raise DataError(f"{path}: no column {', '.join(missing)} (found: {', '.join(table)})")
+        raise DataError(f"{path}: no column {', '.join(missing)} (found: {', '.join(map(str, table))})")
     count, mean = table["count"].to_numpy(np.float64), table["mean"].to_numpy(np.float64)
     if "std" in table:
         std = np.where(count > 1, table["std"].to_numpy(np.float64), 0.0)
