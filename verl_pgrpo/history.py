@@ -181,9 +181,10 @@ class GroupHistoryManager:
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the history as a table: group, count, mean, m2, std; one row per group, by first appearance."""
+        """Return group, count, mean, m2, std, within and within_dof; one row per group, by first appearance."""
         moments = self._moments.take(np.arange(self.num_groups))
         columns = {"count": moments.count, "mean": moments.mean, "m2": moments.m2, "std": moments.std()}
+        columns |= {"within": moments.within, "within_dof": moments.within_dof}
         return pd.DataFrame({"group": pd.Series(self.groups, dtype=object), **columns})
 
     def largest(self, k: int) -> list[str]:

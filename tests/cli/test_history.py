@@ -12,6 +12,7 @@ import pytest
 
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 from verl_pgrpo.cli import main
+from verl_pgrpo.data.history_table import read_history_table, write_history_table
 
 
 def history(*batches: tuple[list[str], list[float]], **options: object) -> GroupHistoryManager:
@@ -170,3 +171,12 @@ def test_errors_in_one_line(files, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["h.csv", "h.jsonl"])
+def test_tables_keep_the_spread_within_prompts(tmp_path, name):
+    history = GroupHistoryManager()
+    history.update(["a", "a", "b", "b"], [1.0, 4.0, 2.0, 2.5], ["p", "p", "q", "q"])
+    write_history_table(history, tmp_path / name)
+    copy = read_history_table(tmp_path / name)
+    assert copy.statistics(["a", "b"]).within_std.tobytes() == history.statistics(["a", "b"]).within_std.tobytes()

@@ -33,7 +33,7 @@ def show(
 ) -> None:
     """Show the contents of a history file."""
     history, header = GroupHistoryManager.load(file), read_header(file)
-    table = history.to_frame().drop(columns="m2")
+    table = history.to_frame().drop(columns=["m2", "within", "within_dof"])
     table = table.sort_values(sort, ascending=sort in ("group", "mean"), kind="stable")
     rows = _rows(table.head(top or len(table)))
     options = ", ".join(f"{key}={value}" for key, value in history.config.history_options().items())

@@ -1,6 +1,7 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""History files to and from plain tables (CSV or JSON Lines) with the columns `group, count, mean, m2, std`.
+"""History files to and from plain tables (CSV or JSON Lines) with the columns `group, count, mean, m2, std, within,
+within_dof`.
 
 Floats are written so that they read back to the same bits. The way back needs `group`, `count`, `mean`, and `m2` or
 `std` (of a sample). It lets a run start from ratings that were collected before it (`initial_history`).
@@ -26,7 +27,9 @@ from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
 
 __all__ = ["read_history_table", "write_history_table"]
 
-_TYPES = {"group": pa.string(), "count": pa.int64(), "mean": pa.float64(), "m2": pa.float64(), "std": pa.float64()}
+_WITHIN = ["within", "within_dof"]  # optional: the spread within prompts, which baseline=shrinkage uses
+_FLOATS = ["mean", "m2", "std", *_WITHIN]
+_TYPES = {"group": pa.string(), "count": pa.int64(), **dict.fromkeys(_FLOATS, pa.float64())}
 
 
 def write_history_table(history: GroupHistoryManager, path: Path) -> None:
@@ -68,6 +71,7 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     else:
         m2 = table["m2"].to_numpy(np.float64)
         std = np.sqrt(np.where(m2 >= 0, m2, np.nan) / np.maximum(count - 1, 1))
+    within = [name for name in _WITHIN if name in table]
     for wrong, reason in (
         (table["group"].isna() | (table["group"] == ""), "group must be text"),
         (table["group"].duplicated(), "the group appears twice"),
@@ -75,6 +79,7 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
         (~(np.abs(mean) <= MAX_MAGNITUDE), "mean must be a finite number"),
         (~((std >= 0) & (std <= MAX_MAGNITUDE)), "m2 or std must be a finite number >= 0"),
         ((count == 1) & (std > 0), "m2 must be 0 for a single reward"),
+        *((~((table[name] >= 0) & (table[name] < np.inf)), f"{name} must be a finite number >= 0") for name in within),
     ):
         if np.any(wrong):
             raise DataError(f"{path}, row {int(np.argmax(wrong)) + 1}: {reason}")
@@ -84,6 +89,8 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     moments.m2[:] = std**2 * moments.degrees_of_freedom(moments.count)
     if "m2" in table and np.allclose(table["m2"], moments.m2, rtol=1e-9, atol=0):
         moments.m2[:] = table["m2"]  # the value of a history file, which std gives back to the last place only
+    if within == _WITHIN:
+        moments.within[:], moments.within_dof[:] = table["within"], table["within_dof"]
     return GroupHistoryManager.from_moments(table["group"].tolist(), moments, config)
 
 

@@ -1,0 +1,57 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark on film ratings: its gradient is autograd's, held-out users stay out, and it learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn")
+from benchmarks import movielens_stars as stars
+from benchmarks.bandit.studies import GRPO
+
+
+@pytest.fixture(scope="module")
+def task():
+    return stars.make_task(*stars.generated(users=150, films=120, each=40), range(2))
+
+
+def test_the_gradient_is_autograds(task):
+    policy = stars.Policy(task, [0.1, 0.2])
+    generator = torch.Generator().manual_seed(0)
+    names = ("film", "liking", "shared", "own")
+    for name in names:
+        weights = getattr(policy, name)
+        setattr(policy, name, torch.randn(weights.shape, generator=generator).requires_grad_())
+    rows = torch.randint(len(task.film), (2, 6), generator=generator)
+    probability = policy(rows)
+    advantage = torch.randn(probability.shape, generator=generator)
+    (advantage * probability.log()).sum().backward()
+    expected = {name: getattr(policy, name).grad for name in names}
+    found = {}
+    for name in names:
+        setattr(policy, name, getattr(policy, name).detach())
+        policy.steps[name] = lambda value, name=name: found.setdefault(name, value.clone())
+    policy.learn(rows, advantage - probability.detach() * advantage.sum(-1, keepdim=True))
+    for name in names:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-4)
+
+
+def test_users_are_held_out_whole_and_random_groups_have_the_same_sizes(task):
+    for held_out, group, random in zip(task.held_out, task.group, task.random, strict=True):
+        for values in (held_out, group, random):
+            of_user = {(int(u), int(v)) for u, v in zip(task.user, values, strict=True)}
+            assert len(of_user) == len(task.user.unique())
+        assert 0.1 < held_out.double().mean() < 0.3
+        assert (group != random).any()
+    assert (task.stars.amax(1) > task.stars.amin(1)).all()
+    assert not torch.equal(task.held_out[0], task.held_out[1])
+
+
+def test_it_learns(task, monkeypatch):
+    monkeypatch.setattr(stars, "STEPS", 100)
+    [values] = stars.train(task, GRPO, 4, [0.15], range(2))
+    chance = 100 * task.utility.mean().item()
+    assert np.all(values[:, 0] > chance + 5)
