@@ -46,9 +46,8 @@ def text_values(table: UserTable, name: str, option: str) -> list[str | None]:
     try:
         texts = column.cast(pa.string()).to_pylist()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{table.name}: column {name!r} ({option}) holds {column.type}; expected text, numbers or dates"
-        ) from error
+        reason = f"holds {column.type}; expected text, numbers or dates"
+        raise DataError(f"{table.name}: column {name!r} ({option}) {reason}") from error
     return [text if text is not None and text.strip() else None for text in texts]
 
 
@@ -60,17 +59,9 @@ def label_values(table: UserTable, name: str, option: str) -> list[str | None]:
 
 def truth_values(table: UserTable, name: str, option: str) -> list[str | None]:
     """Return `text_values`; lists and structs become JSON, without members that are null."""
-    kind = table.column(name, option).type
-    if not pa.types.is_nested(kind):
+    if not pa.types.is_nested(table.column(name, option).type):
         return text_values(table, name, option)
-    texts: list[str | None] = []
-    for value in table.column(name, option).to_pylist():
-        try:
-            plain = None if value is None else _without_nulls(value)
-            texts.append(None if value is None else json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str))
-        except ValueError:  # a NaN inside
-            texts.append(None)
-    return texts
+    return [None if value is None else _json(value) for value in table.column(name, option).to_pylist()]
 
 
 def kept_values(table: UserTable, name: str, option: str) -> tuple[pa.Array, Flags]:
@@ -84,10 +75,8 @@ def kept_values(table: UserTable, name: str, option: str) -> tuple[pa.Array, Fla
 def time_ranks(table: UserTable, name: str, option: str) -> tuple[npt.NDArray[np.int64], Flags]:
     """Return the dense rank of each row's time (N,), and where it is missing.
 
-    Only the order of times matters, and ranks have no unit and no rounding. Text must hold numbers or ISO 8601 dates.
-
-    Raises:
-        DataError: a value is neither a number nor a date.
+    Only the order of times matters, and ranks have no unit and no rounding. Text must hold numbers or ISO 8601
+    dates; anything else is a DataError.
     """
     column = table.column(name, option)
     if pa.types.is_floating(column.type):
@@ -135,6 +124,14 @@ def _finite(column: pa.Array) -> pa.Array:
     return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
 
 
+def _json(value: Any) -> str | None:
+    """Return JSON, or None if there is a NaN inside."""
+    try:
+        return json.dumps(_without_nulls(value), ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:
+        return None
+
+
 def _without_nulls(value: Any) -> Any:
     """Arrow gives every struct the members of all structs in its column; the members a row does not have are null."""
     if isinstance(value, dict):
@@ -153,9 +150,8 @@ def _parsed_times(table: UserTable, name: str, texts: pa.Array) -> pa.Array:
     wrong = (times.isna() & series.notna()).to_numpy()
     if wrong.any():
         row = int(wrong.argmax())
-        raise DataError(
-            f"{table.where(row)}: column {name!r} is neither a number nor an ISO 8601 date: {series[row][:40]!r}"
-        )
+        reason = f"is neither a number nor an ISO 8601 date: {series[row][:40]!r}"
+        raise DataError(f"{table.where(row)}: column {name!r} {reason}")
     return pa.array(times)
 
 
@@ -167,21 +163,13 @@ def _numbers(table: UserTable, name: str, column: pa.Array) -> Matrix:
         try:
             column = pc.utf8_trim_whitespace(column).cast(pa.float64())
         except pa.ArrowInvalid as error:
-            row = next(i for i, text in enumerate(column.to_pylist()) if text is not None and not _is_float(text))
-            raise DataError(
-                f"{table.where(row)}: column {name!r} is not a number: {column[row].as_py()[:40]!r}; {fix}"
-            ) from error
+            texts = pd.Series(column.to_pylist(), dtype=object)
+            row = int((pd.to_numeric(texts, errors="coerce").isna() & texts.notna()).argmax())
+            reason = f"column {name!r} is not a number: {str(texts[row])[:40]!r}; {fix}"
+            raise DataError(f"{table.where(row)}: {reason}") from error
     if not (_is_number(column.type) or pa.types.is_null(column.type)):
         raise DataError(f"{table.name}: column {name!r} is not a number column (it holds {column.type}); {fix}")
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-
-
-def _is_float(text: str) -> bool:
-    try:
-        pa.scalar(text.strip()).cast(pa.float64())
-    except pa.ArrowInvalid:
-        return False
-    return True
 
 
 def _lists(table: UserTable, name: str, column: pa.Array) -> Matrix:

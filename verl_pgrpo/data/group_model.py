@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -130,19 +130,10 @@ def random_groups(
     )  # fmt: skip
 
 
-def assign_random(assigned: npt.NDArray[np.str_], ids: Sequence[object], seed: int) -> npt.NDArray[np.str_]:
-    """Return `random_groups` of these rows, (N,)."""
-    return random_groups(assigned, ids, seed).assign(np.empty((len(ids), 0)), ids)
-
-
 def save_groups(model: GroupModel, path: Path) -> None:
     """Write a grouping as JSON, atomically."""
-    content = FORMAT | {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in asdict(model).items()
-        if name != "parameters"
-    }
-    content["parameters"] = {name: values.tolist() for name, values in model.parameters.items()}
+    content = json.loads(json.dumps(FORMAT | asdict(model), default=np.ndarray.tolist))
+    content["parameters"] = content.pop("parameters")  # the longest part goes last
     content["sha256"] = checksum(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
@@ -158,10 +149,11 @@ def load_groups(path: Path) -> GroupModel:
     if not path.is_file():
         raise DataError(f"{path}: no such file (`verl-pgrpo groups fit` writes it)")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
-    except (ValueError, RecursionError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        other = content.get("format") != FORMAT["format"]
+    except (ValueError, RecursionError, AttributeError) as error:
         raise DataError(f"{path}: not a file of `verl-pgrpo groups fit`, or truncated ({str(error)[:120]})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT["format"]:
+    if other:
         raise DataError(f"{path}: not a file of `verl-pgrpo groups fit`")
     if content.get("version") != FORMAT["version"]:
         raise DataError(f"{path}: version {content.get('version')!r}, but this program reads {FORMAT['version']}")
@@ -176,23 +168,23 @@ def load_groups(path: Path) -> GroupModel:
 
 def _model(content: dict[str, Any]) -> GroupModel:
     """Build the model, check that its parts fit, and apply it once."""
-    kinds: dict[str, Any] = PARAMETERS[content["algorithm"]]
     values = {name: value for name, value in content.items() if name not in FORMAT}
-    values["parameters"] = {name: np.array(content["parameters"][name], dtype=kind) for name, kind in kinds.items()}
-    for name, kind in (("mean", float), ("scale", float), ("cluster_group", np.int64)):
-        values[name] = np.array(content[name], dtype=kind)
-    for name in ("features", "columns", "groups", "sizes"):
-        values[name] = tuple(content[name])
+    kinds = PARAMETERS[content["algorithm"]]
+    values["parameters"] = {name: np.array(content["parameters"][name], kind) for name, kind in kinds.items()}
+    values |= {name: np.array(content[name], float) for name in ("mean", "scale")}
+    values["cluster_group"] = np.array(content["cluster_group"], np.int64)
+    values |= {name: tuple(content[name]) for name in ("features", "columns", "groups", "sizes")}
     model = GroupModel(**values)
-    clusters = len(model.parameters.get("shares", next(iter(model.parameters.values()))))
-    fits = (
-        model.mean.shape == model.scale.shape == (len(model.features),)
+    numbers = [model.mean, model.scale, *model.parameters.values()]
+    clusters = len(model.parameters.get("shares", numbers[2]))
+    if not (
+        all(np.isfinite(array).all() for array in numbers)
+        and model.mean.shape == model.scale.shape == (len(model.features),)
         and model.cluster_group.shape == (clusters,)
         and set(model.cluster_group.tolist()) == set(range(len(model.groups)))
         and len(model.sizes) == len(model.groups)
-    )
-    if not fits:
-        raise ValueError("numbers of features, clusters or groups differ")
+    ):
+        raise ValueError("numbers of features, clusters or groups differ, or are not finite")
     model.assign(np.zeros((1, len(model.features))), ["a"])
     return model
 
@@ -200,7 +192,3 @@ def _model(content: dict[str, Any]) -> GroupModel:
 def checksum(content: dict[str, Any]) -> str:
     """Return the SHA-256 of canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")

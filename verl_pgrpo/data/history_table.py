@@ -47,11 +47,9 @@ def write_history_table(history: GroupHistoryManager, path: Path) -> None:
 
 
 def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHistoryManager:
-    """Create a history from a table of counts, means and spreads.
+    """Create a history from a .csv or .jsonl table of counts, means and spreads, with the options of the next run.
 
-    Args:
-        path: a .csv or .jsonl file. `std` (or `m2`) are of the plain sample, without forgetting.
-        config: the options of the run that will start from it.
+    `std` (or `m2`) are of the plain sample, without forgetting.
 
     Raises:
         DataError: a column is missing, or a row is not a valid statistic. The message names the row.
