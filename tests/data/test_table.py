@@ -105,18 +105,17 @@ def test_every_format_gives_the_same_bytes(folder: Path, frame: pd.DataFrame) ->
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1250"])
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_text_is_never_read_in_the_wrong_encoding(tmp_path: Path, capsys, encoding: str, suffix: str) -> None:
-    rows = [{"q": f"Café Čapek {i}" if encoding == "cp1250" else f"Café {i}", "g": "é"} for i in range(20)]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    if suffix == ".csv":
-        text = "q,g\n" + "".join(f"{row['q']},{row['g']}\n" for row in rows)
-    (tmp_path / f"t{suffix}").write_bytes(text.encode(encoding))
+    texts = [f"Café {'Čapek' * (encoding == 'cp1250')} {i}" for i in range(20)]
+    lines = [f"{q},é\n" if suffix == ".csv" else f'{{"q": "{q}", "g": "é"}}\n' for q in texts]
+    content = "q,g\n" * (suffix == ".csv") + "".join(lines)
+    (tmp_path / f"t{suffix}").write_bytes(content.encode(encoding))
     status = run(tmp_path, f"t{suffix}", "--group-column", "g", prompt="q")
     if encoding in ("latin-1", "cp1250"):  # any bytes are valid Latin-1, so a guess could be wrong without a word
         assert status == 2
         assert "--encoding" in error_of(capsys)
         assert run(tmp_path, f"t{suffix}", "--group-column", "g", "--encoding", encoding, prompt="q") == 0
     made = all_rows(tmp_path)
-    assert {p[0]["content"] for p in made["prompt"]} == {row["q"] for row in rows}
+    assert {p[0]["content"] for p in made["prompt"]} == set(texts)
     assert set(made["preference_group"]) == {"é"}
 
 
@@ -126,12 +125,12 @@ def test_a_pandas_index_is_a_column(folder: Path, frame: pd.DataFrame) -> None:
     assert set(all_rows(folder)["preference_group"]) == {"rare", "common"}
 
 
-@pytest.mark.parametrize("file", ["other.txt", "dataset_info.json", "state.json"])
-def test_a_folder_that_is_no_dataset_is_an_error(tmp_path: Path, capsys, file: str) -> None:
-    (tmp_path / "t").mkdir()
-    (tmp_path / "t" / file).write_text("{}")
-    assert run(tmp_path, "t", "--group-column", "g") == 2
-    assert "not a dataset" in error_of(capsys)
+def test_a_folder_that_is_no_dataset_is_an_error(tmp_path: Path, capsys) -> None:
+    for file in ("other.txt", "dataset_info.json", "state.json"):
+        (tmp_path / file).mkdir()
+        (tmp_path / file / file).write_text("{}")
+        assert run(tmp_path, file, "--group-column", "g") == 2
+        assert "not a dataset" in error_of(capsys)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -346,11 +345,15 @@ def test_labels_are_normalized_and_look_alikes_reported(tmp_path: Path, capsys) 
 # -- splits and groups
 
 
-def test_by_user_no_user_is_on_both_sides(folder: Path) -> None:
+def test_by_user_no_user_is_on_both_sides_and_random_groups_have_the_true_sizes(folder: Path) -> None:
     assert run(folder, "table.csv", "--group-column", "segment", "--user-column", "user") == 0
     users = {split: {info["user"] for info in rows["extra_info"]} for split, rows in read(folder).items()}
     assert not users["train"] & users["val"]
     assert len(users["val"]) == 6
+    rows = read(folder)["train"]
+    rows = rows.assign(random=[info["random_group"] for info in rows["extra_info"]],
+                       user=[info["user"] for info in rows["extra_info"]]).drop_duplicates("user")  # fmt: skip
+    assert rows["random"].value_counts().to_dict() == rows["preference_group"].value_counts().to_dict()
 
 
 def test_without_users_no_prompt_is_on_both_sides(folder: Path, frame: pd.DataFrame) -> None:
@@ -404,13 +407,6 @@ def test_chat_messages_stay_as_they_are(folder: Path, frame: pd.DataFrame) -> No
     for source in ("chat.parquet", "chat.csv", "chat.jsonl"):
         assert run(folder, source, "--group-column", "segment") == 0
         assert [message["role"] for message in read(folder)["train"]["prompt"][0]] == ["system", "user"]
-
-
-def test_random_groups_have_the_sizes_of_the_true_ones(folder: Path) -> None:
-    assert run(folder, "table.csv", "--group-column", "segment") == 0
-    rows = read(folder)["train"]
-    drawn = pd.Series([info["random_group"] for info in rows["extra_info"]])
-    assert drawn.value_counts().to_dict() == rows["preference_group"].value_counts().to_dict()
 
 
 @pytest.mark.parametrize(

@@ -38,11 +38,8 @@ from verl_pgrpo.data.user_table import UserTable, read_user_table
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.files import atomic_write
 
-app = typer.Typer(
-    help="Cluster users into preference groups, and assign new users to them.",
-    no_args_is_help=True,
-    add_completion=False,
-)
+app = typer.Typer(help="Cluster users into preference groups, and assign new users to them.",
+                  no_args_is_help=True, add_completion=False)  # fmt: skip
 
 InputOption = Annotated[Path, typer.Option("--input", help="One row per user: .jsonl, .csv, .parquet or a folder.")]
 PictureOption = Annotated[Path | None, typer.Option(help="Draw the groups (.png).")]
@@ -56,13 +53,11 @@ def fit(
     source: InputOption,
     out: Annotated[Path, typer.Option(help="The grouping (JSON).")],
     assignments: Annotated[
-        Path | None, typer.Option(help="Also write each user's group (.parquet, .csv or .jsonl).")
+        Path | None, typer.Option(help="Also write each user's group (.parquet, .csv, .jsonl).")
     ] = None,
     id_column: Annotated[str | None, typer.Option(help="Ids of the users; needed for --random.")] = None,
     features: Annotated[str, typer.Option(help="Columns, separated by commas; default all but the id.")] = "",
-    no_scale: Annotated[
-        bool, typer.Option("--no-scale", help="Do not standardize the features; for embeddings.")
-    ] = False,
+    no_scale: Annotated[bool, typer.Option("--no-scale", help="Do not standardize features; for embeddings.")] = False,
     random: Annotated[bool, typer.Option("--random", help="The control: random groups of the same sizes.")] = False,
     picture: PictureOption = None,
     split: SplitOption = None,

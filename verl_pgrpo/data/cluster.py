@@ -47,8 +47,8 @@ def fit_groups(
         values: (N, D) finite features, one row per user.
         features: (D,) their names.
         algorithm: one of `ALGORITHMS`.
-        k: number of clusters; None chooses it.
-        k_range: first and last k to try.
+        k: number of clusters; None chooses it from `k_range` (first and last).
+        k_range: see `k`.
         min_size: users of the smallest group. Smaller clusters are merged with the nearest. Default: 1% of the users.
         scale: standardize the features. Not useful for embeddings, whose axes have no meaning of their own.
         seed: seed of everything random.
@@ -61,9 +61,8 @@ def fit_groups(
 
     size = max(2, round(len(values) * SMALLEST_SHARE)) if min_size is None else min_size
     _check(values, algorithm, k, k_range, size, seed)
-    scaler = StandardScaler(with_mean=scale, with_std=scale).fit(values)
-    width = values.shape[1]
-    mean, spread = (scaler.mean_, scaler.scale_) if scale else (np.zeros(width), np.ones(width))
+    scaler = StandardScaler().fit(values)
+    mean, spread = (scaler.mean_, scaler.scale_) if scale else (np.zeros(values.shape[1]), np.ones(values.shape[1]))
     scaled = (values - mean) / spread
     choice: list[dict[str, Any]] = []
     if k is None:

@@ -39,7 +39,7 @@ class GroupModel:
 
     `mean` and `scale` (D,) standardize the D features; `parameters` are in standardized units. `cluster_group` maps
     each cluster to an index into `groups`: small clusters share a group with their nearest neighbor. `sizes` counts the
-    users of the fit. `choice` has one row per number of clusters that was tried. `columns` are the table's columns that
+    users of the fit, `choice` has one row per number of clusters that was tried. `columns` are the table's columns that
     `features` came from; a column of lists gives several features.
     """
 
@@ -57,11 +57,7 @@ class GroupModel:
     columns: tuple[str, ...] = ()
 
     def assign(self, values: Matrix, ids: Sequence[object] | None = None) -> npt.NDArray[np.str_]:
-        """Return the group of each user, (N,).
-
-        Args:
-            values: (N, D) features in the order of `features`, not standardized.
-            ids: (N,) ids of the users. Only a random grouping uses them.
+        """Return the group of each user (N,) from features (N, D), not standardized. A random grouping needs ids (N,).
 
         Raises:
             DataError: wrong number of features, or no ids for a random grouping.
@@ -112,11 +108,8 @@ def random_groups(
 ) -> GroupModel:
     """Return the control of a grouping: its groups and sizes, given to the same users at random.
 
-    Args:
-        assigned: (N,) true group of each row.
-        ids: (N,) user of each row. A user that occurs several times counts once, with the first row's group.
-        seed: seed of the permutation, and of the hash that assigns unknown users.
-        groups: group names in order; by default the sorted names in `assigned`.
+    `assigned` (N,) has the true group and `ids` (N,) the user of each row. A user that occurs several times counts
+    once, with the first row's group. `groups` are the names in order; default: the sorted names in `assigned`.
     """
     names = tuple(groups) if groups is not None else tuple(np.unique(assigned).tolist())
     hashed, first = np.unique(id_hashes(ids, seed), return_index=True)

@@ -56,8 +56,7 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     """
     table = _read(path)
     missing = [name for name in ("group", "count", "mean") if name not in table]
-    if "m2" not in table and "std" not in table:
-        missing.append("m2 or std")
+    missing += ["m2 or std"] if "m2" not in table and "std" not in table else []
     if missing:
         raise DataError(f"{path}: no column {', '.join(missing)} (found: {', '.join(map(str, table))})")
     count, mean = table["count"].to_numpy(np.float64), table["mean"].to_numpy(np.float64)
@@ -76,7 +75,7 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     ):
         if np.any(wrong):
             raise DataError(f"{path}, row {int(np.argmax(wrong)) + 1}: {reason}")
-    config = config if config is not None else PGRPOConfig()
+    config = config or PGRPOConfig()
     moments = Moments(len(table), config.half_life)
     moments.count[:], moments.mean[:] = count.astype(np.int64), mean
     moments.m2[:] = std**2 * moments.degrees_of_freedom(moments.count)

@@ -52,15 +52,9 @@ def _with_candidates(
     Those are drawn by popularity: drawn uniformly, popularity alone would give the answer away. Held-out ratings are
     not looked at: leaving those films out would tell that a candidate is not among them.
 
-    Args:
-        log: the ratings.
-        asked: (R,) ratings to be predicted.
-        shown_until: (R,) the rating after the last one in the prompt.
-        popularity: (F,) training-side ratings of each film; a film without any is not drawn.
-        options: numbers of films in the prompt and of candidates, which are fewer (-1) for users who have rated nearly
-            every film.
-        stream: number of the random stream.
-        summary: counts rows without a choice, which are dropped.
+    `asked` (R,) are the ratings to predict, `shown_until` (R,) the ratings after the last ones in the prompts.
+    `popularity` (F,) counts each film's training-side ratings; a film without any is not drawn. A user who has rated
+    nearly every film gets fewer candidates (-1), and rows without a choice are dropped. `stream` seeds the draws.
     """
     rng, user, count = np.random.default_rng([options.seed, stream]), log.user[asked], options.num_candidates
     shown = shown_until[:, None] - np.arange(options.history, 0, -1)
@@ -90,9 +84,7 @@ def render(log: RatingLog, rows: Examples, films: Films) -> Iterator[tuple[str, 
         lines += ["", "Which one of these do I watch next?"]
         lines += [f"- {films.describe(film)}" for film in offered]
         lines += ["", "Answer with its title alone, written as above."]
-        truth = {
-            "answer": films.titles[log.film[asked]],
-            "candidates": {films.titles[film]: list(films.genres[film]) for film in offered},
-        }
+        genres = {films.titles[film]: list(films.genres[film]) for film in offered}
+        truth = {"answer": films.titles[log.film[asked]], "candidates": genres}
         times = {"prompt_until": int(log.time[shown[-1]]), "answer_time": int(log.time[asked])}
         yield "\n".join(lines), truth, {"user": int(log.user_ids[rows.user[row]]), **times}

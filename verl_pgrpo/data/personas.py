@@ -112,17 +112,12 @@ def make_split(
     random_group = random_groups(np.array([p.name for p in order]), ids, seed).assign(np.empty((size, 0)), ids)
     rows = []
     for index, persona in enumerate(order):
+        shift = mood * persona.scale * rng.standard_normal() if training else 0.0
         truth = {
-            "surface": surface,
-            "persona": persona.name,
-            "style": persona.style,
-            "genre": persona.genre,
-            "offset": round(persona.offset + (mood * persona.scale * rng.standard_normal() if training else 0.0), 6),
-            "scale": persona.scale,
-            "noise": noise if training else 0.0,
-            "seed": seed,
-            "row": ids[index],
-        }
+            "surface": surface, "persona": persona.name, "style": persona.style, "genre": persona.genre,
+            "offset": round(persona.offset + shift, 6), "scale": persona.scale, "noise": noise if training else 0.0,
+            "seed": seed, "row": ids[index],
+        }  # fmt: skip
         prompt = _prompt(persona, surface, short, training, rng)
         own = {"index": index, "split": split, "persona": persona.name, "seed": seed}
         rows.append(verl_row("personas", persona.name, prompt, "personalization", truth, random_group[index], own))
@@ -148,7 +143,7 @@ def _prompt(persona: Persona, surface: str, short: bool, training: bool, rng: np
 
 def _quota(shares: list[float], size: int) -> np.ndarray:
     """Return integers in proportion to shares that sum to size (largest remainders), at least one each."""
-    ideal = np.asarray(shares) / np.sum(shares) * size
+    ideal = np.array(shares) / np.sum(shares) * size
     counts = np.maximum(np.floor(ideal + 1e-9).astype(int), 1)
     by_remainder = np.argsort(counts - ideal, kind="stable")
     for step in range(abs(size - counts.sum())):

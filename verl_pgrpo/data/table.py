@@ -97,7 +97,7 @@ def prepare(path: Path, out: Path, options: TableOptions) -> Summary:
         for row in part.to_dict("records"):
             own = {"user": row["user"] if options.user_column else None}
             own |= {name: row[f"keep {name}"] for name in options.keep}
-            truth = row["truth"] if options.truth_column else ""
+            truth = row.get("truth", "")
             yield verl_row(task, row["group"], row["prompt"], "personalization", truth, row["random_group"], own)
 
     splits = {split: rows(data[data["val"] == (split == "val")]) for split in ("train", "val")}
