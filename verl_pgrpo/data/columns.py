@@ -27,10 +27,8 @@ EXACT = 2.0**53  # from here on, a float no longer holds every integer
 def text_values(table: UserTable, name: str, option: str) -> list[str | None]:
     """Return a column of text, numbers or dates as text; None where the value is missing, not finite or blank.
 
-    Whole floats are written as integers: this is how pandas stores integers when some are missing.
-
-    Raises:
-        DataError: the values have another type, or are floats too large to be exact.
+    Whole floats are written as integers: this is how pandas stores integers when some are missing. Any other type, and
+    floats too large to be exact, raise DataError.
     """
     column = table.column(name, option)
     if isinstance(column, pa.ExtensionArray):
@@ -92,18 +90,14 @@ def time_ranks(table: UserTable, name: str, option: str) -> tuple[npt.NDArray[np
 def feature_matrix(table: UserTable, columns: Sequence[str], option: str) -> tuple[Matrix, list[str]]:
     """Return number columns, and columns of equally long lists such as embeddings, as one matrix.
 
-    Returns:
-        (N, D) values, NaN where missing or not finite, and D names: `x[0]`, `x[1]`, ... for the lists in column `x`.
-
-    Raises:
-        DataError: a column is missing or holds something else.
+    Returns (N, D) values, NaN where missing or not finite, and D names: `x[0]`, `x[1]`, ... for lists in column `x`. A
+    column that is missing or holds something else raises DataError.
     """
     parts: list[Matrix] = []
     names: list[str] = []
     for name in columns:
         column = table.column(name, option)
-        kind = column.type
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        if any(check(column.type) for check in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
             parts.append(_lists(table, name, column))
             names += [f"{name}[{i}]" for i in range(parts[-1].shape[1])]
         else:

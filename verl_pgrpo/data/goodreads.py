@@ -176,9 +176,8 @@ def _render(
         stars = f"{review['rating']} of 5 stars"
         lines = [f"Write my review of the book {book['title']}. I gave it {stars}."]
         lines += [f"About the book: {about}"] if about else []
-        lines += [
-            f"Write as a reader who gave {stars}, in at most {options.max_words} words. The review alone, please."
-        ]
+        limit = f"in at most {options.max_words} words"
+        lines.append(f"Write as a reader who gave {stars}, {limit}. The review alone, please.")
         truth = {"reference": review["text"], "rating": review["rating"], "title": book["title"],
                  "max_words": options.max_words}  # fmt: skip
         own = {name: review[name] for name in ("user", "book", "review", "rating")} | {"answer_time": review["time"]}

@@ -163,9 +163,8 @@ def _prompts(table: UserTable, name: str) -> list[list[dict[str, str]] | str]:
     column = table.column(name, "--prompt-column")
     is_text = (pa.types.is_null, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     if not (pa.types.is_nested(column.type) or any(check(column.type) for check in is_text)):
-        raise DataError(
-            f"{table.name}: column {name!r} (--prompt-column) holds {column.type}; expected text or messages"
-        )
+        reason = f"holds {column.type}; expected text or messages"
+        raise DataError(f"{table.name}: column {name!r} (--prompt-column) {reason}")
     return [_messages(value) for value in column.to_pylist()]
 
 
