@@ -142,10 +142,6 @@ class Examples:
     def __len__(self) -> int:
         return len(self.user)
 
-    def take(self, which: npt.NDArray[np.generic]) -> Examples:
-        """Return the rows at these indices, or where a mask is true."""
-        return Examples(self.user[which], self.shown[which], self.asked[which], self.candidates[which])
-
 
 def check_no_leak(log: RatingLog, features: Flags, train: Examples, val: Examples, in_order: bool) -> None:
     """Raise LeakError if finished rows do not respect the split.

@@ -17,6 +17,8 @@ class LeakError(DataError):
 def cut_time(time: npt.NDArray[np.int64], test_fraction: float) -> int:
     """Return the first moment of the test side, which has about this fraction of all events.
 
+    Events at the same moment stay together.
+
     Raises:
         DataError: all events before the test side are at one moment.
     """
