@@ -18,12 +18,11 @@ import torch
 from safetensors.torch import save_file
 
 from verl_pgrpo.errors import DataError
-from verl_pgrpo.evaluation.errors import RewardError
 from verl_pgrpo.evaluation.generate import Sampling, _seed
 from verl_pgrpo.evaluation.models import find_model, parse_models, parse_names
 from verl_pgrpo.evaluation.prompts import read_prompts
 from verl_pgrpo.evaluation.samples import Sample, read_samples, write_samples
-from verl_pgrpo.evaluation.scoring import VERL_DEFAULT, default_reward, load_reward, score
+from verl_pgrpo.evaluation.scoring import VERL_DEFAULT, RewardError, default_reward, load_reward, score
 
 # -- prompts
 

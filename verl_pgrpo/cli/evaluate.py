@@ -14,8 +14,7 @@ import typer
 from verl_pgrpo.cli.output import JsonOption, SeedOption, emit, format_table
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.comparison import RESAMPLES, Scores, compare, correct, describe
-from verl_pgrpo.evaluation.errors import GenerationError
-from verl_pgrpo.evaluation.generate import Sampling, generate
+from verl_pgrpo.evaluation.generate import GenerationError, Sampling, generate
 from verl_pgrpo.evaluation.models import parse_models, parse_names
 from verl_pgrpo.evaluation.prompts import GROUP_KEY, read_prompts
 from verl_pgrpo.evaluation.samples import Sample, read_samples, write_samples

@@ -6,9 +6,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-import pandas as pd
-
 from verl_pgrpo.report.comparison import Comparison
 from verl_pgrpo.report.pooling import ENOUGH, ConfidenceBand
 
@@ -171,18 +168,3 @@ def band_meaning(comparison: Comparison) -> str:
     kind = kinds[0] if len(kinds) == 1 else f"{kinds[0]} below 5 seeds, {kinds[1]} from 5 on"
     counts = ", ".join(f"{title} {count}" for title, count in seeds.items())
     return f"Lines are means over seeds and bands show the {kind} (seeds: {counts})."
-
-
-def fifths_table(comparison: Comparison) -> pd.DataFrame:
-    """Return each group's value in the first, the central and the last fifth of the steps of each arm, as text."""
-    steps, size = comparison.steps, len(comparison.last)
-    middle = (len(steps) - size) // 2
-    parts = {"early": comparison.first, "middle": steps[middle : middle + size], "end": comparison.last}
-    arms = list(enumerate(arm.title for arm in comparison.arms))
-    columns = {f"{title} {part}": comparison.means(i, at) for i, title in arms for part, at in parts.items()}
-    table = pd.DataFrame(columns, index=comparison.labels)
-    summary = pd.DataFrame({"mean over groups": table.mean(), "worst group": table.min()}).T
-    table.insert(0, "share", [percent(float(share)) for share in comparison.share])
-    order = np.argsort(-comparison.share, kind="stable")
-    table = pd.concat([table.iloc[order], summary]).map(lambda cell: number(cell) if isinstance(cell, float) else cell)
-    return table.rename_axis("group").reset_index()
