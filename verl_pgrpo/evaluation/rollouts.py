@@ -53,11 +53,10 @@ def find_dumps(folder: Path, log: MetricsLog | None = None) -> Dumps:
 
 def _last_logged(steps: Sequence[int], log: MetricsLog | None) -> int:
     """The log's last step, if the log is that of a resumed run; else the last dump."""
-    logged = None if log is None else log.training_steps
-    if log is None or logged is None:
+    if log is None or log.training_steps is None:
         return steps[-1]
-    resumed = bool(log.abandoned) or logged[0] > steps[0]
-    return logged[1] if resumed else steps[-1]
+    first, last = log.training_steps
+    return last if log.abandoned or first > steps[0] else steps[-1]
 
 
 def _last_written(files: dict[int, Path], steps: Sequence[int]) -> int:

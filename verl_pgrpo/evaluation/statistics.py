@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,14 +146,21 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return [None if math.isnan(one) else one for one in p.tolist()]
 
 
-def wilson(share: float, count: int) -> tuple[float, float] | None:
-    """Return Wilson's 95 % interval for the mean of `count` values between 0 and 1; None for no values.
+def correct(lines: Sequence[dict[str, Any]]) -> None:
+    """Fill in `p_holm` and `significant` of lines with a `p`, which are one family of tests."""
+    for line, corrected in zip(lines, holm([line["p"] for line in lines]), strict=True):
+        line["p_holm"] = corrected
+        line["significant"] = None if corrected is None else corrected < SIGNIFICANCE
+
+
+def wilson(share: float | None, count: int) -> tuple[float | None, float | None]:
+    """Return Wilson's 95 % interval for the mean of `count` values between 0 and 1; None twice for no values.
 
     Exact in form for zeros and ones, too wide otherwise: no distribution on 0 to 1 with this mean varies more. A share
     that is not a whole number of successes takes the outer ends of its two neighbours.
     """
-    if count == 0:
-        return None
+    if share is None or count == 0:
+        return None, None
     successes = share * count
     below, above = math.floor(successes + 1e-9), math.ceil(successes - 1e-9)
     ends = [stats.binomtest(k, count).proportion_ci(CONFIDENCE, method="wilson") for k in (below, above)]

@@ -48,12 +48,10 @@ def value_meaning(comparison: Comparison) -> str:
         return "The value is the mean reward as in training; groups may use different scales."
     if comparison.value == "standardized":
         base = comparison.arms[comparison.baseline]
-        # How many responses a validation is the mean of is not logged.
-        rewards = "validation rewards" if any(run.source == "validation" for run in base.runs) else "rewards"
         return (
             f"Users rate on different scales. A group's value is therefore its mean reward minus the mean of its "
-            f"{rewards} in steps {comparison.first[0]:,} to {comparison.first[-1]:,} of {base.title}, divided by their "
-            f"standard deviation: 0 is where the group started. Groups with fewer than {ENOUGH} {rewards} in these "
+            f"rewards in steps {comparison.first[0]:,} to {comparison.first[-1]:,} of {base.title}, divided by their "
+            f"standard deviation: 0 is where the group started. Groups with fewer than {ENOUGH} rewards in these "
             "steps are divided by the standard deviation within all groups."
         )
     return f"The value is the mean of the field {comparison.value!r} of the rollouts."
@@ -149,12 +147,12 @@ def cautions(comparison: Comparison) -> list[str]:
                 lines.append(f"{where}: {counted(run.unknown)} ({share}) without a known preference group left out.")
             if run.missing:
                 what = "reward" if comparison.value in ("score", "standardized") else value_name(comparison)
-                noun = "response" if run.source == "rollouts" else "logged mean"
+                noun = "logged mean" if run.groups is None else "response"
                 lines.append(f"{where}: {counted(run.missing, noun)} without a finite {what} left out.")
             if run.other_groups:
                 lines.append(f"{where}: normalized by other groups than those compared, so its history is not shown.")
-            if run.source != "rollouts":
-                lines.append(f"{where}: no readable rollouts, so its values are from its {run.source} only.")
+            if run.groups is None:
+                lines.append(f"{where}: no readable rollouts, so its values are from its metrics only.")
     return lines
 
 

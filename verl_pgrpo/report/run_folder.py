@@ -22,7 +22,7 @@ from verl_pgrpo.evaluation.metrics_log import MetricsLog, find_logs, is_log, rea
 from verl_pgrpo.evaluation.prompts import look_up
 from verl_pgrpo.evaluation.rollouts import Dumps, find_dumps
 
-PREFIXES = ("pgrpo/", "val-core/")  # metrics that the report uses
+PREFIXES = ("pgrpo/",)  # metrics that the report uses
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LINE = re.compile(r"^(\(\w+ pid=\d+(?:, ip=[\w.:]+)?\) )?(.*)$")  # Ray's prefix for the output of another process
