@@ -3,7 +3,7 @@
 """Shims for verl's weight sync from a trainer to vLLM, which on a CPU uses a socket and shared memory.
 
 None of the faults is the CPU's own: two runs on one machine share the socket; a receiver that fails hides its error
-and leaves the sender waiting forever; vLLM 0.30 rejects tied weights that arrive in different buckets.
+and leaves the sender waiting forever; vLLM 0.29 and later reject tied weights that arrive in different buckets.
 """
 
 import os

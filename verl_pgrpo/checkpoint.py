@@ -44,11 +44,6 @@ _BLANK = "0" * 64
 _VERSION = re.compile(rb'\{"schema_version": (\d{1,9})[,}]')
 _CHECKSUM = re.compile(rb' "sha256": "([0-9a-f]{64})"')
 
-_FIX = (
-    "Resume from an earlier checkpoint, or start with an empty history on purpose with "
-    "+algorithm.pgrpo.on_missing_history=reset."
-)
-
 
 def write(
     path: str | os.PathLike[str],
@@ -106,11 +101,10 @@ def read(
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise HistoryFileMissing(
-            f"no reward history at {path}: the file was removed, or the checkpoint was trained with another "
-            f"estimator. {_FIX}"
+            f"no reward history at {path}: the file was removed, or the checkpoint was trained with another estimator."
         ) from error
     except OSError as error:
-        raise HistoryFileError(f"cannot read the reward history {path}: {error}. {_FIX}") from error
+        raise HistoryFileError(f"cannot read the reward history {path}: {error}.") from error
     _verify_bytes(content, path)
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
@@ -128,7 +122,7 @@ def read(
     except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, HistoryFileError):
             raise
-        raise HistoryFileAltered(f"{path} is not a history file of this package: {error}. {_FIX}") from error
+        raise HistoryFileAltered(f"{path} is not a history file of this package: {error}.") from error
     return labels, moments, config
 
 
@@ -152,7 +146,7 @@ def _verify_bytes(content: bytes, path: Path) -> None:
     try:
         version = _find_version(content)
     except ValueError as error:
-        raise HistoryFileAltered(f"{path} is damaged or not a history file: {error}. {_FIX}") from error
+        raise HistoryFileAltered(f"{path} is damaged or not a history file: {error}.") from error
     if int(version[1]) > SCHEMA_VERSION:
         raise _too_new(path, f"schema version {int(version[1])}; this package reads up to {SCHEMA_VERSION}")
     checksum = _CHECKSUM.match(content, version.end())
@@ -162,7 +156,7 @@ def _verify_bytes(content: bytes, path: Path) -> None:
         digest.update(_BLANK.encode())
         digest.update(memoryview(content)[checksum.end(1) :])
     if checksum is None or digest.hexdigest().encode() != checksum[1]:
-        raise HistoryFileAltered(f"{path} is truncated or was altered (its checksum does not match). {_FIX}")
+        raise HistoryFileAltered(f"{path} is truncated or was altered (its checksum does not match).")
 
 
 def _saved_config(header: dict[str, Any], path: Path) -> PGRPOConfig:
@@ -180,7 +174,7 @@ def _too_new(path: Path, what: str) -> HistoryFileTooNew:
 
 def _verify_header(header: dict[str, Any], path: Path, config: PGRPOConfig, step: int | None) -> None:
     if step is not None and header["step"] != step:
-        raise HistoryFileWrongStep(f"{path} holds the history of step {header['step']}, not of step {step}. {_FIX}")
+        raise HistoryFileWrongStep(f"{path} holds the history of step {header['step']}, not of step {step}.")
     if header["fingerprint"] != config.fingerprint():
         now, saved = config.history_options(), header["options"]
         unknown = [key for key in saved if not hasattr(config, key)]
@@ -188,6 +182,5 @@ def _verify_header(header: dict[str, Any], path: Path, config: PGRPOConfig, step
         if unknown and not changed:
             raise _too_new(path, f"options that this package does not know ({', '.join(unknown)})")
         raise HistoryFileOtherConfig(
-            f"{path} was recorded under other options: {', '.join(changed) or 'the fingerprint differs'}. "
-            f"Restore them, or: {_FIX}"
+            f"{path} was recorded under other options: {', '.join(changed) or 'the fingerprint differs'}."
         )

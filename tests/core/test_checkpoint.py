@@ -97,7 +97,7 @@ def test_another_meaning_of_the_numbers_is_another_config(path, config):
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
-    with pytest.raises(HistoryFileMissing, match="on_missing_history=reset"):
+    with pytest.raises(HistoryFileMissing, match="no reward history"):
         GroupHistoryManager.load(tmp_path / "nothing")
     with pytest.raises(HistoryFileError):
         GroupHistoryManager.load(tmp_path)

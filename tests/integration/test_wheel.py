@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel as installed into a verl image: with --no-deps, beside numpy, pandas, pyarrow, omegaconf and wrapt alone."""
+"""The wheel in a verl image: installed with --no-deps next to numpy, pandas, pyarrow, omegaconf and wrapt alone."""
 
 from __future__ import annotations
 

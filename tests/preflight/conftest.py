@@ -11,6 +11,18 @@ from tests.preflight.case import Case
 pytest.importorskip("verl")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def datasets_cache(tmp_path_factory):
+    """Keep what `datasets` caches out of the user's own cache, in child processes too."""
+    import datasets
+
+    patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("datasets")
+    patch.setenv("HF_DATASETS_CACHE", str(folder))
+    patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
 def launch_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("launch")

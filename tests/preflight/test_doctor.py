@@ -132,7 +132,7 @@ def test_one_screen(monkeypatch: pytest.MonkeyPatch):
     assert "\033" not in _text(found)
 
 
-@pytest.mark.launch
+@pytest.mark.slow
 def test_a_whole_examination_leaves_nothing_behind():
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         code = "import sys; from verl_pgrpo.cli import main; sys.exit(main())"
@@ -156,7 +156,7 @@ def test_a_whole_examination_leaves_nothing_behind():
         time.sleep(0.5)
 
 
-@pytest.mark.launch
+@pytest.mark.slow
 def test_every_node_of_a_cluster_is_asked(monkeypatch: pytest.MonkeyPatch):
     from ray.cluster_utils import Cluster
 

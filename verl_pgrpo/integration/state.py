@@ -30,6 +30,12 @@ __all__ = ["HISTORY_FILE", "PGRPOState", "resume_checkpoint"]
 
 HISTORY_FILE = "pgrpo_history.parquet"
 
+_FIX_RESUME = (
+    "Restore the file or the option, resume from an earlier checkpoint, or start with an empty history on purpose with "
+    "+algorithm.pgrpo.on_missing_history=reset."
+)
+_FIX_INITIAL = "Create the file with `verl-pgrpo history convert`, with the run's --half-life and --group-key."
+
 T = TypeVar("T")
 
 
@@ -81,7 +87,10 @@ class PGRPOState:
             _warn_about_ignored_checkpoints(config)
             if options.initial_history is None:
                 return cls(options)
-            return cls(options, GroupHistoryManager.load(options.initial_history, options))
+            try:
+                return cls(options, GroupHistoryManager.load(options.initial_history, options))
+            except HistoryFileError as error:
+                raise type(error)(f"initial_history: {error} {_FIX_INITIAL}") from error
         match = re.search(r"global_step_(\d+)/*$", folder)
         if match is None:
             raise ConfigError(f"trainer.resume_from_path={folder} must end in global_step_<N>, like verl's checkpoints")
@@ -90,7 +99,7 @@ class PGRPOState:
             return cls(options, GroupHistoryManager.load(os.path.join(folder, HISTORY_FILE), options, step), step)
         except HistoryFileError as error:
             if options.on_missing_history == "error":
-                raise
+                raise type(error)(f"{error} {_FIX_RESUME}") from error
             print(f"P-GRPO: starting with an empty history (on_missing_history=reset), because: {error}", flush=True)
             return cls(options, step=step)
 

@@ -228,21 +228,24 @@ class Sizes:
             self.error(message, f"{ROLLOUT}.max_num_batched_tokens, {ROLLOUT}.max_num_seqs", f"at least {sequences}")
 
     def check_weight_sync(self) -> None:
-        """vLLM >= 0.30 rejects tied embeddings whose `lm_head` arrives in another bucket than `embed_tokens`."""
+        """vLLM >= 0.29 rejects tied embeddings whose `lm_head` arrives in another bucket than `embed_tokens`.
+
+        verl sends the two last and first, so all weights must fit into one bucket. FSDP sends its float32 weights.
+        """
         config = self.context.hf_config
         tied = config is not None and getattr(config.get_text_config(), "tie_word_embeddings", False)
-        if not tied or self.get(f"{ROLLOUT}.name") != "vllm":
-            return
+        if not tied or self.get(f"{ROLLOUT}.name") != "vllm" or self.get("trainer.device") == "cpu":
+            return  # on a CPU, verl_cpu lets vLLM accept them
         import torch
         from transformers import AutoModelForCausalLM
 
         with torch.device("meta"):
-            parameters = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
-        wide = self.get(f"{ROLLOUT}.dtype") in ("float32", "float")
-        megabytes = math.ceil(parameters * (4 if wide else 2) / (1 << 20))
+            model = AutoModelForCausalLM.from_config(config)
+        parameters = sum(weight.numel() for weight in model.parameters()) + model.get_output_embeddings().weight.numel()
+        megabytes = math.ceil(parameters * (2 if self.megatron else 4) / (1 << 20))
         if (bucket := self.get(BUCKET)) < megabytes:
             message = f"tied embeddings, and the model's {megabytes:,} MB are sent in buckets of {bucket:,} MB"
-            self.needs_older_vllm((0, 30), message, BUCKET, f"{BUCKET}={math.ceil(megabytes * 1.05)}")
+            self.needs_older_vllm((0, 29), message, BUCKET, f"{BUCKET}={math.ceil(megabytes * 1.05)}")
 
     def needs_older_vllm(self, limit: tuple[int, int], message: str, location: str, fix: str) -> None:
         """Report what vLLM rejects since a version; a warning where no vLLM is installed."""
