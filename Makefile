@@ -1,8 +1,8 @@
-# Tasks of this repository, from a bare clone. No shell needs to be activated.
+# Tasks of this repository, from a bare clone. No virtual environment needs to be activated.
 #
-# `make setup` installs requirements/cpu.txt and both packages into .venv. torch comes first and alone, because whatever
-# else asks for torch may bring CUDA with it, gigabytes that nothing here uses. If pip's default index gives you CUDA
-# builds, set PIP_INDEX_URL or PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels. All pip variables are honored.
+# `make setup` installs requirements/cpu.txt and both packages into .venv. torch is installed first, on its own,
+# because other packages that depend on torch may install gigabytes of CUDA packages, which are not used here. If pip's default index gives you CUDA
+# builds, set PIP_INDEX_URL or PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels. All of pip's environment variables apply.
 #
 # The quickstart reads N, NOISE, STEPS and SEED from the environment or from make's command line:
 #   N=8 NOISE=0 make quickstart        or        make quickstart N=8 NOISE=0
@@ -22,8 +22,8 @@ FAST := not slow and not e2e and not megatron and not browser and $(APART)
 # A run of stock verl with real vLLM that is killed and resumed.
 REAL_RUN := tests/e2e/test_real_runs.py::test_sync_run_is_killed_and_resumed_with_exact_accounting
 
-# The interpreter that .venv is made from, e.g. `make setup PYTHON=/usr/bin/python3.12`. By default the first that the
-# pinned versions support.
+# The interpreter for .venv, e.g. `make setup PYTHON=/usr/bin/python3.12`. Default: the first one below that the pinned
+# versions support.
 PYTHON ?=
 PYTHONS = $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python)
 FITS := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))
@@ -34,10 +34,10 @@ help:  ## print this
 
 setup: $(STAMP)  ## create .venv with everything that the other targets need (a second call does nothing)
 
-# The stamp is written last and holds the path it was made for, so an interrupted, moved or copied .venv is set up again.
-# A second call continues where an interrupted one stopped: pip writes INSTALLER when all files of a package are there,
-# and renames what it replaces to names with a tilde. Half-installed packages, which pip would take for installed, are
-# found by these two signs and removed.
+# The stamp is written last and contains the path of the clone, so an interrupted, moved or copied .venv is set up again.
+# A second call continues where an interrupted one stopped. pip writes INSTALLER after all files of a package, and gives
+# files that it is replacing names with a tilde. By these two signs, half-installed packages, which pip would consider
+# installed, are found and removed.
 ifneq ($(CURDIR),$(shell cat $(STAMP) 2>/dev/null))
 .PHONY: $(STAMP)
 endif
@@ -125,8 +125,8 @@ bench: $(STAMP)  ## the short forms of what docs/benchmarks.md has: learning, th
 	$(RUN) benchmarks/history.py --groups 1000000
 	$(RUN) benchmarks/adv_step.py --quick
 
-# Removes untracked files that .gitignore names, and nothing else. `git clean -X` would also remove what your global ignore
-# file hides (editor settings, .env).
+# Removes only untracked files that .gitignore names. `git clean -X` would also remove files that your global ignore file
+# names (editor settings, .env).
 clean:  ## remove .venv, runs, caches and everything else that .gitignore names
 	@set -e; \
 	git rev-parse --is-inside-work-tree > /dev/null; \

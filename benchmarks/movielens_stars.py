@@ -37,8 +37,8 @@ from benchmarks.bandit.studies import GRPO, PGRPO, RECOMMENDED, SAFE_ENTRANTS
 from benchmarks.bandit.tables import table
 from benchmarks.bandit.train import Entrant, _Adam, pgrpo
 from verl_pgrpo.data.cluster import fit_groups
-from verl_pgrpo.data.movielens_archive import Films, Ratings, read_archive
-from verl_pgrpo.data.movielens_log import known_films, rating_log
+from verl_pgrpo.data.movielens_archive import Films, read_archive
+from verl_pgrpo.data.movielens_log import MovieLensOptions, rating_log
 from verl_pgrpo.data.movielens_stars import first_halves, training_rows
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.taste import genre_tastes, rating_style
@@ -47,6 +47,7 @@ from verl_pgrpo.evaluation.variance import variance_components
 CANDIDATES, HELD_OUT = 5, 0.2
 GROUPS, SMALLEST = 6, 0.08  # clusters at first; those with a smaller share of the users are merged
 RESPONSES, STEPS = 64, 300
+TYPES = {"user": np.int32, "film": np.int32, "stars": np.float32, "time": np.int64}
 STEP_SIZES = [0.01 * 2 ** (k / 2) for k in range(8)]
 TUNING, FINAL = range(1000, 1008), range(5000, 5020)
 ENTRANTS = [
@@ -93,7 +94,7 @@ class Task:
         return genres, genres * self.liking[self.user[rows]].unsqueeze(-2)
 
 
-def read(path: Path | None) -> tuple[Ratings, Films]:
+def read(path: Path | None) -> tuple[pd.DataFrame, Films]:
     """Read a GroupLens archive, ml-100k from RecBole's wheel, or generate ratings."""
     if path is None:
         return generated()
@@ -111,16 +112,11 @@ def read(path: Path | None) -> tuple[Ratings, Films]:
     ids, first = items.item_id.astype(int).tolist(), pd.Series(places).drop_duplicates().index
     genres = tuple(tuple(kinds.split()) for kinds in items["class"].iloc[first])
     films = Films(tuple(ids[i] for i in first), tuple(titles), genres, dict(zip(ids, places, strict=True)))
-    columns = (
-        (events.user_id, np.int32),
-        (events.item_id, np.int32),
-        (events.rating, np.float32),
-        (events.timestamp, np.int64),
-    )
-    return Ratings(*(column.to_numpy(kind) for column, kind in columns)), films
+    columns = {"user": events.user_id, "film": events.item_id, "stars": events.rating, "time": events.timestamp}
+    return pd.DataFrame(columns).astype(TYPES), films
 
 
-def generated(users: int = 600, films: int = 400, each: int = 80) -> tuple[Ratings, Films]:
+def generated(users: int = 600, films: int = 400, each: int = 80) -> tuple[pd.DataFrame, Films]:
     """Ratings of users in three camps, who like different genres and use the stars differently."""
     rng = np.random.default_rng(0)
     kinds = [tuple(f"genre {k}" for k in rng.choice(8, 2, replace=False)) for _ in range(films)]
@@ -133,15 +129,15 @@ def generated(users: int = 600, films: int = 400, each: int = 80) -> tuple[Ratin
         np.round(np.array([3.0, 4.0, 3.5])[camp][:, None] + np.array([1.2, 0.5, 0.8])[camp][:, None] * score), 1, 5
     )
     columns = np.repeat(np.arange(1, users + 1), each), film.ravel() + 1, stars.ravel(), np.tile(np.arange(each), users)
-    ratings = Ratings(*(c.astype(k) for c, k in zip(columns, (np.int32, np.int32, np.float32, np.int64), strict=True)))
+    ratings = pd.DataFrame(dict(zip(TYPES, columns, strict=True))).astype(TYPES)
     ids = tuple(range(1, films + 1))
     return ratings, Films(ids, tuple(f"Film {i} (2000)" for i in ids), tuple(kinds), {i: i - 1 for i in ids})
 
 
-def make_task(ratings: Ratings, films: Films, seeds: range) -> Task:
+def make_task(ratings: pd.DataFrame, films: Films, seeds: range) -> Task:
     """Candidate sets, and for each seed the held-out users and the clusters of the others."""
     summary = Summary("stars")
-    log = rating_log(known_films(ratings, films, summary), "last", 1, 5, 0.1, summary)
+    log = rating_log(ratings, films, MovieLensOptions(), summary)
     middle, known = first_halves(log, 5)
     users = len(log.user_ids)
     names = sorted({genre for kinds in films.genres for genre in kinds})
@@ -149,7 +145,8 @@ def make_task(ratings: Ratings, films: Films, seeds: range) -> Task:
     liking = np.column_stack([features[f"liking_{name}"] for name in names])
     features |= rating_style(log.user[known], log.stars[known], users)
     values = np.column_stack(list(features.values()))
-    rows = training_rows(log, middle, 10, CANDIDATES, 20, len(log.user), 0, summary)
+    options = MovieLensOptions(task="stars", candidates=CANDIDATES, train_size=len(log.user))
+    rows = training_rows(log, middle, options, summary)
     groups, randoms, held_outs = [], [], []
     for seed in seeds:
         rng = np.random.default_rng(seed)

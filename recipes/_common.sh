@@ -2,7 +2,7 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# Shared by the GPU scripts. A script sets what its model needs, then sources this file, which launches verl. Every
+# Shared by the GPU scripts. Each script sets what its model needs and sources this file, which launches verl. Every
 # variable can be set in the environment; any verl key can follow the script's name as an argument.
 #
 #   TASK        personas (default), movielens, goodreads: sizes from recipes/TASK/task.sh; or a task of your own
@@ -11,7 +11,7 @@
 #   ESTIMATOR, RANDOM_GROUPS, JUDGE, REWARD    method, controls and reward: recipes/_method.sh
 #   MODE        sync (default): all GPUs generate, then all train
 #               separate_async: half of the GPUs train while the other half generates with slightly older weights
-#   NNODES, NGPUS_PER_NODE    all GPUs of the run in either mode (those of a judge come on top)
+#   NNODES, NGPUS_PER_NODE    all GPUs of the run in either mode (a judge needs more)
 #
 # Set lengths and batch sizes by variable, not by verl key: other settings are computed from them. Sizes are explained in
 # recipes/TASK/README.md, memory and differences from verl's examples in recipes/large_models.md.
@@ -29,10 +29,10 @@ if [ -n "${JUDGE}" ]; then
     METHOD+=(reward.reward_model.rollout.gpu_memory_utilization=0.85) # nothing else runs on the judge's GPUs
 fi
 
-# Defaults of what the task and the model have not set.
+# Defaults for everything that the task and the model do not set.
 DATA_DIR=${DATA_DIR:-data/${TASK}}
-# Two responses per prompt: P-GRPO does not normalize within a prompt, so more prompts are worth more than more
-# responses. For GRPO at its best set ROLLOUT_N=8: as many responses per step, a quarter of the prompts.
+# Two responses per prompt: P-GRPO does not normalize within a prompt, so more prompts help more than more
+# responses. For GRPO at its best set ROLLOUT_N=8: the same number of responses per step, a quarter of the prompts.
 ROLLOUT_N=${ROLLOUT_N:-2}
 # 1024 responses per step in two updates. A preference group of 1 % then adds ten rewards per step to its history.
 PPO_MINI_BATCH_SIZE=${PPO_MINI_BATCH_SIZE:-$((512 / ROLLOUT_N))}
@@ -40,13 +40,13 @@ TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-$((PPO_MINI_BATCH_SIZE * ${PARAMETER_SYNC_S
 MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-512}
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-256}
 ACTOR_LR=${ACTOR_LR:-1e-6}
-# Keeps the policy near the initial model: it could otherwise learn to please the rules or the judge instead of users.
+# Keeps the policy close to the initial model, because it could learn to exploit the rules or the judge.
 KL_LOSS_COEF=${KL_LOSS_COEF:-0.001}
 TOTAL_EPOCHS=${TOTAL_EPOCHS:-1}
 SAVE_FREQ=${SAVE_FREQ:-20}
 KEEP_CHECKPOINTS=${KEEP_CHECKPOINTS:-null}
 EXPERIMENT=${EXPERIMENT:-${NAME}_${MODE}_${VARIANT}_n${ROLLOUT_N}}
-RUN_DIR=${RUN_DIR:-runs/${TASK}/${EXPERIMENT}} # one per model and mode: verl resumes from whatever it finds there
+RUN_DIR=${RUN_DIR:-runs/${TASK}/${EXPERIMENT}} # one per model and mode, because verl resumes from any checkpoint there
 log_metrics
 
 case "${MODE}" in
@@ -69,13 +69,13 @@ separate_async)
         TRAIN_NNODES=$((NNODES - ROLLOUT_NNODES))
         TRAIN_NGPUS_PER_NODE=${NGPUS_PER_NODE}
     fi
-    # As in verl's CI. Each weight sync needs three buckets beside vLLM's share: two to receive, one to load.
+    # As in verl's CI. Each weight sync needs three buckets in addition to vLLM's share: two to receive, one to load.
     ROLLOUT_UTILIZATION=${ROLLOUT_UTILIZATION:-${ASYNC_UTILIZATION:-0.6}}
     OFFLOAD=${OFFLOAD:-False} # verl's copies of the policy between two weight syncs expect it on the GPU
     MODE_ARGUMENTS=(
         trainer.v1.trainer_mode=separate_async
         trainer.v1.separate_async.parameter_sync_step="${PARAMETER_SYNC_STEP:-$((TRAIN_BATCH_SIZE / PPO_MINI_BATCH_SIZE))}"
-        data.gen_batch_size=1 # prompts that became too old are replaced one by one
+        data.gen_batch_size=1 # prompts that are too old are replaced one by one
         actor_rollout_ref.rollout.nnodes="${ROLLOUT_NNODES}"
         actor_rollout_ref.rollout.n_gpus_per_node="${ROLLOUT_NGPUS_PER_NODE}"
         actor_rollout_ref.rollout.checkpoint_engine.backend="${CHECKPOINT_ENGINE:-nccl}" # nccl needs cupy
@@ -98,7 +98,7 @@ DATA=(
     data.train_batch_size="${TRAIN_BATCH_SIZE}"
     data.max_prompt_length="${MAX_PROMPT_LENGTH}"
     data.max_response_length="${MAX_RESPONSE_LENGTH}"
-    data.filter_overlong_prompts=True # a longer prompt would lose its beginning
+    data.filter_overlong_prompts=True # a longer prompt would be truncated at its start
     data.seed=0 # all variants see the same prompts in the same order
 )
 if [[ ${NAME} == qwen3* ]]; then
@@ -120,7 +120,7 @@ ACTOR=(
     actor_rollout_ref.actor.entropy_coeff=0
 )
 
-# The group `model_engine` must come first: the keys of an engine exist only once it is chosen.
+# `model_engine` must come first: the keys of an engine exist only after it is chosen.
 case "${ENGINE}" in
 fsdp)
     ENGINE_ARGUMENTS=(
@@ -141,7 +141,7 @@ megatron)
         ${MEGATRON}.expert_tensor_parallel_size="${ETP:-1}" # Megatron's default is TP, and experts are narrow
         ${MEGATRON}.param_offload="${OFFLOAD}"
         ${MEGATRON}.optimizer_offload="${OFFLOAD}"
-        # A third more compute for memory that allows longer responses.
+        # A third more compute, in return for memory for longer responses.
         ${MEGATRON}.override_transformer_config.recompute_granularity=full
         ${MEGATRON}.override_transformer_config.recompute_method=uniform
         ${MEGATRON}.override_transformer_config.recompute_num_layers=1
@@ -157,9 +157,9 @@ megatron)
     fi
     if [ "${MOE:-False}" = True ]; then
         ENGINE_ARGUMENTS+=(
-            # As in verl's MoE examples: in bfloat16 near-ties between experts are decided by rounding.
+            # As in verl's MoE examples: in bfloat16, rounding would decide near-ties between experts.
             +${MEGATRON}.override_transformer_config.moe_router_dtype=fp32
-            # verl loads weights into the live kernel's tensors, which only Triton keeps in checkpoint layout (verl#7978).
+            # verl loads weights into the live kernel's tensors; only Triton's have the checkpoint layout (verl#7978).
             +actor_rollout_ref.rollout.engine_kwargs.vllm.moe_backend=triton
         )
     fi
@@ -185,7 +185,7 @@ ROLLOUT=(
     actor_rollout_ref.ref.log_prob_max_token_len_per_gpu="${MAX_TOKENS_PER_GPU}"
 )
 if [ -n "${BUCKET_MB:-}" ]; then
-    # vLLM 0.29 and later want tied embeddings in one bucket, and verl sends them first and last: all weights in one bucket.
+    # vLLM 0.29 and later need tied embeddings in one bucket, and verl sends one first and the other last.
     ROLLOUT+=(actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes="${BUCKET_MB}")
 fi
 

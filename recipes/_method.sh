@@ -2,12 +2,12 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# What distinguishes the runs of a recipe: the method, its controls (one variable each), and the source of rewards. For
-# GPUs and CPU alike. Sets METHOD, verl's arguments, and VARIANT, a word for the names of runs.
+# The differences between runs of a recipe: the method, its controls (one variable each), and the source of rewards. Used
+# on GPUs and on the CPU. Sets METHOD (arguments of verl) and VARIANT (a part of the run's name).
 #
 #   ESTIMATOR      pgrpo (default)
 #                  grpo: normalized over the responses to one prompt; reinforce_plus_plus: over the batch
-#   RANDOM_GROUPS  1: P-GRPO over meaningless groups of the same sizes
+#   RANDOM_GROUPS  1: P-GRPO with random groups of the same sizes
 #   JUDGE          a model that scores the responses instead of the task's rules, on JUDGE_NNODES (1) nodes of its own,
 #                  JUDGE_TP (1) GPUs per replica
 #   REWARD         verl's reward.custom_reward_function.path, for a task of your own
@@ -37,17 +37,17 @@ if [ -n "${JUDGE}" ]; then
     VARIANT+=_judge
     METHOD+=(
         +reward.custom_reward_function.reward_kwargs.judge_model="${JUDGE}"
-        # vLLM then allows only marks from 0 to 10 as answers: a malformed one would be a NaN reward.
+        # vLLM then allows only answers from 0 to 10; a malformed one would be a NaN reward.
         +reward.custom_reward_function.reward_kwargs.judge_constrain=True
         reward.reward_model.enable=True
         reward.reward_model.model_path="${JUDGE}"
-        # On GPUs of its own the judge scores each response as it comes; on the policy's it would wait for all of them.
+        # On its own GPUs the judge scores each response when it arrives; on the policy's it would wait for all of them.
         reward.reward_model.enable_resource_pool=True
         reward.reward_model.nnodes="${JUDGE_NNODES:-1}"
         reward.reward_model.n_gpus_per_node="${NGPUS_PER_NODE}"
         reward.reward_model.rollout.name=vllm
         reward.reward_model.rollout.tensor_model_parallel_size="${JUDGE_TP:-1}"
-        # Otherwise verl 0.9.1 puts it to sleep after start-up, and wakes only what shares the policy's GPUs.
+        # Otherwise verl 0.9.1 puts the judge to sleep after start-up, and wakes only engines on the policy's GPUs.
         reward.reward_model.rollout.free_cache_engine=False
     )
     if [ "${ESTIMATOR}" = pgrpo ]; then
@@ -56,8 +56,8 @@ if [ -n "${JUDGE}" ]; then
     fi
 fi
 
-# Set METRICS: log into RUN_DIR, where the report looks, into a new file per start, as verl's file logger would overwrite
-# the part before a resume. The logger runs in a Ray worker, which on a cluster does not have this shell's environment.
+# Set METRICS: log into RUN_DIR, where the report reads it, with a new file for each start, because verl's file logger would
+# overwrite the log before a resume. The logger runs in a Ray worker, which on a cluster lacks this shell's environment.
 log_metrics() {
     local file=${RUN_DIR}/metrics.jsonl start=1
     while [ -e "${file}" ]; do

@@ -2,7 +2,7 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# Shared by the CPU scripts. Each sets its task's sizes, then sources this file, which launches verl with a preset for CPUs.
+# Shared by the CPU scripts. Each sets its task's sizes and sources this file, which launches verl with a CPU preset.
 # Every variable can be set in the environment; any verl key can follow a script's name as an argument. Method, controls
 # and judge: recipes/_method.sh.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -28,19 +28,8 @@ ML_100K_GENRES = (
 )  # fmt: skip
 TASTES = (("Action", "Sci-Fi"), ("Drama", "Romance"), ("Comedy", "Children's"), ("Horror", "Film-Noir"))
 NOUNS = (
-    "Harbour",
-    "Garden",
-    "Comet",
-    "Widow",
-    "Orchard",
-    "Lantern",
-    "Tiger",
-    "Café",
-    "Señor",
-    "Élan",
-    "Façade",
-    "Über",
-)
+    "Harbour", "Garden", "Comet", "Widow", "Orchard", "Lantern", "Tiger", "Café", "Señor", "Élan", "Façade", "Über",
+)  # fmt: skip
 FIRST, LAST = 956_703_932, 1_046_454_590  # first and last second of ml-1m
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of the zip's members, so that equal arguments give equal bytes
 CHUNK = 2_000_000

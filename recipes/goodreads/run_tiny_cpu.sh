@@ -12,15 +12,15 @@
 #   python -m verl_pgrpo.data.tiny_model --words-file data/goodreads_tiny/words.txt --out data/goodreads_tiny/model
 #   bash recipes/goodreads/run_tiny_cpu.sh
 #
-# Controls: ESTIMATOR=grpo, ESTIMATOR=reinforce_plus_plus (normalised over the batch), RANDOM_GROUPS=1.
-# From archive to metrics per preference group; a model this small learns nothing worth reading. Other variables:
+# Controls: ESTIMATOR=grpo, ESTIMATOR=reinforce_plus_plus (normalized over the batch), RANDOM_GROUPS=1.
+# A smoke test from archive to metrics per preference group; so small a model learns nothing. Other variables:
 # recipes/_tiny_cpu.sh.
 set -euo pipefail
 
 TASK=goodreads
 N=${N:-4} # responses per prompt
 STEPS=${STEPS:-4}
-RESPONSES=32 # a step, whatever N
+RESPONSES=32 # per step, for every N
 MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-256}
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-24}
 SAVE_FREQ=-1

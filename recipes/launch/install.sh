@@ -6,7 +6,7 @@
 #
 # Versions: verl 0.9.1's own extras `vllm` and `cupy-cu130`. The image (docker/Dockerfile.stable.vllm of verl, 2026-07-28) has
 # Python 3.12, torch 2.11.0, vLLM 0.24.0, flash-attn 2.8.3, transformer-engine 2.16.1, apex, megatron-core 0.18.0,
-# megatron-bridge 0.5.0 and DeepEP. It has no verl, and lacks or has older versions of what is installed here.
+# megatron-bridge 0.5.0 and DeepEP. It does not have verl. It lacks the other packages below or has older versions of them.
 set -euo pipefail
 
 pip install --no-deps \

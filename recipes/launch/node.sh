@@ -57,7 +57,7 @@ esac
 export RAY_ADDRESS=${head_address}:${port}
 # Set on all nodes: a head with a token in ~/.ray would otherwise reject workers without one.
 export RAY_AUTH_MODE=${RAY_AUTH_MODE:-disabled}
-# Slurm sets a variable per GPU vendor, and verl rejects this one beside the others.
+# Slurm sets a variable per GPU vendor, and verl rejects this one together with the others.
 if [[ -n ${CUDA_VISIBLE_DEVICES:-}${HIP_VISIBLE_DEVICES:-} ]]; then
     unset ROCR_VISIBLE_DEVICES
 fi
@@ -80,7 +80,7 @@ if ((${#dry_run[@]})); then
     exit 0
 fi
 
-# Login nodes pass on small limits. Ray and NCCL open thousands of files, and RDMA pins memory.
+# Jobs inherit the small limits of login nodes, but Ray and NCCL open thousands of files, and RDMA pins memory.
 ulimit -S -n "$(ulimit -H -n)"
 ulimit -S -l "$(ulimit -H -l)"
 if [[ $(ulimit -n) != unlimited ]] && (($(ulimit -n) < 65536)); then
@@ -90,7 +90,7 @@ if [[ $(ulimit -l) != unlimited ]]; then
     echo "launch: warning: ${NODE_ADDRESS} allows $(ulimit -l) KiB of locked memory; RDMA needs unlimited (ulimit -l)" >&2
 fi
 
-answers() { # whether the head's Ray accepts connections
+answers() { # return whether the head's Ray accepts connections
     (exec 3<> "/dev/tcp/${head_address}/${port}") 2> /dev/null
 }
 

@@ -4,7 +4,7 @@
 #
 # Sizes of the task on GPUs, for every model. The other settings: recipes/_common.sh.
 
-# The same for every estimator. With four responses GRPO still has a usable group per prompt.
+# The same for every estimator. Four responses are enough for GRPO's normalization per prompt.
 ROLLOUT_N=${ROLLOUT_N:-4}
 # Ten films with titles, genres and stars and ten candidates are about 500 tokens; long titles need more.
 MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-1024}

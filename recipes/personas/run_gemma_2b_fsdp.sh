@@ -16,10 +16,10 @@ ENGINE=fsdp
 MODEL_PATH=${MODEL_PATH:-google/gemma-2b-it}
 NNODES=${NNODES:-1}
 
-MAX_TOKENS_PER_GPU=${MAX_TOKENS_PER_GPU:-8192} # half of Qwen3-1.7B's, as the vocabulary is larger: 256k tokens
+MAX_TOKENS_PER_GPU=${MAX_TOKENS_PER_GPU:-8192} # half of Qwen3-1.7B's, because the vocabulary is larger (256k tokens)
 SYNC_OFFLOAD=False
 SYNC_UTILIZATION=0.6
-ASYNC_UTILIZATION=0.45 # three buckets of 12 GiB beside it
+ASYNC_UTILIZATION=0.45 # leaves room for three buckets of 12 GiB
 ROLLOUT_TP=${ROLLOUT_TP:-1}
 # Tied embeddings: 2.51 G parameters and the table of 0.52 G once more, 4 bytes each as FSDP sends fp32: 11,560 MiB.
 BUCKET_MB=${BUCKET_MB:-12288}

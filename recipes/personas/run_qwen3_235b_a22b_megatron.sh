@@ -21,7 +21,7 @@ NNODES=${NNODES:-32}
 SAVE_FREQ=${SAVE_FREQ:-8}
 KEEP_CHECKPOINTS=${KEEP_CHECKPOINTS:-2} # 3.3 TB each
 
-# 97 % of the parameters are experts', split by EP x PP = 64: 21 GiB of weights and gradients per GPU, and four copies
+# 97 % of the parameters belong to experts, split by EP x PP = 64: 21 GiB of weights and gradients per GPU, and four copies
 # (two on 16 nodes) to share their optimizer. EP=8 exchanges tokens within a node, TP=4 splits the attention there.
 TP=${TP:-4}
 PP=${PP:-8}
@@ -47,9 +47,9 @@ if [ "${MODE:-sync}" = separate_async ]; then
     ROLLOUT_DP=${ROLLOUT_DP:-1}
 fi
 PPO_MINI_BATCH_SIZE=${PPO_MINI_BATCH_SIZE:-1024}
-# In sync 55 GiB of weights do not fit beside the trainer's during a weight sync, so one vLLM spans two nodes: attention
-# split by 8 within each, experts by 16 over both. vLLM 0.28 and later reject what verl 0.9.1 passes for ROLLOUT_DP=2 over
-# nodes (patches/0002); use ROLLOUT_TP=16 ROLLOUT_DP=1 there.
+# In sync, 55 GiB of weights do not fit next to the trainer's during a weight sync, so one vLLM spans two nodes: attention
+# is split by 8 within each, experts by 16 over both. vLLM 0.28 and later reject the arguments that verl 0.9.1 passes for
+# ROLLOUT_DP=2 over nodes (patches/0002); use ROLLOUT_TP=16 ROLLOUT_DP=1 with them.
 ROLLOUT_TP=${ROLLOUT_TP:-8}
 ROLLOUT_DP=${ROLLOUT_DP:-2}
 ROLLOUT_EP=${ROLLOUT_EP:-$((ROLLOUT_TP * ROLLOUT_DP))}

@@ -18,8 +18,8 @@ MODEL_PATH=${MODEL_PATH:-Qwen/Qwen3-30B-A3B}
 NNODES=${NNODES:-4}
 KEEP_CHECKPOINTS=${KEEP_CHECKPOINTS:-2} # 14 bytes per parameter each
 
-# verl's recommendation (docs/perf/dpsk.md): an eighth of the experts per GPU, exchanged over NVLink, and neither tensor
-# parallelism nor a pipeline.
+# As verl recommends (docs/perf/dpsk.md): an eighth of the experts per GPU, tokens exchanged over NVLink, no tensor
+# parallelism and no pipeline.
 TP=${TP:-1}
 PP=${PP:-1}
 EP=${EP:-8}

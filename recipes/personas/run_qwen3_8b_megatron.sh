@@ -16,7 +16,7 @@ ENGINE=megatron
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen3-8B}
 NNODES=${NNODES:-1}
 
-# The smallest that fits both modes: bf16 weights and fp32 gradients are 6 bytes per parameter, 46 GiB in all.
+# The smallest TP that fits both modes: bf16 weights and fp32 gradients are 6 bytes per parameter, 46 GiB in all.
 TP=${TP:-2}
 MAX_TOKENS_PER_GPU=${MAX_TOKENS_PER_GPU:-8192} # sixteen full sequences
 SYNC_OFFLOAD=True

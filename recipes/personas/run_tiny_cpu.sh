@@ -8,14 +8,14 @@
 #   python -m verl_pgrpo.data.tiny_model --words-file data/personas/vocabulary.txt --out data/personas/model --seed 0
 #   ESTIMATOR=grpo bash recipes/personas/run_tiny_cpu.sh
 #
-# `make quickstart` makes data and model, calls this twice, and compares. Other variables: recipes/_tiny_cpu.sh.
+# `make quickstart` creates data and model, runs this twice, and compares. Other variables: recipes/_tiny_cpu.sh.
 set -euo pipefail
 
 TASK=personas
 DATA_DIR=${DATA_DIR:-data/personas}
 N=${N:-2} # responses per prompt
 STEPS=${STEPS:-100}
-RESPONSES=64 # a step, whatever N: a larger N means fewer prompts
+RESPONSES=64 # per step, for every N: a larger N means fewer prompts
 MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-64}
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-12}
 SAVE_FREQ=50

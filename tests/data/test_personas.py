@@ -25,9 +25,8 @@ every_form = pytest.mark.parametrize("form", FORMS, ids=str)
 
 
 @every_form
-def test_equal_arguments_give_equal_bytes(tmp_path: Path, form: dict) -> None:
-    arguments = ["--surface", form["surface"], *(["--short"] if "short" in form else []), "--train-size", "200",
-                 "--val-size", "21", "--noise", "0.2", "--mood", "0.1"]  # fmt: skip
+def test_the_seed_decides_every_byte(tmp_path: Path, form: dict) -> None:
+    arguments = ["--surface", form["surface"], *(["--short"] if "short" in form else []), "--train-size", "200"]
     for folder, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         assert main(["data", "personas", "--out", str(tmp_path / folder), "--seed", seed, *arguments]) == 0
     for name in ("train.parquet", "val.parquet"):

@@ -27,7 +27,7 @@ from verl_pgrpo.data import movielens as movielens_data
 from verl_pgrpo.data import personas as personas_data
 from verl_pgrpo.data import table as table_data
 from verl_pgrpo.data.goodreads import GoodreadsOptions
-from verl_pgrpo.data.movielens import CANDIDATES, MovieLensOptions
+from verl_pgrpo.data.movielens_log import MovieLensOptions
 from verl_pgrpo.data.table import TableOptions
 
 app = typer.Typer(help="Build verl's train.parquet and val.parquet from archives, tables or personas.",
@@ -53,10 +53,7 @@ def movielens(
     history: Annotated[int, typer.Option(help="Films in a prompt.")] = 10,
     min_history: Annotated[int, typer.Option(help="Ratings a user must have on the training side.")] = 5,
     candidates: Annotated[
-        int | None,
-        typer.Option(
-            help=f"Films to choose from; default {CANDIDATES['next']} for next, {CANDIDATES['stars']} for stars."
-        ),
+        int | None, typer.Option(help="Films to choose from; default 10 for next, 5 for stars.")
     ] = None,
     rows_per_user: Annotated[int, typer.Option(help="Training rows of one user, at most.")] = 20,
     train_size: TrainSizeOption = 16384,

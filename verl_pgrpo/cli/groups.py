@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,18 +31,15 @@ from verl_pgrpo.cli.output import JsonOption, SeedOption
 from verl_pgrpo.data.cluster import fit_groups, randomize
 from verl_pgrpo.data.columns import Matrix, feature_matrix, label_values
 from verl_pgrpo.data.group_model import GroupModel, load_groups, save_groups
-from verl_pgrpo.data.group_picture import distinctive_features, draw_groups, profiles
+from verl_pgrpo.data.group_picture import distinctive_features, draw_groups
 from verl_pgrpo.data.schema import write_table
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.user_table import UserTable, read_user_table
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.files import atomic_write
 
-app = typer.Typer(
-    help="Cluster users into preference groups, and assign new users to them.",
-    no_args_is_help=True,
-    add_completion=False,
-)
+app = typer.Typer(help="Cluster users into preference groups, and assign new users to them.",
+                  no_args_is_help=True, add_completion=False)  # fmt: skip
 
 InputOption = Annotated[Path, typer.Option("--input", help="One row per user: .jsonl, .csv, .parquet or a folder.")]
 PictureOption = Annotated[Path | None, typer.Option(help="Draw the groups (.png).")]
@@ -56,13 +53,11 @@ def fit(
     source: InputOption,
     out: Annotated[Path, typer.Option(help="The grouping (JSON).")],
     assignments: Annotated[
-        Path | None, typer.Option(help="Also write each user's group (.parquet, .csv or .jsonl).")
+        Path | None, typer.Option(help="Also write each user's group (.parquet, .csv, .jsonl).")
     ] = None,
     id_column: Annotated[str | None, typer.Option(help="Ids of the users; needed for --random.")] = None,
     features: Annotated[str, typer.Option(help="Columns, separated by commas; default all but the id.")] = "",
-    no_scale: Annotated[
-        bool, typer.Option("--no-scale", help="Do not standardize the features; for embeddings.")
-    ] = False,
+    no_scale: Annotated[bool, typer.Option("--no-scale", help="Do not standardize features; for embeddings.")] = False,
     random: Annotated[bool, typer.Option("--random", help="The control: random groups of the same sizes.")] = False,
     picture: PictureOption = None,
     split: SplitOption = None,
@@ -78,27 +73,21 @@ def fit(
     """Find groups in a table of features."""
     if random and not id_column:
         raise DataError("--random needs --id-column: random groups are assigned by user id")
-    table = read_user_table(source, split, encoding)
-    ids = _ids(table, id_column)
-    columns = names(features) or tuple(
-        name for name in table.data.column_names if name != id_column and not name.startswith("__index_level_")
-    )
-    values, feature_names = _features(table, columns)
+    users = _read_users(source, split, encoding, names(features), id_column)
     model = fit_groups(
-        values, feature_names, algorithm=algorithm, k=number_of_groups(groups), k_range=(k_min, k_max),
+        users.values, users.features, algorithm=algorithm, k=number_of_groups(groups), k_range=(k_min, k_max),
         min_size=min_size, scale=not no_scale, seed=seed, id_column=id_column,
     )  # fmt: skip
-    model = replace(model, columns=columns)
-    assigned = model.assign(values)
+    model = replace(model, columns=users.columns)
     if random:
-        model = randomize(model, assigned, ids, seed)
-        assigned = model.assign(values, ids)
+        model = randomize(model, model.assign(users.values), users.ids or [], seed)
     save_groups(model, out)
+    assigned = model.assign(users.values, users.ids)
     if assignments:
-        _write_assigned(assignments, table, id_column, assigned)
+        _write_assigned(assignments, users, id_column, assigned)
     if picture:
-        draw_groups(model, values, assigned, picture)
-    _emit(f"{len(values):,} users in {len(model.groups)} groups: {out}", model, as_json, values, assigned)
+        draw_groups(model, users.values, assigned, picture)
+    _emit(f"{len(assigned):,} users in {len(model.groups)} groups: {out}", model, as_json, users, assigned)
 
 
 @app.command(
@@ -115,12 +104,11 @@ def assign(
 ) -> None:
     """Assign new users to the groups of a fit."""
     model = load_groups(groups)
-    table = read_user_table(source, split, encoding)
     id_column = id_column or model.id_column
-    values, _ = _features(table, model.columns)
-    assigned = model.assign(values, _ids(table, id_column) if id_column else None)
-    _write_assigned(out, table, id_column, assigned)
-    _emit(f"{len(values):,} users assigned: {out}", model, as_json, values, assigned)
+    users = _read_users(source, split, encoding, model.columns, id_column)
+    assigned = model.assign(users.values, users.ids)
+    _write_assigned(out, users, id_column, assigned)
+    _emit(f"{len(assigned):,} users assigned: {out}", model, as_json, users, assigned)
 
 
 @app.command(epilog="Example: verl-pgrpo groups inspect groups.json --input users.parquet --picture groups.png")
@@ -139,37 +127,46 @@ def inspect(
             raise DataError("--picture shows users, so it needs --input, a table of features")
         _emit(f"{groups}: {model.algorithm}, {len(model.features)} features", model, as_json)
         return
-    table = read_user_table(source, split, encoding)
-    values, _ = _features(table, model.columns)
-    assigned = model.assign(values, _ids(table, model.id_column) if model.id_column else None)
+    users = _read_users(source, split, encoding, model.columns, model.id_column)
+    assigned = model.assign(users.values, users.ids)
     if picture:
-        draw_groups(model, values, assigned, picture)
-    _emit(f"{groups}: {model.algorithm}, with {len(values):,} users", model, as_json, values, assigned)
+        draw_groups(model, users.values, assigned, picture)
+    _emit(f"{groups}: {model.algorithm}, with {len(assigned):,} users", model, as_json, users, assigned)
 
 
-def _features(table: UserTable, columns: tuple[str, ...]) -> tuple[Matrix, list[str]]:
-    """Return the feature matrix of a table without missing values."""
-    values, feature_names = feature_matrix(table, columns, "--features")
-    wrong = np.argwhere(np.isnan(values))
-    if len(wrong):
-        row, place = wrong[0]
-        raise DataError(f"{table.where(int(row))}: {feature_names[place]!r} is missing or not finite")
-    return values, feature_names
+class _Users(NamedTuple):
+    """N users: the table, the columns that were used, (N, D) features and their names, and the ids, if any."""
+
+    table: UserTable
+    columns: tuple[str, ...]
+    values: Matrix
+    features: list[str]
+    ids: list[str] | None
 
 
-def _ids(table: UserTable, id_column: str | None) -> list[str]:
-    """Return the users' ids as text; row numbers from 0 without an id column."""
-    if id_column is None:
-        return [str(i) for i in range(len(table))]
-    ids = label_values(table, id_column, "--id-column")
-    if None in ids:
-        raise DataError(f"{table.where(ids.index(None))}: no id in column {id_column!r}")
-    return [str(one) for one in ids]
+def _read_users(
+    source: Path, split: str | None, encoding: str | None, columns: tuple[str, ...], id_column: str | None
+) -> _Users:
+    """Read features and ids, neither of which may be missing. Without `columns`, all but the id are features."""
+    table = read_user_table(source, split, encoding)
+    ids = None
+    if id_column:
+        labels = label_values(table, id_column, "--id-column")
+        if None in labels:
+            raise DataError(f"{table.where(labels.index(None))}: no id in column {id_column!r}")
+        ids = [str(label) for label in labels]
+    if not columns:
+        own = table.data.column_names
+        columns = tuple(name for name in own if name != id_column and not name.startswith("__index_level_"))
+    values, features = feature_matrix(table, columns, "--features")
+    for row, place in np.argwhere(np.isnan(values))[:1].tolist():
+        raise DataError(f"{table.where(row)}: {features[place]!r} is missing or not finite")
+    return _Users(table, columns, values, features, ids)
 
 
-def _write_assigned(path: Path, table: UserTable, id_column: str | None, assigned: Assigned) -> None:
+def _write_assigned(path: Path, users: _Users, id_column: str | None, assigned: Assigned) -> None:
     """Write the ids, in their own type, and the groups."""
-    ids = table.column(id_column, "--id-column") if id_column else pa.array(range(len(table)))
+    ids = users.table.column(id_column, "--id-column") if id_column else pa.array(range(len(assigned)))
     result = pa.table({id_column or "row": ids, "preference_group": pa.array(assigned.tolist())})
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
@@ -185,20 +182,18 @@ def _write_assigned(path: Path, table: UserTable, id_column: str | None, assigne
 
 
 def _emit(
-    title: str, model: GroupModel, as_json: bool, values: Matrix | None = None, assigned: Assigned | None = None
+    title: str, model: GroupModel, as_json: bool, users: _Users | None = None, assigned: Assigned | None = None
 ) -> None:
     """Print the groups, their sizes and what sets them apart, and how K was chosen."""
     rows: list[dict[str, Any]] = [
         {"group": name, "fitted on": size} for name, size in zip(model.groups, model.sizes, strict=True)
     ]
-    if values is not None and assigned is not None:
-        differs = distinctive_features(model, profiles(model, values, assigned))
-        for row, text in zip(rows, differs, strict=True):
-            row |= {"users": int((assigned == row["group"]).sum()), "differs in": text}
-    summary = Summary(title, groups=rows)
-    summary.notes = [
+    if users is not None and assigned is not None:
+        for row, differs in zip(rows, distinctive_features(model, users.values, assigned), strict=True):
+            row |= {"users": int((assigned == row["group"]).sum()), "differs in": differs}
+    notes = [
         f"k={one['k']}: silhouette {one['silhouette']:.3f}, stability {one['stability']:.3f}, smallest cluster "
         f"{one['smallest']} users of the sample{'' if one['large_enough'] else ', too small'}"
         for one in model.choice
     ]
-    emit_summary(summary, as_json, algorithm=model.algorithm, choice=model.choice)
+    emit_summary(Summary(title, groups=rows, notes=notes), as_json, algorithm=model.algorithm, choice=model.choice)

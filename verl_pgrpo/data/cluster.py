@@ -47,8 +47,8 @@ def fit_groups(
         values: (N, D) finite features, one row per user.
         features: (D,) their names.
         algorithm: one of `ALGORITHMS`.
-        k: number of clusters; None chooses it.
-        k_range: first and last k to try.
+        k: number of clusters; None chooses it from `k_range` (first and last).
+        k_range: see `k`.
         min_size: users of the smallest group. Smaller clusters are merged with the nearest. Default: 1% of the users.
         scale: standardize the features. Not useful for embeddings, whose axes have no meaning of their own.
         seed: seed of everything random.
@@ -61,9 +61,8 @@ def fit_groups(
 
     size = max(2, round(len(values) * SMALLEST_SHARE)) if min_size is None else min_size
     _check(values, algorithm, k, k_range, size, seed)
-    scaler = StandardScaler(with_mean=scale, with_std=scale).fit(values)
-    width = values.shape[1]
-    mean, spread = (scaler.mean_, scaler.scale_) if scale else (np.zeros(width), np.ones(width))
+    scaler = StandardScaler().fit(values)
+    mean, spread = (scaler.mean_, scaler.scale_) if scale else (np.zeros(values.shape[1]), np.ones(values.shape[1]))
     scaled = (values - mean) / spread
     choice: list[dict[str, Any]] = []
     if k is None:
@@ -110,9 +109,8 @@ def _fit(scaled: Matrix, algorithm: str, k: int, seed: int) -> GroupModel:
         else:
             kind, own = (KMeans, {}) if algorithm == "kmeans" else (MiniBatchKMeans, {"batch_size": 4096})
             parameters = {"centers": kind(k, n_init=4, random_state=seed, **own).fit(scaled).cluster_centers_}
-    width = scaled.shape[1]
     return GroupModel(
-        algorithm=algorithm, features=(), mean=np.zeros(width), scale=np.ones(width), parameters=parameters,
+        algorithm=algorithm, features=(), mean=np.empty(0), scale=np.empty(0), parameters=parameters,
         cluster_group=np.arange(k), groups=tuple(map(str, range(k))), sizes=(), seed=seed,
     )  # fmt: skip
 
@@ -126,7 +124,7 @@ def _check(values: Matrix, algorithm: str, k: int | None, k_range: tuple[int, in
         raise DataError(f"--seed must be >= 0 (got {seed})")
     if min_size < 1 or 2 * min_size > len(values):
         raise DataError(f"--min-size {min_size}: two such groups need {2 * min_size} users (got {len(values)})")
-    if (k is None and not 2 <= k_range[0] <= k_range[1]) or (k is not None and k < 2):
+    if not (2 <= k_range[0] <= k_range[1] if k is None else k >= 2):
         raise DataError("at least two groups are needed: --groups >= 2, and 2 <= --k-min <= --k-max")
     distinct = len(np.unique(values[:FIT_ROWS], axis=0))
     if distinct < (k or 3):
@@ -141,7 +139,6 @@ def _choose_k(
 
     rng = np.random.default_rng([seed, 0])
     sample = scaled[np.sort(rng.choice(len(scaled), min(SAMPLE, len(scaled)), replace=False))]
-    smallest = size / len(scaled) * len(sample)
     most_clusters = min(k_range[1], len(np.unique(sample, axis=0)) - 1)
     rows: list[dict[str, Any]] = []
     for k in range(k_range[0], most_clusters + 1):
@@ -151,15 +148,9 @@ def _choose_k(
             labels.append(_fit(sample[part], algorithm, k, seed + trial).clusters(sample))
         apart = [silhouette_score(sample, one) for one in labels if 1 < len(np.unique(one)) < len(sample)]
         fewest = min(int(np.bincount(one, minlength=k).min()) for one in labels)
-        rows.append(
-            {
-                "k": k,
-                "silhouette": float(np.mean(apart)) if apart else -1.0,
-                "stability": float(np.mean([adjusted_rand_score(a, b) for a, b in combinations(labels, 2)])),
-                "smallest": fewest,
-                "large_enough": bool(fewest >= smallest),
-            }
-        )
+        row = {"k": k, "silhouette": float(np.mean(apart)) if apart else -1.0}
+        row["stability"] = float(np.mean([adjusted_rand_score(a, b) for a, b in combinations(labels, 2)]))
+        rows.append(row | {"smallest": fewest, "large_enough": fewest >= size / len(scaled) * len(sample)})
     if not rows:
         raise DataError(f"too few distinct users to choose from --k-min {k_range[0]} groups on; set --groups")
     able = [row for row in rows if row["large_enough"]] or rows[:1]
@@ -173,8 +164,7 @@ def _merge_small(
 ) -> tuple[Indices, tuple[str, ...], tuple[int, ...]]:
     """Merge the smallest cluster into its nearest until all have `min_size` users.
 
-    Returns:
-        Group of each cluster (k,), the groups' names and their sizes, the largest first.
+    Returns the group of each cluster (k,), the groups' names and their sizes, the largest first.
     """
     group = np.arange(k)
     sizes = np.bincount(clusters, minlength=k).astype(np.int64)
@@ -192,6 +182,5 @@ def _merge_small(
         sums[target] += sums[small]
     by_size = alive[np.argsort(-sizes[alive], kind="stable")]
     width = len(str(len(by_size) - 1))
-    place = {int(cluster): i for i, cluster in enumerate(by_size)}
     names = tuple(f"g{i:0{width}d}" for i in range(len(by_size)))
-    return np.array([place[int(one)] for one in group]), names, tuple(int(sizes[one]) for one in by_size)
+    return np.argmax(group[:, None] == by_size, axis=1), names, tuple(sizes[by_size].tolist())

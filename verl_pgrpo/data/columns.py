@@ -27,10 +27,8 @@ EXACT = 2.0**53  # from here on, a float no longer holds every integer
 def text_values(table: UserTable, name: str, option: str) -> list[str | None]:
     """Return a column of text, numbers or dates as text; None where the value is missing, not finite or blank.
 
-    Whole floats are written as integers: this is how pandas stores integers when some are missing.
-
-    Raises:
-        DataError: the values have another type, or are floats too large to be exact.
+    Whole floats are written as integers: this is how pandas stores integers when some are missing. Any other type, and
+    floats too large to be exact, raise DataError.
     """
     column = table.column(name, option)
     if isinstance(column, pa.ExtensionArray):
@@ -46,9 +44,8 @@ def text_values(table: UserTable, name: str, option: str) -> list[str | None]:
     try:
         texts = column.cast(pa.string()).to_pylist()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{table.name}: column {name!r} ({option}) holds {column.type}; expected text, numbers or dates"
-        ) from error
+        reason = f"holds {column.type}; expected text, numbers or dates"
+        raise DataError(f"{table.name}: column {name!r} ({option}) {reason}") from error
     return [text if text is not None and text.strip() else None for text in texts]
 
 
@@ -60,17 +57,9 @@ def label_values(table: UserTable, name: str, option: str) -> list[str | None]:
 
 def truth_values(table: UserTable, name: str, option: str) -> list[str | None]:
     """Return `text_values`; lists and structs become JSON, without members that are null."""
-    kind = table.column(name, option).type
-    if not pa.types.is_nested(kind):
+    if not pa.types.is_nested(table.column(name, option).type):
         return text_values(table, name, option)
-    texts: list[str | None] = []
-    for value in table.column(name, option).to_pylist():
-        try:
-            plain = None if value is None else _without_nulls(value)
-            texts.append(None if value is None else json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str))
-        except ValueError:  # a NaN inside
-            texts.append(None)
-    return texts
+    return [None if value is None else _json(value) for value in table.column(name, option).to_pylist()]
 
 
 def kept_values(table: UserTable, name: str, option: str) -> tuple[pa.Array, Flags]:
@@ -84,10 +73,8 @@ def kept_values(table: UserTable, name: str, option: str) -> tuple[pa.Array, Fla
 def time_ranks(table: UserTable, name: str, option: str) -> tuple[npt.NDArray[np.int64], Flags]:
     """Return the dense rank of each row's time (N,), and where it is missing.
 
-    Only the order of times matters, and ranks have no unit and no rounding. Text must hold numbers or ISO 8601 dates.
-
-    Raises:
-        DataError: a value is neither a number nor a date.
+    Only the order of times matters, and ranks have no unit and no rounding. Text must hold numbers or ISO 8601
+    dates; anything else is a DataError.
     """
     column = table.column(name, option)
     if pa.types.is_floating(column.type):
@@ -103,18 +90,14 @@ def time_ranks(table: UserTable, name: str, option: str) -> tuple[npt.NDArray[np
 def feature_matrix(table: UserTable, columns: Sequence[str], option: str) -> tuple[Matrix, list[str]]:
     """Return number columns, and columns of equally long lists such as embeddings, as one matrix.
 
-    Returns:
-        (N, D) values, NaN where missing or not finite, and D names: `x[0]`, `x[1]`, ... for the lists in column `x`.
-
-    Raises:
-        DataError: a column is missing or holds something else.
+    Returns (N, D) values, NaN where missing or not finite, and D names: `x[0]`, `x[1]`, ... for lists in column `x`. A
+    column that is missing or holds something else raises DataError.
     """
     parts: list[Matrix] = []
     names: list[str] = []
     for name in columns:
         column = table.column(name, option)
-        kind = column.type
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        if any(check(column.type) for check in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
             parts.append(_lists(table, name, column))
             names += [f"{name}[{i}]" for i in range(parts[-1].shape[1])]
         else:
@@ -135,6 +118,14 @@ def _finite(column: pa.Array) -> pa.Array:
     return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
 
 
+def _json(value: Any) -> str | None:
+    """Return JSON, or None if there is a NaN inside."""
+    try:
+        return json.dumps(_without_nulls(value), ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:
+        return None
+
+
 def _without_nulls(value: Any) -> Any:
     """Arrow gives every struct the members of all structs in its column; the members a row does not have are null."""
     if isinstance(value, dict):
@@ -153,9 +144,8 @@ def _parsed_times(table: UserTable, name: str, texts: pa.Array) -> pa.Array:
     wrong = (times.isna() & series.notna()).to_numpy()
     if wrong.any():
         row = int(wrong.argmax())
-        raise DataError(
-            f"{table.where(row)}: column {name!r} is neither a number nor an ISO 8601 date: {series[row][:40]!r}"
-        )
+        reason = f"is neither a number nor an ISO 8601 date: {series[row][:40]!r}"
+        raise DataError(f"{table.where(row)}: column {name!r} {reason}")
     return pa.array(times)
 
 
@@ -167,21 +157,13 @@ def _numbers(table: UserTable, name: str, column: pa.Array) -> Matrix:
         try:
             column = pc.utf8_trim_whitespace(column).cast(pa.float64())
         except pa.ArrowInvalid as error:
-            row = next(i for i, text in enumerate(column.to_pylist()) if text is not None and not _is_float(text))
-            raise DataError(
-                f"{table.where(row)}: column {name!r} is not a number: {column[row].as_py()[:40]!r}; {fix}"
-            ) from error
+            texts = pd.Series(column.to_pylist(), dtype=object)
+            row = int((pd.to_numeric(texts, errors="coerce").isna() & texts.notna()).argmax())
+            reason = f"column {name!r} is not a number: {str(texts[row])[:40]!r}; {fix}"
+            raise DataError(f"{table.where(row)}: {reason}") from error
     if not (_is_number(column.type) or pa.types.is_null(column.type)):
         raise DataError(f"{table.name}: column {name!r} is not a number column (it holds {column.type}); {fix}")
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-
-
-def _is_float(text: str) -> bool:
-    try:
-        pa.scalar(text.strip()).cast(pa.float64())
-    except pa.ArrowInvalid:
-        return False
-    return True
 
 
 def _lists(table: UserTable, name: str, column: pa.Array) -> Matrix:

@@ -72,51 +72,47 @@ def prepare(reviews: Path, books: Path, out: Path, options: GoodreadsOptions) ->
     sampled = len(train) + len(val)
     known = read_books(books, {*train["book"], *val["book"]})
     train, val = (rows[rows["book"].isin(known.index)] for rows in (train, val))
-    summary.drop(
-        "sampled reviews of books that the books file does not list with a title", sampled - len(train) - len(val)
-    )
-    if not len(train) + len(val):
+    listed = len(train) + len(val)
+    summary.drop("sampled reviews of books that the books file does not list with a title", sampled - listed)
+    if not listed:
         raise DataError(f"none of {sampled:,} sampled reviews in {reviews.name} is of a book that {books.name} lists; "
                         "are both files of the same genre?")  # fmt: skip
     fresh = ~val["text"].isin(set(train["text"]))
     summary.drop("validation reviews with the text of a training review", (~fresh).sum())
     val = val[fresh]
-    _check_rows(train, val)
 
-    if options.group_by == "cluster":
+    by_cluster = options.group_by == "cluster"
+    if by_cluster and len(train):
         features = _reader_features(reviews, cut, {*train["user"], *val["user"]})
-        users = sorted(set(train["user"]))
-        model = options.fit(features.loc[users].to_numpy(), FEATURES, "user")
+        model = options.fit(features.loc[sorted(set(train["user"]))].to_numpy(), FEATURES, "user")
         past = val["user"].isin(features.index)
         summary.drop("validation reviews by readers without earlier reviews", (~past).sum())
         val = val[past]
-        _check_rows(train, val)
-        groups = [model.assign(features.loc[rows["user"]].to_numpy()) for rows in (train, val)]
-    else:
-        groups = [np.array([f"rating_{stars}" for stars in rows["rating"]]) for rows in (train, val)]
+    for name, rows in (("training", train), ("validation", val)):
+        if not len(rows):
+            raise DataError(f"the {name} split has no rows; {TOO_FEW}")
     if train["time"].max() >= cut or val["time"].min() < cut:
         raise LeakError("a review is on the wrong side of the cut; nothing was written")
+    train, val = (
+        rows.assign(group=model.assign(features.loc[rows["user"]].to_numpy()) if by_cluster
+                    else "rating_" + rows["rating"].astype(str))
+        for rows in (train, val)
+    )  # fmt: skip
 
     output_folder(out)
-    if options.group_by == "cluster":
+    if by_cluster:
         save_groups(model, out / "groups.json")
     # Random groups go by reader for clusters, and by review where the group is the review's rating.
-    unit = "user" if options.group_by == "cluster" else "review"
-    control = random_groups(groups[0], train[unit].tolist(), options.seed)
-    splits = {}
-    for split, rows, group in (("train", train, groups[0]), ("val", val, groups[1])):
-        chance = control.assign(np.empty((len(rows), 0)), rows[unit].tolist())
-        splits[split] = _render(rows, known, group, chance, options)
+    unit = "user" if by_cluster else "review"
+    control = random_groups(train["group"].to_numpy(str), train[unit].tolist(), options.seed)
+    splits = {
+        split: _render(rows, known, control.assign(np.empty((len(rows), 0)), rows[unit].tolist()), options)
+        for split, rows in (("train", train), ("val", val))
+    }
     write_splits(out, splits, OWN_FIELDS, options.seed, summary)
     summary.warn_small_groups()
     summary.notes.append(f"the test side begins at {cut} (seconds since 1970)")
     return summary
-
-
-def _check_rows(train: pd.DataFrame, val: pd.DataFrame) -> None:
-    for name, rows in (("training", train), ("validation", val)):
-        if not len(rows):
-            raise DataError(f"the {name} split has no rows; {TOO_FEW}")
 
 
 def _fitting(reviews: Path, options: GoodreadsOptions, summary: Summary | None = None) -> Iterator[pd.DataFrame]:
@@ -172,24 +168,17 @@ def _reader_features(reviews: Path, cut: int, users: set[str]) -> pd.DataFrame:
 
 
 def _render(
-    rows: pd.DataFrame, books: pd.DataFrame, group: npt.NDArray[np.str_], chance: npt.NDArray[np.str_],
-    options: GoodreadsOptions,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    for index, review in enumerate(rows.itertuples()):
-        book = books.loc[str(review.book)]
+    rows: pd.DataFrame, books: pd.DataFrame, random_group: npt.NDArray[np.str_], options: GoodreadsOptions
+) -> Iterator[dict[str, Any]]:
+    for review, chance in zip(rows.to_dict("records"), random_group, strict=True):
+        book = books.loc[review["book"]]
         about = " ".join(book["description"].split()[: options.description_words])
-        stars = f"{review.rating} of 5 stars"
+        stars = f"{review['rating']} of 5 stars"
         lines = [f"Write my review of the book {book['title']}. I gave it {stars}."]
         lines += [f"About the book: {about}"] if about else []
-        lines += [
-            f"Write as a reader who gave {stars}, in at most {options.max_words} words. The review alone, please."
-        ]
-        truth = {
-            "reference": review.text,
-            "rating": review.rating,
-            "title": book["title"],
-            "max_words": options.max_words,
-        }
-        own = {name: getattr(review, name) for name in ("user", "book", "review", "rating")}
-        own["answer_time"] = review.time
-        yield verl_row("goodreads", group[index], "\n".join(lines), "writing", truth, chance[index], own)
+        limit = f"in at most {options.max_words} words"
+        lines.append(f"Write as a reader who gave {stars}, {limit}. The review alone, please.")
+        truth = {"reference": review["text"], "rating": review["rating"], "title": book["title"],
+                 "max_words": options.max_words}  # fmt: skip
+        own = {name: review[name] for name in ("user", "book", "review", "rating")} | {"answer_time": review["time"]}
+        yield verl_row("goodreads", review["group"], "\n".join(lines), "writing", truth, chance, own)

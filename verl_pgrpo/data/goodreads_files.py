@@ -41,11 +41,8 @@ def read_reviews(path: Path, summary: Summary | None = None) -> Iterator[pd.Data
     """
     columns = ["review", "user", "book", "rating", "date", "text"]
     for first, table in _blocks(path, REVIEW_TYPES, "goodreads_reviews_*.json.gz"):
-        frame = (
-            table.select(list(REVIEW))
-            .rename_columns(columns)
-            .to_pandas(ignore_metadata=True, integer_object_nulls=True)
-        )
+        table = table.select(list(REVIEW)).rename_columns(columns)
+        frame = table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
         missing = frame.isna()
         for name in ("review", "user", "book", "date", "text"):
             missing[name] |= frame[name].fillna("").str.strip() == ""

@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,7 @@ class GroupModel:
 
     `mean` and `scale` (D,) standardize the D features; `parameters` are in standardized units. `cluster_group` maps
     each cluster to an index into `groups`: small clusters share a group with their nearest neighbor. `sizes` counts the
-    users of the fit. `choice` has one row per number of clusters that was tried. `columns` are the table's columns that
+    users of the fit, `choice` has one row per number of clusters that was tried. `columns` are the table's columns that
     `features` came from; a column of lists gives several features.
     """
 
@@ -57,11 +57,7 @@ class GroupModel:
     columns: tuple[str, ...] = ()
 
     def assign(self, values: Matrix, ids: Sequence[object] | None = None) -> npt.NDArray[np.str_]:
-        """Return the group of each user, (N,).
-
-        Args:
-            values: (N, D) features in the order of `features`, not standardized.
-            ids: (N,) ids of the users. Only a random grouping uses them.
+        """Return the group of each user (N,) from features (N, D), not standardized. A random grouping needs ids (N,).
 
         Raises:
             DataError: wrong number of features, or no ids for a random grouping.
@@ -112,11 +108,8 @@ def random_groups(
 ) -> GroupModel:
     """Return the control of a grouping: its groups and sizes, given to the same users at random.
 
-    Args:
-        assigned: (N,) true group of each row.
-        ids: (N,) user of each row. A user that occurs several times counts once, with the first row's group.
-        seed: seed of the permutation, and of the hash that assigns unknown users.
-        groups: group names in order; by default the sorted names in `assigned`.
+    `assigned` (N,) has the true group and `ids` (N,) the user of each row. A user that occurs several times counts
+    once, with the first row's group. `groups` are the names in order; default: the sorted names in `assigned`.
     """
     names = tuple(groups) if groups is not None else tuple(np.unique(assigned).tolist())
     hashed, first = np.unique(id_hashes(ids, seed), return_index=True)
@@ -130,19 +123,10 @@ def random_groups(
     )  # fmt: skip
 
 
-def assign_random(assigned: npt.NDArray[np.str_], ids: Sequence[object], seed: int) -> npt.NDArray[np.str_]:
-    """Return `random_groups` of these rows, (N,)."""
-    return random_groups(assigned, ids, seed).assign(np.empty((len(ids), 0)), ids)
-
-
 def save_groups(model: GroupModel, path: Path) -> None:
     """Write a grouping as JSON, atomically."""
-    content = FORMAT | {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in asdict(model).items()
-        if name != "parameters"
-    }
-    content["parameters"] = {name: values.tolist() for name, values in model.parameters.items()}
+    content = json.loads(json.dumps(FORMAT | asdict(model), default=np.ndarray.tolist))
+    content["parameters"] = content.pop("parameters")  # the longest part goes last
     content["sha256"] = checksum(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
@@ -158,10 +142,11 @@ def load_groups(path: Path) -> GroupModel:
     if not path.is_file():
         raise DataError(f"{path}: no such file (`verl-pgrpo groups fit` writes it)")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
-    except (ValueError, RecursionError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        other = content.get("format") != FORMAT["format"]
+    except (ValueError, RecursionError, AttributeError) as error:
         raise DataError(f"{path}: not a file of `verl-pgrpo groups fit`, or truncated ({str(error)[:120]})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT["format"]:
+    if other:
         raise DataError(f"{path}: not a file of `verl-pgrpo groups fit`")
     if content.get("version") != FORMAT["version"]:
         raise DataError(f"{path}: version {content.get('version')!r}, but this program reads {FORMAT['version']}")
@@ -176,23 +161,23 @@ def load_groups(path: Path) -> GroupModel:
 
 def _model(content: dict[str, Any]) -> GroupModel:
     """Build the model, check that its parts fit, and apply it once."""
-    kinds: dict[str, Any] = PARAMETERS[content["algorithm"]]
     values = {name: value for name, value in content.items() if name not in FORMAT}
-    values["parameters"] = {name: np.array(content["parameters"][name], dtype=kind) for name, kind in kinds.items()}
-    for name, kind in (("mean", float), ("scale", float), ("cluster_group", np.int64)):
-        values[name] = np.array(content[name], dtype=kind)
-    for name in ("features", "columns", "groups", "sizes"):
-        values[name] = tuple(content[name])
+    kinds = PARAMETERS[content["algorithm"]]
+    values["parameters"] = {name: np.array(content["parameters"][name], kind) for name, kind in kinds.items()}
+    values |= {name: np.array(content[name], float) for name in ("mean", "scale")}
+    values["cluster_group"] = np.array(content["cluster_group"], np.int64)
+    values |= {name: tuple(content[name]) for name in ("features", "columns", "groups", "sizes")}
     model = GroupModel(**values)
-    clusters = len(model.parameters.get("shares", next(iter(model.parameters.values()))))
-    fits = (
-        model.mean.shape == model.scale.shape == (len(model.features),)
+    numbers = [model.mean, model.scale, *model.parameters.values()]
+    clusters = len(model.parameters.get("shares", numbers[2]))
+    if not (
+        all(np.isfinite(array).all() for array in numbers)
+        and model.mean.shape == model.scale.shape == (len(model.features),)
         and model.cluster_group.shape == (clusters,)
         and set(model.cluster_group.tolist()) == set(range(len(model.groups)))
         and len(model.sizes) == len(model.groups)
-    )
-    if not fits:
-        raise ValueError("numbers of features, clusters or groups differ")
+    ):
+        raise ValueError("numbers of features, clusters or groups differ, or are not finite")
     model.assign(np.zeros((1, len(model.features))), ["a"])
     return model
 
@@ -200,7 +185,3 @@ def _model(content: dict[str, Any]) -> GroupModel:
 def checksum(content: dict[str, Any]) -> str:
     """Return the SHA-256 of canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")

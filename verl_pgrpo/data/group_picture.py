@@ -18,16 +18,16 @@ FEATURES = 16
 
 def profiles(model: GroupModel, values: Matrix, assigned: npt.NDArray[np.str_]) -> Matrix:
     """Return each group's mean distance from the average user in standard deviations, (groups, D)."""
-    scaled = _standardize(values, values)
+    scaled = _standardize(values)
     inside = [assigned == name for name in model.groups]
     return np.stack([scaled[rows].mean(0) if rows.any() else np.zeros(scaled.shape[1]) for rows in inside])
 
 
-def distinctive_features(model: GroupModel, profile: Matrix, count: int = 3) -> list[str]:
-    """Return for each group the features in which it differs most, such as `share_Horror +1.8`."""
+def distinctive_features(model: GroupModel, values: Matrix, assigned: npt.NDArray[np.str_]) -> list[str]:
+    """Return for each group the three features in which it differs most, such as `share_Horror +1.8`."""
     return [
-        ", ".join(f"{model.features[i]} {row[i]:+.1f}" for i in np.argsort(-np.abs(row), kind="stable")[:count])
-        for row in profile
+        ", ".join(f"{model.features[i]} {row[i]:+.1f}" for i in np.argsort(-np.abs(row), kind="stable")[:3])
+        for row in profiles(model, values, assigned)
     ]
 
 
@@ -43,7 +43,7 @@ def draw_groups(model: GroupModel, values: Matrix, assigned: npt.NDArray[np.str_
     except ImportError as error:
         raise DataError(f'--picture needs matplotlib: pip install "verl-pgrpo[data]" ({error})') from error
     rows = np.sort(np.random.default_rng(0).choice(len(values), min(POINTS, len(values)), replace=False))
-    scaled = _standardize(values[rows], values)
+    scaled = _standardize(values)[rows]
     _, _, axes = np.linalg.svd(scaled - scaled.mean(0), full_matrices=False)
     flat = scaled @ axes[:2].T if len(axes) > 1 else np.column_stack([scaled[:, 0], np.zeros(len(rows))])
 
@@ -59,8 +59,8 @@ def draw_groups(model: GroupModel, values: Matrix, assigned: npt.NDArray[np.str_
     widest = np.argsort(-np.abs(profile).max(0), kind="stable")[:FEATURES]
     limit = max(float(np.abs(profile).max()), 1e-9)
     image = heat.imshow(profile[:, widest], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-    heat.set(title="difference from the average user (standard deviations)", yticks=range(len(model.groups)))
-    heat.set_yticklabels(model.groups)
+    heat.set(title="difference from the average user (standard deviations)")
+    heat.set_yticks(range(len(model.groups)), model.groups)
     heat.set_xticks(range(len(widest)), [model.features[i] for i in widest], rotation=70, ha="right", fontsize=8)
     figure.colorbar(image, ax=heat)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,5 +70,5 @@ def draw_groups(model: GroupModel, values: Matrix, assigned: npt.NDArray[np.str_
         raise DataError(f"{path}: {error}") from error
 
 
-def _standardize(values: Matrix, users: Matrix) -> Matrix:
-    return (values - users.mean(0)) / np.where(users.std(0) > 0, users.std(0), 1.0)
+def _standardize(values: Matrix) -> Matrix:
+    return (values - values.mean(0)) / np.where(values.std(0) > 0, values.std(0), 1.0)

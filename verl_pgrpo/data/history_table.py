@@ -50,19 +50,16 @@ def write_history_table(history: GroupHistoryManager, path: Path) -> None:
 
 
 def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHistoryManager:
-    """Create a history from a table of counts, means and spreads.
+    """Create a history from a .csv or .jsonl table of counts, means and spreads, with the options of the next run.
 
-    Args:
-        path: a .csv or .jsonl file. `std` (or `m2`) are of the plain sample, without forgetting.
-        config: the options of the run that will start from it.
+    `std` (or `m2`) are of the plain sample, without forgetting.
 
     Raises:
         DataError: a column is missing, or a row is not a valid statistic. The message names the row.
     """
     table = _read(path)
     missing = [name for name in ("group", "count", "mean") if name not in table]
-    if "m2" not in table and "std" not in table:
-        missing.append("m2 or std")
+    missing += ["m2 or std"] if "m2" not in table and "std" not in table else []
     if missing:
         raise DataError(f"{path}: no column {', '.join(missing)} (found: {', '.join(map(str, table))})")
     count, mean = table["count"].to_numpy(np.float64), table["mean"].to_numpy(np.float64)
@@ -83,7 +80,7 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     ):
         if np.any(wrong):
             raise DataError(f"{path}, row {int(np.argmax(wrong)) + 1}: {reason}")
-    config = config if config is not None else PGRPOConfig()
+    config = config or PGRPOConfig()
     moments = Moments(len(table), config.half_life)
     moments.count[:], moments.mean[:] = count.astype(np.int64), mean
     moments.m2[:] = std**2 * moments.degrees_of_freedom(moments.count)

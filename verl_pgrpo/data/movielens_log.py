@@ -5,17 +5,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from string import ascii_uppercase
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from verl_pgrpo.data.movielens_archive import Films, Ratings
+from verl_pgrpo.data.movielens_archive import Films
+from verl_pgrpo.data.options import Archive
 from verl_pgrpo.data.splits import LeakError, cut_time
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.errors import DataError
 
 Indices = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+CANDIDATES = {"next": 10, "stars": 5}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MovieLensOptions(Archive):
+    """How a MovieLens archive becomes a dataset."""
+
+    # next: the answer is the title of the film that the user rates next; stars: the letter of the best rated one
+    task: str = "next"
+    # "last" holds out each user's last ratings, "time" the latest ratings of all. People rate in one sitting: most
+    # users have ratings on only one side of any moment, so "time" leaves few validation rows, and "last" is the default
+    split: str = "last"
+    # films in a prompt; about 25 tokens each with title and genres
+    history: int = 10
+    # ratings on the training side without which a user's taste is unknown
+    min_history: int = 5
+    # films to choose from; None: 10 for "next", where chance is 0.1, and 5 for "stars"
+    candidates: int | None = None
+    # training rows of one user, at most: the heaviest users have rated thousands of films
+    rows_per_user: int = 20
+
+    @property
+    def num_candidates(self) -> int:
+        """Films to choose from."""
+        return self.candidates or CANDIDATES[self.task]
+
+    def check(self) -> None:
+        """Raise DataError if an option is out of range."""
+        Archive.check(self)
+        self.check_minimum(history=1, min_history=1, candidates=2, rows_per_user=1)
+        for name, value, choices in (("task", self.task, ("next", "stars")), ("split", self.split, ("last", "time"))):
+            if value not in choices:
+                raise DataError(f"--{name} must be one of {', '.join(choices)} (got {value!r})")
+        if self.task == "stars" and self.num_candidates > len(ascii_uppercase):
+            raise DataError(f"--candidates must be at most {len(ascii_uppercase)}: the answer is a letter")
 
 
 @dataclass(frozen=True)
@@ -42,63 +80,50 @@ class RatingLog:
         return np.arange(len(self.user)) >= self.past_end[self.user]
 
 
-def known_films(ratings: Ratings, films: Films, summary: Summary) -> Ratings:
-    """Return ratings with places of films instead of ids; drop ratings of unlisted films."""
-    ids = np.array(sorted(films.place_of), dtype=np.int32)
-    places = np.array([films.place_of[int(one)] for one in ids], dtype=np.int32)
-    at = np.minimum(np.searchsorted(ids, ratings.film), len(ids) - 1)
-    known = ids[at] == ratings.film
-    summary.drop("ratings of films that the archive does not list", (~known).sum())
-    if not known.any():
-        raise DataError("no rating is of a listed film; the archive's two files do not belong together")
-    return Ratings(ratings.user, places[at], ratings.stars, ratings.time).take(known)
-
-
-def rating_log(
-    ratings: Ratings, split: str, hold: int, min_history: int, test_fraction: float, summary: Summary
-) -> RatingLog:
+def rating_log(ratings: pd.DataFrame, films: Films, options: MovieLensOptions, summary: Summary) -> RatingLog:
     """Order ratings, hold out the test side, and drop users without enough ratings.
 
-    Args:
-        ratings: with places of films.
-        split: "time" holds out the latest `test_fraction` of all ratings, "last" each user's last `hold` ratings.
-        hold: see `split`.
-        min_history: ratings that a user must have on the training side.
-        test_fraction: see `split`.
-        summary: counts what was dropped.
+    The split "time" holds out the latest `test_fraction` of all ratings; "last" holds out each user's last rating, for
+    the task "stars" as many as there are candidates. `summary` counts what was dropped.
 
     Raises:
         DataError: no user is left.
     """
-    cut = cut_time(ratings.time, test_fraction) if split == "time" else None
+    at = pd.Index(films.place_of).get_indexer(pd.Index(ratings["film"]))
+    summary.drop("ratings of films that the archive does not list", (at < 0).sum())
+    if (at < 0).all():
+        raise DataError("no rating is of a listed film; the archive's two files do not belong together")
+    film = np.array(list(films.place_of.values()), np.int32)[at[at >= 0]]
+    user, stars, time = (ratings[name].to_numpy()[at >= 0] for name in ("user", "stars", "time"))
+    cut = cut_time(time, options.test_fraction) if options.split == "time" else None
     # Many ratings have the same second. By id, the newest film would always be the last one; a hash has no bias.
-    mixed = ratings.user.astype(np.uint64) << np.uint64(32) | ratings.film.astype(np.uint64)
+    mixed = pair = user.astype(np.uint64) << np.uint64(32) | film.astype(np.uint64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):  # SplitMix64's finalizer
         mixed = (mixed ^ mixed >> np.uint64(shift)) * np.uint64(factor)
-    ratings = ratings.take(np.lexsort((mixed, ratings.time, ratings.user)))
-    del mixed
-
-    ids, user = np.unique(ratings.user, return_inverse=True)
-    key = user * (int(ratings.film.max()) + 1) + ratings.film
-    order = np.argsort(key, kind="stable")  # stable: of two ratings the earlier one comes first
-    again = np.zeros(len(key), bool)
-    again[order[1:]] = key[order[1:]] == key[order[:-1]]
-    del key, order
+    order = np.lexsort((mixed, time, user))
+    again = pd.Series(pair[order]).duplicated().to_numpy()
     summary.drop("ratings of a film that the user had rated before", again.sum())
-    ratings, user = ratings.take(~again), user[~again]
+    order = order[~again]
+    del mixed, pair, again
 
-    total = np.bincount(user, minlength=len(ids))
-    past = total - hold if cut is None else np.bincount(user[ratings.time < cut], minlength=len(ids))
-    enough = past >= min_history
-    keep = enough[user]
-    summary.drop(f"ratings by users with fewer than {min_history} on the training side", (~keep).sum())
+    ids, number = np.unique(user[order], return_inverse=True)
+    total = np.bincount(number)
+    if cut is None:
+        past = total - (options.num_candidates if options.task == "stars" else 1)
+    else:
+        past = np.bincount(number[time[order] < cut], minlength=len(ids))
+    enough = past >= options.min_history
+    keep = enough[number]
+    summary.drop(f"ratings by users with fewer than {options.min_history} on the training side", (~keep).sum())
     if not keep.any():
-        raise DataError(f"no user has {min_history} ratings (--min-history) on the training side")
-    ratings = ratings.take(keep)
+        raise DataError(f"no user has {options.min_history} ratings (--min-history) on the training side")
+    order = order[keep]
     start = np.append(0, np.cumsum(total[enough])).astype(np.int64)
-    user = np.repeat(np.arange(len(start) - 1), np.diff(start))
-    return RatingLog(user, ratings.film.astype(np.int64), ratings.stars, ratings.time, ids[enough], start,
-                     start[:-1] + past[enough], cut)  # fmt: skip
+    return RatingLog(
+        user=np.repeat(np.arange(len(start) - 1), np.diff(start)), film=film[order].astype(np.int64),
+        stars=stars[order], time=time[order], user_ids=ids[enough], start=start, past_end=start[:-1] + past[enough],
+        cut=cut,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -117,23 +142,12 @@ class Examples:
     def __len__(self) -> int:
         return len(self.user)
 
-    def take(self, which: npt.NDArray[np.generic]) -> Examples:
-        """Return the rows at these indices, or where a mask is true."""
-        return Examples(self.user[which], self.shown[which], self.asked[which], self.candidates[which])
-
 
 def check_no_leak(log: RatingLog, features: Flags, train: Examples, val: Examples, in_order: bool) -> None:
-    """Check finished rows against the split.
+    """Raise LeakError if finished rows do not respect the split.
 
-    Args:
-        log: the ratings.
-        features: (N,) the ratings that features, clusters and popularity were computed from.
-        train: training rows.
-        val: validation rows.
-        in_order: whether nothing in a prompt may be later than what it asks for.
-
-    Raises:
-        LeakError: what leaks, and in how many rows.
+    `features` (N,) marks the ratings that features, clusters and popularity were computed from. With `in_order`,
+    nothing in a prompt may be later than what it asks for.
     """
     held_out = log.held_out
     wrong = {

@@ -21,64 +21,58 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from verl_pgrpo.data.movielens_archive import Films
-from verl_pgrpo.data.movielens_log import Examples, Flags, Indices, RatingLog
+from verl_pgrpo.data.movielens_log import Examples, Flags, Indices, MovieLensOptions, RatingLog
 from verl_pgrpo.data.splits import sample_evenly
 from verl_pgrpo.data.summary import Summary
 
-MOST_CANDIDATES = len(ascii_uppercase)
 OWN_FIELDS = (("user", pa.int64()), ("shown", pa.list_(pa.int64())), ("candidates", pa.list_(pa.int64())))
 
 
 def first_halves(log: RatingLog, min_history: int) -> tuple[Indices, Flags]:
     """Return where each user's candidates begin (U,), and which ratings prompts and features may use (N,)."""
     past = log.past_end - log.start[:-1]
-    middle = log.start[:-1] + np.maximum(min_history, -(-past // 2))
-    middle = np.minimum(middle, log.past_end)
+    middle = np.minimum(log.start[:-1] + np.maximum(min_history, -(-past // 2)), log.past_end)
     return middle, np.arange(len(log.user)) < middle[log.user]
 
 
-def training_rows(
-    log: RatingLog, middle: Indices, history: int, count: int, per_user: int, size: int, seed: int, summary: Summary
-) -> Examples:
+def training_rows(log: RatingLog, middle: Indices, options: MovieLensOptions, summary: Summary) -> Examples:
     """Divide the second half of each user's training-side ratings into candidate sets, at random."""
-    rng = np.random.default_rng([seed, 30])
+    rng, count = np.random.default_rng([options.seed, 30]), options.num_candidates
     place = np.arange(len(log.user))
     usable = np.flatnonzero((place >= middle[log.user]) & (place < log.past_end[log.user]))
     usable = usable[np.lexsort((rng.random(len(usable)), log.user[usable]))]
     sizes = np.bincount(log.user[usable], minlength=len(middle))
     number = np.arange(len(usable)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    sets = np.minimum(sizes // count, per_user)
+    sets = np.minimum(sizes // count, options.rows_per_user)
     asked = usable[number < (sets * count)[log.user[usable]]].reshape(-1, count)
     asked = _with_a_choice(log, asked, "training", summary)
-    asked = asked[rng.permutation(len(asked))[:size]]
-    return _examples(log, asked, middle, history, rng)
+    asked = asked[rng.permutation(len(asked))[: options.train_size]]
+    return _examples(log, asked, middle, options.history, rng)
 
 
 def validation_rows(
-    log: RatingLog, middle: Indices, group: npt.NDArray[np.str_], history: int, count: int, size: int, seed: int,
-    summary: Summary,
-) -> Examples:  # fmt: skip
+    log: RatingLog, middle: Indices, group: npt.NDArray[np.str_], options: MovieLensOptions, summary: Summary
+) -> Examples:
     """Take each user's first held-out ratings as candidates."""
-    rng = np.random.default_rng([seed, 31])
+    rng, count = np.random.default_rng([options.seed, 31]), options.num_candidates
     users = np.flatnonzero(log.start[1:] - log.past_end >= count)
     summary.drop(f"users with fewer than {count} held-out ratings", len(middle) - len(users))
     asked = rng.permuted(log.past_end[users][:, None] + np.arange(count), axis=1)
     asked = _with_a_choice(log, asked, "validation", summary)
-    chosen = sample_evenly(group[log.user[asked[:, 0]]], size, rng)
+    chosen = sample_evenly(group[log.user[asked[:, 0]]], options.val_size, rng)
     summary.drop("users beyond --val-size", len(asked) - len(chosen))
-    return _examples(log, asked[chosen], middle, history, rng)
+    return _examples(log, asked[chosen], middle, options.history, rng)
 
 
 def _with_a_choice(log: RatingLog, asked: Indices, split: str, summary: Summary) -> Indices:
-    stars = log.stars[asked]
-    differ = stars.max(1) > stars.min(1) if len(asked) else np.zeros(0, bool)
+    differ = np.ptp(log.stars[asked], axis=1) > 0
     summary.drop(f"{split} candidate sets in which all stars are equal", (~differ).sum())
     return asked[differ]
 
 
 def _examples(log: RatingLog, asked: Indices, middle: Indices, history: int, rng: np.random.Generator) -> Examples:
     """Show a random part of the user's first half, in the order of time."""
-    user = log.user[asked[:, 0]] if len(asked) else np.empty(0, np.int64)
+    user = log.user[asked[:, 0]]
     shown = np.full((len(asked), history), -1)
     for row, one in enumerate(user):
         start, end = log.start[one], middle[one]

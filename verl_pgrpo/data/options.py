@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from verl_pgrpo.data.cluster import Matrix, fit_groups
-from verl_pgrpo.data.group_model import GroupModel
+from verl_pgrpo.data.cluster import fit_groups
+from verl_pgrpo.data.group_model import GroupModel, Matrix
 from verl_pgrpo.errors import DataError
 
 
@@ -26,17 +26,11 @@ class Clustering:
 
     def fit(self, values: Matrix, features: Sequence[str], id_column: str | None) -> GroupModel:
         """Cluster users by `values` (users, features)."""
-        return fit_groups(
-            values, features, algorithm=self.algorithm, k=self.groups, k_range=self.k_range, min_size=self.min_size,
-            seed=self.seed, id_column=id_column,
-        )  # fmt: skip
+        return fit_groups(values, features, algorithm=self.algorithm, k=self.groups, k_range=self.k_range,
+                          min_size=self.min_size, seed=self.seed, id_column=id_column)  # fmt: skip
 
     def check_minimum(self, **lowest: int) -> None:
-        """Check options of these names against their lowest values. Options that are None pass.
-
-        Raises:
-            DataError: an option is too low.
-        """
+        """Raise DataError if an option of these names is below its lowest value. Options that are None pass."""
         for name, least in lowest.items():
             value = getattr(self, name)
             if value is not None and value < least:

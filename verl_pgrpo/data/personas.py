@@ -27,7 +27,7 @@ import pandas as pd
 import pyarrow as pa
 
 from verl_pgrpo.data import tastes
-from verl_pgrpo.data.group_model import assign_random
+from verl_pgrpo.data.group_model import random_groups
 from verl_pgrpo.data.schema import output_folder, verl_row, write_splits
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.tastes import PERSONAS, Persona
@@ -54,7 +54,8 @@ def prepare(
         DataError: an argument is out of range; nothing was written.
     """
     sizes = {"train": train_size, "val": val_size}
-    splits = {split: make_rows(split, size, surface, seed, noise, mood, short) for split, size in sizes.items()}
+    rows = {split: make_split(split, size, surface, seed, noise, mood, short) for split, size in sizes.items()}
+    splits: dict[str, Any] = {split: frame.to_dict("records") for split, frame in rows.items()}
     form = f"{surface}{', short prompts' if short else ''}"
     summary = Summary(f"personas, {form}, noise {noise:g}, mood {mood:g}, seed {seed}")
     counts = write_splits(output_folder(out), splits, [("persona", pa.string())], seed, summary)
@@ -73,21 +74,9 @@ def prepare(
 
 
 def make_split(
-    split: str,
-    size: int,
-    surface: str = "toy",
-    seed: int = 0,
-    noise: float = 0.0,
-    mood: float = 0.0,
+    split: str, size: int, surface: str = "toy", seed: int = 0, noise: float = 0.0, mood: float = 0.0,
     short: bool = False,
-) -> pd.DataFrame:
-    """Return `make_rows` as a table."""
-    return pd.DataFrame(make_rows(split, size, surface, seed, noise, mood, short))
-
-
-def make_rows(
-    split: str, size: int, surface: str, seed: int, noise: float, mood: float, short: bool = False
-) -> list[dict[str, Any]]:
+) -> pd.DataFrame:  # fmt: skip
     """Return one split in verl's layout.
 
     Args:
@@ -103,44 +92,36 @@ def make_rows(
     Raises:
         DataError: an argument is out of range.
     """
-    if split not in ("train", "val"):
-        raise DataError(f"split must be 'train' or 'val' (got {split!r})")
-    if surface not in SURFACES:
-        raise DataError(f"surface must be one of {', '.join(SURFACES)} (got {surface!r})")
-    if short and surface != "english":
-        raise DataError("short prompts exist for the surface english only")
-    if size < len(PERSONAS):
-        raise DataError(f"{split} size must be at least {len(PERSONAS)}, one row per persona (got {size})")
-    for name, value in (("noise", noise), ("mood", mood)):
-        if not (math.isfinite(value) and value >= 0):
-            raise DataError(f"{name} must be a finite number >= 0, a standard deviation (got {value})")
-    if seed < 0:
-        raise DataError(f"seed must be >= 0 (got {seed})")
+    for wrong, message in (
+        (split not in ("train", "val"), f"split must be 'train' or 'val' (got {split!r})"),
+        (surface not in SURFACES, f"surface must be one of {', '.join(SURFACES)} (got {surface!r})"),
+        (short and surface != "english", "short prompts exist for the surface english only"),
+        (size < len(PERSONAS), f"{split} size must be at least {len(PERSONAS)}, one row per persona (got {size})"),
+        (not 0 <= noise < math.inf, f"noise must be a finite number >= 0, a standard deviation (got {noise})"),
+        (not 0 <= mood < math.inf, f"mood must be a finite number >= 0, a standard deviation (got {mood})"),
+        (seed < 0, f"seed must be >= 0 (got {seed})"),
+    ):
+        if wrong:
+            raise DataError(message)
 
     training = split == "train"
     rng = np.random.default_rng([seed, int(training)])
     shares = [persona.share if training else 1 / len(PERSONAS) for persona in PERSONAS]
-    order = rng.permutation(np.repeat(np.arange(len(PERSONAS)), _quota(shares, size)))
+    order = [PERSONAS[which] for which in rng.permutation(np.repeat(np.arange(len(PERSONAS)), _quota(shares, size)))]
     ids = [f"{split}/{index}" for index in range(size)]
-    random_group = assign_random(np.array([PERSONAS[which].name for which in order]), ids, seed)
+    random_group = random_groups(np.array([p.name for p in order]), ids, seed).assign(np.empty((size, 0)), ids)
     rows = []
-    for index, which in enumerate(order):
-        persona = PERSONAS[which]
+    for index, persona in enumerate(order):
+        shift = mood * persona.scale * rng.standard_normal() if training else 0.0
         truth = {
-            "surface": surface,
-            "persona": persona.name,
-            "style": persona.style,
-            "genre": persona.genre,
-            "offset": round(persona.offset + (mood * persona.scale * rng.standard_normal() if training else 0.0), 6),
-            "scale": persona.scale,
-            "noise": noise if training else 0.0,
-            "seed": seed,
-            "row": ids[index],
-        }
+            "surface": surface, "persona": persona.name, "style": persona.style, "genre": persona.genre,
+            "offset": round(persona.offset + shift, 6), "scale": persona.scale, "noise": noise if training else 0.0,
+            "seed": seed, "row": ids[index],
+        }  # fmt: skip
         prompt = _prompt(persona, surface, short, training, rng)
         own = {"index": index, "split": split, "persona": persona.name, "seed": seed}
         rows.append(verl_row("personas", persona.name, prompt, "personalization", truth, random_group[index], own))
-    return rows
+    return pd.DataFrame(rows)
 
 
 def _prompt(persona: Persona, surface: str, short: bool, training: bool, rng: np.random.Generator) -> str:
@@ -162,7 +143,7 @@ def _prompt(persona: Persona, surface: str, short: bool, training: bool, rng: np
 
 def _quota(shares: list[float], size: int) -> np.ndarray:
     """Return integers in proportion to shares that sum to size (largest remainders), at least one each."""
-    ideal = np.asarray(shares) / np.sum(shares) * size
+    ideal = np.array(shares) / np.sum(shares) * size
     counts = np.maximum(np.floor(ideal + 1e-9).astype(int), 1)
     by_remainder = np.argsort(counts - ideal, kind="stable")
     for step in range(abs(size - counts.sum())):

@@ -23,27 +23,15 @@ MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])
 ROW_GROUP = 4096  # rows per Parquet row group, and rows in memory at a time
 
 
-def schema(extra_info: pa.StructType) -> pa.Schema:
-    """verl's columns and `preference_group`; `extra_info` holds the task's own fields."""
-    reward_model = pa.struct([("style", pa.string()), ("ground_truth", pa.string())])
-    types = (pa.string(), MESSAGES, pa.string(), reward_model, extra_info, pa.string())
-    return pa.schema(list(zip(COLUMNS, types, strict=True)))
-
-
 def verl_row(
     task: str, group: str, prompt: str | list[dict[str, str]], ability: str, truth: Any, random_group: str,
     own: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """Return one row in verl's layout; `write_splits` adds index, split and seed.
 
-    Args:
-        task: first part of `data_source`. The second is the group, because verl reports validation per `data_source`.
-        group: preference group of the row's user.
-        prompt: chat messages, or the text of a single user message.
-        ability: verl's name for the kind of task. Nothing depends on it.
-        truth: `ground_truth` of the reward function: text, or an object that is stored as JSON.
-        random_group: group of the control run.
-        own: the task's own fields of `extra_info`.
+    `data_source` is `<task>/<group>`, because verl reports validation per `data_source`. `prompt` has chat messages or
+    the text of a single one, `truth` the reward function's text or an object that is stored as JSON, `random_group` the
+    group of the control run, `own` the task's own fields of `extra_info`. Nothing depends on `ability`.
     """
     truth = truth if isinstance(truth, str) else json.dumps(truth, ensure_ascii=False, separators=(",", ":"))
     return {
@@ -60,34 +48,35 @@ def write_splits(
     out: Path, splits: Mapping[str, Iterable[dict[str, Any]]], own: Iterable[tuple[str, pa.DataType]], seed: int,
     summary: Summary,
 ) -> dict[str, Counter[str]]:  # fmt: skip
-    """Write `<split>.parquet` for each split and fill in the summary's files, groups and label warnings.
+    """Write `<split>.parquet` for each split to an existing folder, and complete the summary.
 
     Args:
-        out: existing folder.
+        out: the folder.
         splits: rows of `verl_row` per split.
         own: names and types of the task's own fields of `extra_info`.
         seed: seed of the dataset.
-        summary: completed here.
+        summary: gets files, groups and label warnings.
 
-    Returns:
-        Rows per split and preference group.
+    Returns the rows per split and preference group.
 
     Raises:
         DataError: a split has no rows.
     """
     counts: dict[str, Counter[str]] = {}
     common = [("index", pa.int64()), ("split", pa.string()), ("random_group", pa.string()), ("seed", pa.int64())]
-    layout = schema(pa.struct([*common[:2], *own, *common[2:]]))
+    extra_info = pa.struct([*common[:2], *own, *common[2:]])
+    reward_model = pa.struct([("style", pa.string()), ("ground_truth", pa.string())])
+    types = (pa.string(), MESSAGES, pa.string(), reward_model, extra_info, pa.string())
+    layout = pa.schema(list(zip(COLUMNS, types, strict=True)))
     for split, rows in splits.items():
-        path, iterator = out / f"{split}.parquet", enumerate(rows)
+        path, numbered = out / f"{split}.parquet", enumerate(rows)
         counts[split] = Counter()
         with atomic_write(path, "wb") as file, pq.ParquetWriter(file, layout, compression="zstd") as writer:
-            while numbered := list(islice(iterator, ROW_GROUP)):
-                batch = [row for _, row in numbered]
-                for index, row in numbered:
+            while batch := list(islice(numbered, ROW_GROUP)):
+                for index, row in batch:
                     row["extra_info"] |= {"index": index, "split": split, "seed": seed}
-                counts[split].update(row["preference_group"] for row in batch)
-                writer.write_table(pa.Table.from_pylist(batch, schema=layout))
+                    counts[split][row["preference_group"]] += 1
+                writer.write_table(pa.Table.from_pylist([row for _, row in batch], schema=layout))
             if not counts[split]:
                 raise DataError(f"{path.name} would have no rows: the input is too small for these options")
         summary.files[str(path)] = counts[split].total()
@@ -104,11 +93,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def output_folder(path: Path) -> Path:
-    """Create the output folder if needed and return it.
-
-    Raises:
-        DataError: there is a file with that name.
-    """
+    """Create the output folder if needed and return it. Raise DataError if there is a file with that name."""
     if path.exists() and not path.is_dir():
         raise DataError(f"--out {path} is a file, not a folder")
     path.mkdir(parents=True, exist_ok=True)

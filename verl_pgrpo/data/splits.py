@@ -15,7 +15,7 @@ class LeakError(DataError):
 
 
 def cut_time(time: npt.NDArray[np.int64], test_fraction: float) -> int:
-    """Return the first moment of the test side, so that about this fraction of all events is not before it.
+    """Return the first moment of the test side, which has about this fraction of all events.
 
     Events at the same moment stay together.
 

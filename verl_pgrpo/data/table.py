@@ -59,11 +59,11 @@ class TableOptions(Clustering):
 
     def check(self) -> None:
         """Raise DataError if an option is out of range."""
+        self.check_minimum(seed=0)
         if sum(map(bool, (self.group_column, self.cluster_features, self.groups_file))) != 1:
             raise DataError("choose the source of groups: one of --group-column, --cluster-features, --groups-file")
         if not 0 < self.val_fraction < 1:
             raise DataError(f"--val-fraction must be between 0 and 1 (got {self.val_fraction})")
-        self.check_minimum(seed=0)
         taken = RESERVED & set(self.keep)
         if taken:
             raise DataError(f"--keep {', '.join(sorted(taken))}: extra_info already has a field of that name")
@@ -97,7 +97,7 @@ def prepare(path: Path, out: Path, options: TableOptions) -> Summary:
         for row in part.to_dict("records"):
             own = {"user": row["user"] if options.user_column else None}
             own |= {name: row[f"keep {name}"] for name in options.keep}
-            truth = row["truth"] if options.truth_column else ""
+            truth = row.get("truth", "")
             yield verl_row(task, row["group"], row["prompt"], "personalization", truth, row["random_group"], own)
 
     splits = {split: rows(data[data["val"] == (split == "val")]) for split in ("train", "val")}
@@ -115,13 +115,9 @@ def _used_columns(
         The columns prompt, group, user, truth, time and `keep <name>`; features to cluster by, with the same index;
         names and types of the kept columns.
     """
-    data: dict[str, list[Any]] = {
-        "prompt": [_messages(value) for value in _prompt_values(table, options.prompt_column)]
-    }
-    bad = {
-        reason: np.array([value is reason for value in data["prompt"]])
-        for reason in dict.fromkeys(value for value in data["prompt"] if isinstance(value, str))
-    }
+    data: dict[str, list[Any]] = {"prompt": _prompts(table, options.prompt_column)}
+    reasons = dict.fromkeys(prompt for prompt in data["prompt"] if isinstance(prompt, str))
+    bad = {reason: np.array([prompt == reason for prompt in data["prompt"]]) for reason in reasons}
     for name, column, read in (
         ("group", options.group_column, label_values),
         ("user", options.user_column, label_values),
@@ -139,12 +135,10 @@ def _used_columns(
         array, missing = kept_values(table, name, "--keep")
         data[f"keep {name}"], bad[f"no value in column {name!r} (--keep)"] = array.to_pylist(), missing
         kept_types.append((name, array.type))
-    features = np.empty((len(table), 0))
-    names: list[str] = []
+    features, names = np.empty((len(table), 0)), list[str]()
     if not options.group_column:
-        features, names = feature_matrix(
-            table, model.columns if model else options.cluster_features, "--cluster-features"
-        )
+        columns = model.columns if model else options.cluster_features
+        features, names = feature_matrix(table, columns, "--cluster-features")
         for i in np.flatnonzero(np.isnan(features).any(0)):
             bad[f"no finite number in column {names[i]!r}"] = np.isnan(features[:, i])
 
@@ -160,18 +154,18 @@ def _used_columns(
         raise DataError(f"{table.name}: every row has a missing value in a used column; see the columns you named")
     frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in data.items()})
     if not options.user_column:
-        frame["user"] = [str(i) for i in range(len(frame))]
+        frame["user"] = frame.index.astype(str)
     return frame[~wrong].copy(), pd.DataFrame(features, columns=names)[~wrong], kept_types
 
 
-def _prompt_values(table: UserTable, name: str) -> list[Any]:
+def _prompts(table: UserTable, name: str) -> list[list[dict[str, str]] | str]:
+    """Return each row's messages, or as text what is wrong with its prompt."""
     column = table.column(name, "--prompt-column")
     is_text = (pa.types.is_null, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     if not (pa.types.is_nested(column.type) or any(check(column.type) for check in is_text)):
-        raise DataError(
-            f"{table.name}: column {name!r} (--prompt-column) holds {column.type}; expected text or messages"
-        )
-    return column.to_pylist()
+        reason = f"holds {column.type}; expected text or messages"
+        raise DataError(f"{table.name}: column {name!r} (--prompt-column) {reason}")
+    return [_messages(value) for value in column.to_pylist()]
 
 
 def _messages(value: Any) -> list[dict[str, str]] | str:
@@ -183,14 +177,12 @@ def _messages(value: Any) -> list[dict[str, str]] | str:
         return [{"role": "user", "content": value}] if value.strip() else "an empty prompt"
     if not isinstance(value, list):
         return "no prompt"
-    messages = []
-    for message in value:
-        if not (isinstance(message, dict) and message.get("role") in ROLES and isinstance(message.get("content"), str)):
+    for one in value:
+        if not (isinstance(one, dict) and one.get("role") in ROLES and isinstance(one.get("content"), str)):
             return "a prompt that is neither text nor a list of messages with role and content"
-        messages.append({"role": message["role"], "content": message["content"]})
-    if not messages or messages[-1]["role"] not in ("user", "tool"):
+    if not value or value[-1]["role"] not in ("user", "tool"):
         return "a prompt whose last message is not from the user"
-    return messages
+    return [{"role": one["role"], "content": one["content"]} for one in value]
 
 
 def _validation_side(data: pd.DataFrame, options: TableOptions) -> Flags:
@@ -201,9 +193,7 @@ def _validation_side(data: pd.DataFrame, options: TableOptions) -> Flags:
     keys = data["user"] if options.user_column else data["prompt"].map(json.dumps)
     codes, distinct = pd.factorize(keys, sort=True)
     order = np.argsort(id_hashes(distinct.tolist(), options.seed), kind="stable")
-    chosen = np.zeros(len(distinct), bool)
-    chosen[order[: max(1, round(len(distinct) * options.val_fraction))]] = True
-    return chosen[codes]
+    return np.isin(codes, order[: max(1, round(len(distinct) * options.val_fraction))])
 
 
 def _with_clusters(

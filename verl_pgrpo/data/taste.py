@@ -23,12 +23,7 @@ def genre_tastes(
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Return per genre `share_<genre>` (0 to 1) and `liking_<genre>` (stars above the user's mean), (U,) each.
 
-    Args:
-        user: (N,) number of each rating's user, from 0.
-        film: (N,) place of each rating's film.
-        stars: (N,) stars.
-        genres: (F,) genres of each film.
-        num_users: U. Every user has a rating.
+    `user` (N,) numbers the users from 0, `film` (N,) has places in `genres` (F,). Each of the U users has a rating.
     """
     total = np.bincount(user, minlength=num_users)
     mean = np.bincount(user, weights=stars, minlength=num_users) / total

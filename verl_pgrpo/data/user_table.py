@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import codecs
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
@@ -24,30 +22,23 @@ from verl_pgrpo.errors import DataError
 
 FORMATS = ".jsonl, .csv, .tsv (each also .gz), .parquet, or a folder written by Dataset.save_to_disk"
 LARGEST_BLOCK = 2**31 - 1  # bytes; Arrow infers types from one block, and a field must fit into it
-NULLS = [
-    "", "#N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null", "-nan", "-NaN",
-]  # fmt: skip
+NULLS = ["", "#N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null", "-nan", "-NaN"]
 
 
 @dataclass(frozen=True)
 class UserTable:
-    """A table and its origin.
-
-    `rows` (N,) holds the number of each row in the file, from 1, not counting a header. `text_only`: every column is
-    text, as in CSV, and numbers are still to be parsed.
-    """
+    """A table and its name. `text_only`: every column is text, as in CSV, and numbers are still to be parsed."""
 
     data: pa.Table
     name: str
-    rows: npt.NDArray[np.int64]
     text_only: bool = False
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.data)
 
     def where(self, index: int) -> str:
-        """Return the file and row of a row index, for messages."""
-        return f"{self.name}, row {self.rows[index]}"
+        """Return file and row of a row index, for messages. Rows count from 1, without a header."""
+        return f"{self.name}, row {index + 1}"
 
     def column(self, name: str, option: str) -> pa.Array:
         """Return a column without dictionary or run-length encoding.
@@ -65,10 +56,6 @@ class UserTable:
         if pa.types.is_run_end_encoded(array.type):
             array = pa.compute.run_end_decode(array)
         return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
-
-    def filter(self, keep: npt.NDArray[np.bool_]) -> UserTable:
-        """Return the rows where `keep` (N,) is true."""
-        return replace(self, data=self.data.filter(pa.array(keep)), rows=self.rows[keep])
 
 
 def read_user_table(path: Path, split: str | None = None, encoding: str | None = None) -> UserTable:
@@ -102,7 +89,7 @@ def read_user_table(path: Path, split: str | None = None, encoding: str | None =
         raise DataError(f"{path}: cannot be read ({_first_row_is_1(str(error))[:300]})") from error
     if not len(table):
         raise DataError(f"{path}: no rows")
-    return UserTable(table, path.name, np.arange(1, len(table) + 1), text_only=suffix in (".csv", ".tsv"))
+    return UserTable(table, path.name, text_only=suffix in (".csv", ".tsv"))
 
 
 def _read_text(path: Path, encoding: str | None) -> bytes:
@@ -119,9 +106,7 @@ def _read_text(path: Path, encoding: str | None) -> bytes:
         reason = f"not {encoding or 'UTF-8'} (byte {error.start:,}: {error.reason})"
         raise DataError(f"{path}: {reason}; name its encoding with --encoding, for example latin-1") from error
     if "\0" in text:
-        raise DataError(
-            f"{path}: contains zero bytes, so it is not a text file, or it is UTF-16 (--encoding utf-16-le)"
-        )
+        raise DataError(f"{path}: contains zero bytes: not a text file, or UTF-16 (--encoding utf-16-le)")
     return raw if encoding is None and not raw.startswith(codecs.BOM_UTF8) else text.encode()
 
 
@@ -150,16 +135,13 @@ def _read_csv(text: bytes, name: str, delimiter: str) -> pa.Table:
     if text.count(b'"') % 2:
         raise DataError(f'{name}: a quote (") is not closed; a quote inside a quoted field is written twice')
     parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-
     read = pa.csv.ReadOptions(use_threads=False, block_size=min(max(len(text), 1), LARGEST_BLOCK))
     names = pa.csv.open_csv(pa.BufferReader(text), read, parse).schema.names
     repeated = sorted({column for column in names if names.count(column) > 1})
     if repeated:
         raise DataError(f"{name}: column names occur twice: {', '.join(repeated)[:200]}")
-    convert = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()), null_values=NULLS, strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
-    )  # fmt: skip
+    convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=NULLS,
+                                    strings_can_be_null=True, quoted_strings_can_be_null=False)  # fmt: skip
     return pa.csv.read_csv(pa.BufferReader(text), read, parse, convert)
 
 

@@ -25,8 +25,7 @@ def words_of(folder: Path, most: int | None = None) -> list[str]:
     for split in ("train", "val"):
         for batch in pq.ParquetFile(folder / f"{split}.parquet").iter_batches(columns=["prompt", "reward_model"]):
             for prompt, reward in zip(batch["prompt"].to_pylist(), batch["reward_model"].to_pylist(), strict=True):
-                for message in prompt:
-                    counts.update(message["content"].split())
+                counts.update(word for message in prompt for word in message["content"].split())
                 counts.update("".join(" " if c in '"{}[]:,' else c for c in reward["ground_truth"]).split())
     return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]]
 
