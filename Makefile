@@ -29,8 +29,8 @@ PYTHONS = $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python)
 FITS := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))
 
 help:  ## print this
-	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do \
-	  printf '  make %-12s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*  ## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do \
+	  printf '  make %-13s %s\n' "$$name" "$$what"; done
 
 setup: $(STAMP)  ## create .venv with everything that the other targets need (a second call does nothing)
 
@@ -118,10 +118,7 @@ megatron-demo: megatron  ## tensor-parallel P-GRPO with verl's Megatron engine o
 
 bench: $(STAMP)  ## the short forms of what docs/benchmarks.md has: learning, then speed as ratios
 	$(RUN) -m benchmarks.bandit --quick
-	$(RUN) benchmarks/advantage.py --quick --rounds 5
-	$(RUN) benchmarks/peers.py --quick
 	$(RUN) benchmarks/driver.py --quick
-	$(RUN) benchmarks/plugin_import.py --rounds 3
 	$(RUN) benchmarks/history.py --groups 1000000
 	$(RUN) benchmarks/adv_step.py --quick
 

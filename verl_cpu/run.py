@@ -84,8 +84,12 @@ def supervise(
     timeout: float | None = None,
     parent: int | None = None,
     keep_tmp: bool = False,
+    watch_workers: bool = True,
 ) -> int:
-    """Run `command` as a run of its own; end and clean up all of it afterwards. Return the exit status."""
+    """Run `command` as a run of its own; end and clean up all of it afterwards. Return the exit status.
+
+    With `watch_workers` a dead worker ends the run. To be switched off for a Ray node, which outlives its jobs.
+    """
     signals = _Signals()
     output = log.open("wb") if log is not None else None
     base = Path(tempfile.gettempdir())
@@ -119,7 +123,8 @@ def supervise(
             preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),
         )
         deadline = time.monotonic() + timeout if timeout else None
-        status, reason = _watch(child, signals, deadline, parent, Watchdog(run.id, run.folder))
+        watchdog = Watchdog(run.id, run.folder) if watch_workers else None
+        status, reason = _watch(child, signals, deadline, parent, watchdog)
         hurry = child.poll() is None and status == 1  # a verl that hangs does not end by itself
     finally:
         if child is not None:
@@ -143,20 +148,20 @@ def supervise(
 
 
 def _watch(
-    child: subprocess.Popen, signals: _Signals, deadline: float | None, parent: int | None, watchdog: Watchdog
+    child: subprocess.Popen, signals: _Signals, deadline: float | None, parent: int | None, watchdog: Watchdog | None
 ) -> tuple[int, str | None]:
     """Wait for the run's end or a reason to end it; return the exit status, and the reason if it is known."""
     while not signals.received:
         try:
             status = child.wait(timeout=1.0)
-            return (status if status >= 0 else 128 - status), (watchdog.failure() if status else None)
+            return (status if status >= 0 else 128 - status), (watchdog.failure() if watchdog and status else None)
         except subprocess.TimeoutExpired:
             pass
         if deadline is not None and time.monotonic() > deadline:
             return TIMED_OUT, "timeout"
         if parent is not None and os.getppid() != parent:
             return 128 + signal.SIGTERM, "the process that started this run has ended"
-        if (reason := watchdog.look()) is not None:
+        if watchdog is not None and (reason := watchdog.look()) is not None:
             return 1, reason
     return 128 + signals.received[0], None
 

@@ -56,8 +56,7 @@ class Watchdog:
     def failure(self) -> str | None:
         """Return why verl's main process failed: the worker that died, and the error that ended it, if known."""
         path = self._folder / ERROR
-        text = path.read_text(errors="replace") if path.exists() else ""
-        error = last_error(text) or text.strip()
+        error = raised_error(path.read_text(errors="replace")) if path.exists() else ""
         if self._death is None:
             return error or None
         return f"{self._death[1]}; then verl failed: {error}" if error else self._death[1]
@@ -66,15 +65,16 @@ class Watchdog:
         title, parent = self._workers[pid]
         # vLLM's processes write to the log of the actor that started them, with their pid in front.
         lines = self._log(pid) + [line for line in self._log(parent) if f"pid={pid})" in line]
-        error = last_error("\n".join(lines)) or "killed, no error in its log"
-        return f"{title} (pid {pid}) died: {error}"
+        errors = _ERROR.findall("\n".join(lines))
+        return f"{title} (pid {pid}) died: {errors[-1] if errors else 'killed, no error in its log'}"
 
     def _log(self, pid: int) -> list[str]:
         paths = sorted((self._folder / "ray" / "session_latest" / "logs").glob(f"worker-*-{pid}.*"))
         return [line for path in paths for line in path.read_text(errors="replace").splitlines()]
 
 
-def last_error(text: str) -> str | None:
-    """Return the last line in a log or traceback that names a Python exception, from the exception's name on."""
-    found = _ERROR.findall(text)
-    return found[-1] if found else None
+def raised_error(text: str) -> str:
+    """Return the exception that a traceback ends with, in one line. Ray's errors have tracebacks in their messages."""
+    lines = text.rstrip().splitlines()
+    starts = [i for i, line in enumerate(lines) if re.match(r"[\w.]+: ", line) and i and lines[i - 1].startswith("  ")]
+    return " ".join(line.strip() for line in lines[starts[-1] if starts else 0 :])

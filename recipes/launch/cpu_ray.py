@@ -15,4 +15,4 @@ if __name__ == "__main__":
     # verl_cpu.run restricts Ray to 127.0.0.1, which allows no second node. On a cluster Ray's workers have the
     # environment of their node, not the driver's.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
-    sys.exit(supervise([sys.executable, "-m", "ray.scripts.scripts", *sys.argv[1:]]))
+    sys.exit(supervise([sys.executable, "-m", "ray.scripts.scripts", *sys.argv[1:]], watch_workers=False))

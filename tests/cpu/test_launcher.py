@@ -197,11 +197,11 @@ def test_a_failed_run_names_the_worker_that_died_before(monkeypatch, tmp_path):
         assert dog.look() is None
         alive.pop()
     (tmp_path / processes.ERROR).write_text(
-        "RayTaskError(RuntimeError): ray::run()\n  line 1\nRuntimeError: no rollouts\n"
+        "RayTaskError(Missing): ray::run()\n  line\nOSError: 2\n\nThe above:\n\n  line\nmodule.Missing: no\nrollouts\n"
     )
     reason = dog.failure()
     assert reason.startswith("VLLM::EngineCore (pid 3) died")
-    assert reason.endswith("RuntimeError: no rollouts")
+    assert reason.endswith(": module.Missing: no rollouts")
 
 
 @pytest.mark.slow

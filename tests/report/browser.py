@@ -42,11 +42,11 @@ class Browser:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
 
-    def open(self, page: Path, width: int, height: int, mobile: bool = False, fragment: str = "") -> None:
+    def open(self, page: Path, width: int, height: int, mobile: bool = False) -> None:
         """Show a file in a window of this size."""
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
         self._loaded = False
-        self._call("Page.navigate", url=page.resolve().as_uri() + fragment)
+        self._call("Page.navigate", url=page.resolve().as_uri())
         end = time.monotonic() + 60
         while not self._loaded:
             self._take(end)
@@ -64,8 +64,8 @@ class Browser:
     def type(self, text: str) -> None:
         self._call("Input.insertText", text=text)
 
-    def screenshot(self, file: Path, whole: bool = False) -> None:
-        taken = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def screenshot(self, file: Path) -> None:
+        taken = self._call("Page.captureScreenshot", format="png")
         file.write_bytes(base64.b64decode(taken["data"]))
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:

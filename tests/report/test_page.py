@@ -18,7 +18,7 @@ from verl_pgrpo.report.loading import load_runs
 from verl_pgrpo.report.page import make_report, render
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.browser,
     pytest.mark.skipif(find_browser() is None, reason="no chromium or google-chrome on PATH"),
 ]
 

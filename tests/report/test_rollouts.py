@@ -57,15 +57,6 @@ def test_metrics_of_an_abandoned_branch_are_dropped(tmp_path):
         assert (log.abandoned, log.training_steps) == ((9, 10), (1, 8))
 
 
-def test_lines_of_one_step_are_merged(tmp_path):
-    (tmp_path / "log.jsonl").write_text(
-        entry(1, a=1) + json.dumps({"step": 1, "data": {"b": 2}}) + "\n" + entry(2, a=3)
-    )
-    log = read_log([tmp_path / "log.jsonl"], ("",))
-    assert log.frame.loc[1, ["a", "b"]].tolist() == [1, 2]
-    assert log.abandoned == ()
-
-
 @pytest.mark.parametrize("evidence", ["both logs", "truncated log", "modification times"])
 def test_dumps_of_an_abandoned_branch_are_dropped(tmp_path, evidence):
     for step in range(1, 11):

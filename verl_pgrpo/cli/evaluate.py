@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,13 +14,13 @@ import typer
 
 from verl_pgrpo.cli.output import JsonOption, SeedOption, emit, format_table
 from verl_pgrpo.errors import DataError
-from verl_pgrpo.evaluation.comparison import RESAMPLES, Scores, compare, correct, describe
-from verl_pgrpo.evaluation.errors import GenerationError
-from verl_pgrpo.evaluation.generate import Sampling, generate
-from verl_pgrpo.evaluation.models import parse_models, parse_names
-from verl_pgrpo.evaluation.prompts import GROUP_KEY, read_prompts
+from verl_pgrpo.evaluation.comparison import RESAMPLES, Scores, compare, describe
+from verl_pgrpo.evaluation.generate import GenerationError, Sampling, generate
+from verl_pgrpo.evaluation.models import Model, find_model, parse_names
+from verl_pgrpo.evaluation.prompts import GROUP_KEY, Prompt, read_prompts
 from verl_pgrpo.evaluation.samples import Sample, read_samples, write_samples
 from verl_pgrpo.evaluation.scoring import default_reward, load_reward, score
+from verl_pgrpo.evaluation.statistics import correct
 
 EXAMPLE = "verl-pgrpo eval --model grpo=runs/grpo/hf --model pgrpo=runs/pgrpo/hf --data val.parquet --out samples"
 MAX_ROWS = 40  # preference groups in a table
@@ -82,57 +83,48 @@ def evaluate(
     files: dict[str, str] = {}
     if scored:
         responses = {name: read_samples(path) for name, path in parse_names(scored, "--scored")}
+    elif data is None:
+        raise DataError("--model needs --data, a validation Parquet file")
     else:
         sampling = Sampling(
             samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed,
             template={"enable_thinking": False} if no_thinking else {}, engine=parse_assignments(engine, "--engine"),
         )  # fmt: skip
         arguments = parse_assignments(reward_option, "--reward-option")
-        responses, result["reward"], adapters, files = _generate(
-            model or [], data, group_key, limit, sampling, reward, arguments, out
-        )
+        if missing := [name for name in ("vllm", "verl") if find_spec(name) is None]:
+            raise GenerationError(f"{missing[0]} is not installed: eval generates with vLLM and scores with verl")
+        models = [find_model(name, path) for name, path in parse_names(model or [], "--model")]
+        prompts = read_prompts(data, group_key, limit)
+        result["reward"] = reward or default_reward(prompts)
+        responses, files = _generate(models, prompts, sampling, load_reward(result["reward"], arguments), out)
+        adapters = {one.name: str(one.adapter) for one in models if one.adapter}
     scores = [Scores.from_samples(name, found, value) for name, found in responses.items()]
     result["models"] = [{**describe(one, seed, resamples), "adapter": adapters.get(one.name)} for one in scores]
     result["comparisons"] = [compare(scores[0], other, seed, resamples) for other in scores[1:]]
-    correct(result["comparisons"])
+    correct([line for found in result["comparisons"] for line in found["groups"]])
     emit(_text(result, files), {**result, "files": files}, json_output)
 
 
 def _generate(
-    models: list[str],
-    data: Path | None,
-    group_key: str,
-    limit: int | None,
-    sampling: Sampling,
-    reward: str | None,
-    arguments: dict[str, Any],
-    out: Path | None,
-) -> tuple[dict[str, list[Sample]], str, dict[str, str], dict[str, str]]:
-    """Generate and score each model's responses; also the reward's name, adapters and files by model."""
-    if data is None:
-        raise DataError("--model needs --data, a validation Parquet file")
-    if missing := [name for name in ("vllm", "verl") if find_spec(name) is None]:
-        raise GenerationError(f"{missing[0]} is not installed: eval generates with vLLM and scores with verl")
-    found, prompts = parse_models(models), read_prompts(data, group_key, limit)
-    reward = reward or default_reward(prompts)
-    function = load_reward(reward, arguments)
+    models: list[Model], prompts: list[Prompt], sampling: Sampling, reward: Callable[..., Any], out: Path | None
+) -> tuple[dict[str, list[Sample]], dict[str, str]]:
+    """Generate and score each model's responses; return them, and the files in `out`, by model."""
     if out is not None:
         if out.exists() and not out.is_dir():
             raise DataError(f"--out {out} is a file; name a folder")
         out.mkdir(parents=True, exist_ok=True)
     by_id = {prompt.id: prompt for prompt in prompts}
     responses, files = {}, {}
-    for model in found:
-        log = out / f"{model.name}.vllm.log" if out is not None else None
-        responses[model.name] = generate(model, prompts, sampling, log)
-        if out is not None:  # before scoring, which may fail: generating is the expensive part
-            write_samples(out / f"{model.name}.jsonl", responses[model.name])
-        score(responses[model.name], by_id, function)
-        if out is not None:
-            write_samples(out / f"{model.name}.jsonl", responses[model.name])
-            files[model.name] = str(out / f"{model.name}.jsonl")
-    adapters = {model.name: str(model.adapter) for model in found if model.adapter}
-    return responses, reward, adapters, files
+    for model in models:
+        file = out / f"{model.name}.jsonl" if out is not None else None
+        found = responses[model.name] = generate(model, prompts, sampling, file and file.with_suffix(".vllm.log"))
+        if file is not None:  # before scoring, which may fail: generating is the expensive part
+            write_samples(file, found)
+        score(found, by_id, reward)
+        if file is not None:
+            write_samples(file, found)
+            files[model.name] = str(file)
+    return responses, files
 
 
 def parse_assignments(assignments: list[str] | None, option: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import asyncio
 import json
 import math
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,12 +17,11 @@ from tqdm import tqdm
 from verl_pgrpo.cli.evaluate import parse_assignments
 from verl_pgrpo.cli.output import format_table
 from verl_pgrpo.errors import DataError
-from verl_pgrpo.evaluation.errors import JudgeError
 from verl_pgrpo.evaluation.judge_cache import Answer, JudgeCache
-from verl_pgrpo.evaluation.judge_client import JudgeServer, judge_all
+from verl_pgrpo.evaluation.judge_client import JudgeError, JudgeServer, judge_all
 from verl_pgrpo.evaluation.judge_requests import CONSTRAINT, JudgeRequest, estimate_cost, plan_requests, token_cost
-from verl_pgrpo.evaluation.pairs import read_pairs
 from verl_pgrpo.evaluation.preferences import outcome, summarize
+from verl_pgrpo.evaluation.samples import read_pairs
 from verl_pgrpo.evaluation.verdict import QUESTION, REFUSED, parse_verdict
 from verl_pgrpo.files import atomic_write
 
@@ -89,12 +87,18 @@ def judge(
     with JudgeCache(cache) as answers:
         missing = {key: body for key, body in requests.items() if key not in answers.answers}
         cached = len(requests) - len(missing)
-        estimate = estimate_cost(len(pairs), missing, cached, request, concurrency, rate, prices)
-        print(estimate.text(), flush=True)
+        estimate = {"pairs": len(pairs), "cached": cached, **estimate_cost(missing.values(), request, prices)}
+        cost = estimate["cost"]
+        print(
+            f"{len(pairs):,} pairs in both orders: {len(missing):,} requests to make, {cached:,} answers in the cache\n"
+            f"about {estimate['input_tokens']:,} tokens in, at most {estimate['output_tokens']:,} out; cost "
+            f"{'unknown without prices' if cost is None else f'at most {cost:.2f}'}",
+            flush=True,
+        )
         if dry_run:
-            return _write(results, {"estimate": asdict(estimate)})
-        if max_cost is not None and estimate.cost is not None and estimate.cost > max_cost:
-            raise JudgeError(f"it may cost {estimate.cost:.2f}, more than --max-cost {max_cost:g}; nothing was sent")
+            return _write(results, {"estimate": estimate})
+        if max_cost is not None and cost is not None and cost > max_cost:
+            raise JudgeError(f"it may cost {cost:.2f}, more than --max-cost {max_cost:g}; nothing was sent")
         with tqdm(total=len(missing), desc="verdicts", leave=False, disable=None) as bar:
 
             def on_answer(key: str, answer: Answer | None) -> None:

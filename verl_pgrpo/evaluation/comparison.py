@@ -76,15 +76,13 @@ def describe(scores: Scores, seed: int = 0, resamples: int = RESAMPLES) -> dict[
 def compare(baseline: Scores, model: Scores, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
     """Return the model minus the baseline over their common prompts: overall, per preference group, and in summary.
 
-    `p` is the paired permutation test's; `correct` fills in `p_holm`.
+    `p` is the paired permutation test's; `statistics.correct` fills in `p_holm`.
 
     Raises:
         DataError: They share no prompt, or a prompt_id has another prompt or group in each.
     """
     ours, theirs = baseline.prompts, model.prompts
     both = ours.merge(theirs, on="prompt_id", suffixes=("", "_other"))
-    if both.empty:
-        raise DataError(f"{baseline.name} and {model.name} share no prompt_id: were they evaluated on the same data?")
     check_same_prompts(both, baseline.name, model.name)
     rng = np.random.default_rng(seed)
 
@@ -113,14 +111,6 @@ def compare(baseline: Scores, model: Scores, seed: int = 0, resamples: int = RES
     unmatched = len(ours) + len(theirs) - 2 * len(both)
     names = {"baseline": baseline.name, "model": model.name, "unmatched": unmatched}
     return {**names, "overall": line(both)[0], "groups": lines, **summary}
-
-
-def correct(comparisons: Sequence[dict[str, Any]]) -> None:
-    """Fill in `p_holm` and `significant`: all preference groups of all comparisons are one family of tests."""
-    lines = [line for comparison in comparisons for line in comparison["groups"]]
-    for line, corrected in zip(lines, st.holm([line["p"] for line in lines]), strict=True):
-        line["p_holm"] = corrected
-        line["significant"] = None if corrected is None else corrected < st.SIGNIFICANCE
 
 
 def _bootstrap(

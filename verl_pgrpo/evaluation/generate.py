@@ -25,14 +25,17 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from verl_pgrpo.errors import DataError
-from verl_pgrpo.evaluation.errors import GenerationError
+from verl_pgrpo.errors import DataError, PGRPOError
 from verl_pgrpo.evaluation.models import Model
 from verl_pgrpo.evaluation.prompts import Prompt
 from verl_pgrpo.evaluation.samples import Sample
 
 WORKER = "verl_pgrpo.evaluation.generate_worker"
 POLL_INTERVAL = 0.2  # seconds
+
+
+class GenerationError(PGRPOError, RuntimeError):
+    """A model cannot be loaded, or vLLM failed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,9 +11,8 @@ off is ignored.
 from __future__ import annotations
 
 import json
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TextIO
 
 from pydantic import BaseModel, ValidationError
 
@@ -29,9 +28,8 @@ class Answer(BaseModel):
     output_tokens: int | None = None
 
 
-def request_key(body: dict[str, Any]) -> str:
-    """Return the hash of a request's body, independent of the order of its fields."""
-    return sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+class _Line(Answer):
+    key: str
 
 
 class JudgeCache:
@@ -41,28 +39,26 @@ class JudgeCache:
         """Raise DataError if the file is not a judge's cache."""
         self.path = path
         self.answers: dict[str, Answer] = {}
-        self._file: BinaryIO | None = None
+        self._file: TextIO | None = None
         content = path.read_bytes() if path.exists() else b""
         if content and not content.startswith(b'{"key"'):
             raise DataError(f"--cache {path}: not a judge's cache; name another file")
         self._cut_off = not content.endswith(b"\n") and bool(content)
         for line in content.splitlines():
             try:
-                row = json.loads(line)
-                self.answers[row.pop("key")] = Answer(**row)
-            except (ValidationError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
+                answer = _Line.model_validate_json(line)
+            except ValidationError:
                 continue  # a line that was cut off; its question is asked again
+            self.answers[answer.key] = answer
 
     def add(self, key: str, answer: Answer) -> None:
         """Append an answer; it has left this process when this returns."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab", buffering=0)
-        line = b"\n" * self._cut_off + json.dumps({"key": key, **answer.model_dump()}).encode() + b"\n"
-        self._cut_off = True  # until the whole line is written; a full disk may cut it off
-        while line:
-            line = line[self._file.write(line) :]
-        self._cut_off = False
+            self._file = self.path.open("a", encoding="utf-8")
+            self._file.write("\n" * self._cut_off)
+        self._file.write(json.dumps({"key": key, **answer.model_dump()}) + "\n")
+        self._file.flush()
         self.answers[key] = answer
 
     def __enter__(self) -> JudgeCache:

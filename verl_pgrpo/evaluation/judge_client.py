@@ -20,13 +20,16 @@ from urllib.parse import urlsplit
 
 import openai
 
-from verl_pgrpo.errors import DataError
-from verl_pgrpo.evaluation.errors import JudgeError
+from verl_pgrpo.errors import DataError, PGRPOError
 from verl_pgrpo.evaluation.judge_cache import Answer
 
 REJECTED = (400, 413, 422)  # HTTP status codes that concern one request
 MAX_REJECTED = 8  # without any answer: the requests are not the reason
 PROBE_RETRIES = 4  # of the first request, to report a wrong address soon
+
+
+class JudgeError(PGRPOError, RuntimeError):
+    """A judge is unreachable, rejects every request, or would cost more than allowed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

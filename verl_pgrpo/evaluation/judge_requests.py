@@ -4,24 +4,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import pandas as pd
 
 from verl_pgrpo.errors import DataError
-from verl_pgrpo.evaluation.judge_cache import request_key
 from verl_pgrpo.evaluation.verdict import QUESTION, judge_prompt
 
 CHARACTERS_PER_TOKEN = 4  # roughly, in English
-SECONDS_PER_ANSWER = 2.0  # roughly
 RESERVED = ("model", "messages", "stream", "n")  # fields that --option must not set
 CONSTRAINT = {"structured_outputs": {"choice": ["A", "B", "TIE"]}}  # vLLM's
 Prices = tuple[float | None, float | None]  # of a million input tokens and of a million output tokens
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class JudgeRequest:
     """The parts of a request that are the same for all pairs."""
 
@@ -59,58 +59,24 @@ def plan_requests(pairs: pd.DataFrame, request: JudgeRequest) -> tuple[pd.DataFr
     """Build both requests of each pair.
 
     Returns:
-        The keys of the requests that show a first and b first, (pairs, 2), and the bodies by key. Equal requests are
-        one.
+        The keys of the requests that show a first and b first, (pairs, 2), and the bodies by key. The key is a hash of
+        the body, so equal requests are one.
     """
     bodies: dict[str, dict[str, Any]] = {}
     keys = []
     for prompt, a, b in pairs[["prompt", "a", "b"]].itertuples(index=False):
         both = request.body(prompt, a, b), request.body(prompt, b, a)
-        keys.append([request_key(body) for body in both])
+        keys.append([sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() for body in both])
         bodies.update(zip(keys[-1], both, strict=True))
     return pd.DataFrame(keys, columns=["a_first", "b_first"], index=pairs.index), bodies
 
 
-@dataclass(frozen=True)
-class CostEstimate:
-    """The requests still to make. Tokens are characters / 4, output tokens the most; `cost` is None without prices."""
-
-    pairs: int
-    requests: int
-    cached: int
-    input_tokens: int
-    output_tokens: int
-    cost: float | None
-    seconds: float
-
-    def text(self) -> str:
-        """Describe the estimate for people."""
-        cost = "no prices given" if self.cost is None else f"at most {self.cost:.2f}"
-        minutes = self.seconds / 60
-        duration = f"{self.seconds:.0f} s" if minutes < 1.5 else f"{minutes:.0f} min" if minutes < 90 else ""
-        return (
-            f"{self.pairs:,} pairs in both orders: {self.requests:,} requests to make, {self.cached:,} answers in the "
-            f"cache\nabout {self.input_tokens:,} tokens in (characters / {CHARACTERS_PER_TOKEN}), at most "
-            f"{self.output_tokens:,} out; cost {cost}; about {duration or f'{minutes / 60:.1f} h'} "
-            f"(at {SECONDS_PER_ANSWER:g} s an answer, or by --rate)"
-        )
-
-
-def estimate_cost(
-    pairs: int,
-    missing: Mapping[str, dict[str, Any]],
-    cached: int,
-    request: JudgeRequest,
-    concurrency: int,
-    rate: float | None,
-    prices: Prices,
-) -> CostEstimate:
-    """Estimate the requests that have no answer yet."""
-    requests = len(missing)
-    inputs = sum(len(body["messages"][0]["content"]) for body in missing.values()) // CHARACTERS_PER_TOKEN
-    outputs = requests * request.token_limit
-    seconds = max(requests * SECONDS_PER_ANSWER / concurrency, requests * 60.0 / rate if rate else 0.0)
-    return CostEstimate(pairs, requests, cached, inputs, outputs, token_cost(inputs, outputs, prices), seconds)
+def estimate_cost(missing: Iterable[dict[str, Any]], request: JudgeRequest, prices: Prices) -> dict[str, Any]:
+    """Estimate the requests still to make: tokens are characters / 4, output tokens the most."""
+    sizes = [len(body["messages"][0]["content"]) for body in missing]
+    inputs, outputs = sum(sizes) // CHARACTERS_PER_TOKEN, len(sizes) * request.token_limit
+    cost = token_cost(inputs, outputs, prices)
+    return {"requests": len(sizes), "input_tokens": inputs, "output_tokens": outputs, "cost": cost}
 
 
 def token_cost(inputs: int, outputs: int, prices: Prices) -> float | None:

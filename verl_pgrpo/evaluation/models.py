@@ -39,15 +39,6 @@ class Model:
     lora_rank: int = 0
 
 
-def parse_models(arguments: list[str]) -> list[Model]:
-    """Resolve `PATH` or `NAME=PATH` arguments.
-
-    Raises:
-        DataError: No such folder, no weights in it, an adapter that cannot be applied, or two models of one name.
-    """
-    return [find_model(name, path) for name, path in parse_names(arguments, "--model")]
-
-
 def parse_names(arguments: list[str], option: str) -> list[tuple[str, Path]]:
     """Split `PATH` or `NAME=PATH` arguments; the default name is the last distinctive part of the path.
 

@@ -29,9 +29,7 @@ def outcome(a_first: str, b_first: str) -> str | None:
 def summarize(judged: pd.DataFrame) -> dict[str, Any]:
     """Return all reported numbers; `docs/evaluation.md` defines each."""
     lines = [{"group": group, **_preference(rows)} for group, rows in judged.groupby("preference_group")]
-    for line, corrected in zip(lines, st.holm([line["p"] for line in lines]), strict=True):
-        line["p_holm"] = corrected
-        line["significant"] = None if corrected is None else corrected < st.SIGNIFICANCE
+    st.correct(lines)
     verdicts = Counter([*judged["a_first"], *judged["b_first"]])
     return {
         "overall": _preference(judged),
@@ -46,7 +44,7 @@ def _preference(judged: pd.DataFrame) -> dict[str, Any]:
     counts = {name: int((judged["outcome"] == name).sum()) for name in ("a", "b", TIE)}
     points = judged["outcome"].map({"a": 1.0, TIE: 0.5, "b": 0.0}).groupby(judged["prompt_id"]).mean().dropna()
     share = float(points.mean()) if len(points) else None
-    low, high = _interval(share, len(points))
+    low, high = st.wilson(share, len(points))
     return {
         "prompts": len(points),
         "pairs": len(judged),
@@ -69,7 +67,7 @@ def position_bias(judged: pd.DataFrame) -> dict[str, Any]:
     first, second = ((valid[["a_first", "b_first"]] == name).sum(axis=1) for name in (FIRST, SECOND))
     decided = int(first.sum() + second.sum())
     share = float(first.sum() / decided) if decided else None
-    low, high = _interval(share, decided)
+    low, high = st.wilson(share, decided)
     always_first, always_second = int((first == 2).sum()), int((second == 2).sum())
     agreeing = (valid["outcome"] != TIE) | (valid["a_first"] == TIE) & (valid["b_first"] == TIE)
     return {
@@ -82,8 +80,3 @@ def position_bias(judged: pd.DataFrame) -> dict[str, Any]:
         "p": st.sign_test(always_first, always_second) if always_first + always_second else None,
         "consistency": float(agreeing.mean()) if len(valid) else None,
     }
-
-
-def _interval(share: float | None, count: int) -> tuple[float | None, float | None]:
-    interval = None if share is None else st.wilson(share, count)
-    return interval if interval is not None else (None, None)

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -46,12 +48,7 @@ def read_prompts(path: Path, group_key: str = GROUP_KEY, limit: int | None = Non
     Raises:
         DataError: The file is missing, a column is missing, or a row has no preference group or no messages.
     """
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a Parquet file, or a damaged one ({error})") from error
+    rows = open_parquet(path).read().to_pylist()
     if not rows:
         raise DataError(f"{path}: has no rows")
     for column in ("prompt", "data_source"):
@@ -62,21 +59,38 @@ def read_prompts(path: Path, group_key: str = GROUP_KEY, limit: int | None = Non
     return prompts if limit is None else _spread_evenly(prompts, limit)
 
 
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file. Raise DataError if it is missing or damaged."""
+    try:
+        return pq.ParquetFile(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a Parquet file, or a damaged one ({error})") from error
+
+
+def look_up(row: Mapping[str, Any], path: str) -> Any:
+    """Return a field of a row by its name or dotted path, also into JSON text; None if there is none."""
+    value: Any = row
+    for name in [path] if path in row else path.split("."):
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                return None
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
 def _ids(rows: list[dict[str, Any]]) -> list[str]:
     """`<split>/<index>` of `extra_info` if that is unique, else the row's number."""
     names = []
     for row in rows:
-        info = _fields(row, "extra_info")
-        parts = (info.get("split"), info["index"]) if info.get("index") is not None else ()
-        names.append("/".join(str(part) for part in parts if part is not None))
-    if "" in names or max(Counter(names).values()) > 1:
+        parts = look_up(row, "extra_info.split"), look_up(row, "extra_info.index")
+        names.append("/".join(str(part) for part in parts if part is not None) if parts[1] is not None else "")
+    if "" in names or len(set(names)) < len(names):
         return [f"row/{number}" for number in range(len(rows))]
     return names
-
-
-def _fields(row: dict[str, Any], column: str) -> dict[str, Any]:
-    value = row.get(column)
-    return value if isinstance(value, dict) else {}
 
 
 def _prompt(row: dict[str, Any], name: str, group_key: str, where: str) -> Prompt:
@@ -85,29 +99,26 @@ def _prompt(row: dict[str, Any], name: str, group_key: str, where: str) -> Promp
         messages = [{"role": "user", "content": messages}]
     if not messages or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages):
         raise DataError(f"{where}: the prompt is not a list of chat messages with role and content")
+    info = row.get("extra_info")
     return Prompt(
         id=name,
         group=_group(row, group_key, where),
         messages=[{"role": str(one.get("role", "user")), "content": one["content"]} for one in messages],
         data_source=str(row["data_source"]),
-        ground_truth=_fields(row, "reward_model").get("ground_truth"),
-        extra_info=_fields(row, "extra_info"),
+        ground_truth=look_up(row, "reward_model.ground_truth"),
+        extra_info=info if isinstance(info, dict) else {},
     )
 
 
 def _group(row: dict[str, Any], key: str, where: str) -> str:
     """The row's preference group; without the default column, the part of `data_source` after its slash."""
-    column, *path = [key] if key in row else key.split(".")
-    if column in row:
-        value = row[column]
-        for name in path:
-            value = value.get(name) if isinstance(value, dict) else None
-        label = group_label(value)
-    elif key == GROUP_KEY:
-        label = str(row["data_source"] or "").partition("/")[2] or None
-    else:
+    column = key if key in row else key.partition(".")[0]
+    if column not in row and key != GROUP_KEY:
         raise DataError(f"{where}: no column {column!r} (--group-key); it has {', '.join(row)}")
-    if not isinstance(label, str):
+    label = group_label(look_up(row, key))
+    if column not in row:
+        label = str(row["data_source"] or "").partition("/")[2]
+    if not isinstance(label, str) or not label:
         raise DataError(f"{where}: no preference group in {key!r}; --group-key names another column")
     return label
 
@@ -116,9 +127,6 @@ def _spread_evenly(prompts: list[Prompt], limit: int) -> list[Prompt]:
     """The first prompt of each group, then the second of each, and so on, `limit` in all, in the data's order."""
     if limit < 1:
         raise DataError(f"--limit must be at least 1, got {limit}")
-    seen: defaultdict[str, int] = defaultdict(int)
-    turns = []
-    for place, prompt in enumerate(prompts):
-        turns.append((seen[prompt.group], place))
-        seen[prompt.group] += 1
-    return [prompts[place] for place in sorted(place for _, place in sorted(turns)[:limit])]
+    groups = pd.Series([prompt.group for prompt in prompts])
+    turns = groups.groupby(groups).cumcount().sort_values(kind="stable")
+    return [prompts[place] for place in sorted(turns.index[:limit])]

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import MetricsLog
+from verl_pgrpo.evaluation.prompts import look_up, open_parquet
 from verl_pgrpo.groups import group_label
 
 
@@ -54,11 +53,10 @@ def find_dumps(folder: Path, log: MetricsLog | None = None) -> Dumps:
 
 def _last_logged(steps: Sequence[int], log: MetricsLog | None) -> int:
     """The log's last step, if the log is that of a resumed run; else the last dump."""
-    logged = None if log is None else log.training_steps
-    if log is None or logged is None:
+    if log is None or log.training_steps is None:
         return steps[-1]
-    resumed = bool(log.abandoned) or logged[0] > steps[0]
-    return logged[1] if resumed else steps[-1]
+    first, last = log.training_steps
+    return last if log.abandoned or first > steps[0] else steps[-1]
 
 
 def _last_written(files: dict[int, Path], steps: Sequence[int]) -> int:
@@ -85,15 +83,7 @@ class GroupsFromField:
 
     def lookup(self, row: dict[str, Any]) -> str | None:
         """Return the preference group of a dumped response, or None."""
-        value: Any = row
-        for name in self.path.split("."):
-            if isinstance(value, str):
-                try:
-                    value = json.loads(value)
-                except (ValueError, RecursionError):
-                    return None
-            value = value.get(name) if isinstance(value, dict) else None
-        return _label(value)
+        return _label(look_up(row, self.path))
 
 
 @dataclass
@@ -213,28 +203,20 @@ def _session(row: dict[str, Any], number: int) -> tuple[Any, int]:
 def _data_rows(files: Sequence[Path], key: str, with_prompt: bool) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
     """Ground truth, message texts and preference group of each row of the training data."""
     for path in files:
-        try:
-            file = pq.ParquetFile(path)
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: no such file") from error
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+        file = open_parquet(path)
         names = file.schema_arrow.names
-        column, *inner = [key] if key in names else key.split(".")
+        column = key if key in names else key.partition(".")[0]
         for name in (column, "reward_model", "prompt"):
             if name not in names:
                 raise DataError(f"{path}: no column {name!r}; the columns are {', '.join(names)}")
         for batch in file.iter_batches(columns=[column, "reward_model", *(["prompt"] if with_prompt else [])]):
             for row in batch.to_pylist():
-                value = row[column]
-                for name in inner:
-                    value = value.get(name) if isinstance(value, dict) else None
                 try:
                     truth = _text((row["reward_model"] or {}).get("ground_truth"))
                     texts = tuple(_without_space(str(part.get("content", ""))) for part in row.get("prompt") or ())
                 except AttributeError as error:
                     raise DataError(f"{path}: prompt or reward_model is not in verl's format") from error
-                yield truth, texts, _label(value)
+                yield truth, texts, _label(look_up(row, key))
 
 
 def _label(value: Any) -> str | None:

@@ -110,7 +110,9 @@ def to_frame(samples: Iterable[Sample], value: str = "score") -> pd.DataFrame:
 
 
 def check_same_prompts(joined: pd.DataFrame, one: str, other: str) -> None:
-    """Raise DataError if a row's prompt or group in `one` differs from that in `other` (columns with `_other`)."""
+    """Raise DataError if two files share no prompt, or if a prompt or group differs (columns with `_other`)."""
+    if joined.empty:
+        raise DataError(f"{one} and {other} share no prompt_id: were they made from the same data?")
     for name in ("prompt", "preference_group"):
         for _, row in joined[joined[name] != joined[f"{name}_other"]].iterrows():
             raise DataError(
@@ -124,3 +126,24 @@ def messages_text(messages: list[dict[str, Any]]) -> str:
     if len(messages) == 1:
         return str(messages[0].get("content", ""))
     return "\n\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in messages)
+
+
+def read_pairs(a: Path, b: Path) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Pair the responses of two files by prompt_id; several to one prompt are paired in their order.
+
+    Returns:
+        The pairs in the order of the first file, with the columns prompt_id, sample (counts a prompt's pairs),
+        preference_group, prompt, a and b (the responses); and the number of responses without a partner, by file.
+
+    Raises:
+        DataError: A file cannot be read, they share no prompt_id, or one has another prompt or group in each file.
+    """
+    frames = {}
+    for name, path in (("a", a), ("b", b)):
+        frame = to_frame(read_samples(path)).rename(columns={"response": name})
+        frame["sample"] = frame.sort_values("sample", kind="stable").groupby("prompt_id").cumcount()
+        frames[name] = frame
+    pairs = frames["a"].merge(frames["b"], on=["prompt_id", "sample"], suffixes=("", "_other"))
+    check_same_prompts(pairs, str(a), str(b))
+    columns = ["prompt_id", "sample", "preference_group", "prompt", "a", "b"]
+    return pairs[columns].copy(), {name: len(frame) - len(pairs) for name, frame in frames.items()}

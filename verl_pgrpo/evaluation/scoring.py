@@ -18,13 +18,17 @@ from numbers import Real
 from types import SimpleNamespace
 from typing import Any
 
-from verl_pgrpo.evaluation.errors import RewardError
+from verl_pgrpo.errors import PGRPOError
 from verl_pgrpo.evaluation.prompts import Prompt
 from verl_pgrpo.evaluation.samples import Sample
 from verl_pgrpo.moments import MAX_MAGNITUDE
 
 CONCURRENCY = 32  # calls at a time
 VERL_DEFAULT = "pkg://verl.utils.reward_score:default_compute_score"
+
+
+class RewardError(PGRPOError, RuntimeError):
+    """A reward function cannot be loaded, raises, or returns no finite number."""
 
 
 def default_reward(prompts: Iterable[Prompt]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,42 +89,36 @@ SUMMARIES: dict[str, Callable[[Floats], Floats]] = {  # over the last axis, one 
 def sign_flip_test(differences: Floats, resamples: int, rng: np.random.Generator) -> float | None:
     """Return the two-sided p-value of a paired permutation test that (prompts,) differences have mean zero.
 
-    The signs of the differences are exchanged at random: under the null hypothesis either model may have produced
-    either value. Exact for up to `MAX_EXACT` differences. For more, the smaller of the sampled p-value, (extreme + 1) /
-    (resamples + 1), and the sharp Gaussian bound on sums of random signs, 3.178 * P(|Z| >= |sum| / norm) (Bentkus and
-    Dzindzalieta 2015). The bound holds for any differences; it makes p-values small enough for the correction over
-    thousands of groups without resampling in proportion to their number.
+    The signs of the differences are exchanged: under the null hypothesis either model may have produced either value.
+    Exact for up to `MAX_EXACT` differences. For more, the smaller of scipy's sampled p-value and the sharp Gaussian
+    bound on sums of random signs, 3.178 * P(|Z| >= |sum| / norm) (Bentkus and Dzindzalieta 2015). The bound holds for
+    any differences; it makes p-values small enough for the correction over thousands of groups.
 
     None for fewer than `MIN_PROMPTS` prompts.
     """
     if len(differences) < MIN_PROMPTS:
         return None
     moved = differences[differences != 0]  # the sign of a zero does not matter
-    if not len(moved):
+    if len(moved) < 2:
         return 1.0
     moved = moved / np.abs(moved).sum()
-    observed = abs(moved.sum()) - 1e-9  # equal sums may differ in their last digits
     if len(moved) <= MAX_EXACT:
-        return _sign_flip_tail(moved, observed)
-
-    def flipped(size: tuple[int, ...]) -> Floats:
-        return moved * (2.0 * rng.integers(0, 2, size, dtype=np.int8) - 1.0)
+        return _sign_flip_tail(moved)
 
     def statistic(values: Floats, axis: int = -1) -> Floats:
-        return np.round(np.abs(values.sum(axis=axis)), 9)
+        return np.round(np.abs(values.sum(axis=axis)), 9)  # equal sums may differ in their last digits
 
-    sampled = stats.monte_carlo_test(
-        moved, flipped, statistic, n_resamples=resamples, alternative="greater", vectorized=True,
-        batch=max(1, _BATCH // len(moved)),
+    result = stats.permutation_test(
+        (moved,), statistic, permutation_type="samples", n_resamples=resamples, alternative="greater", vectorized=True,
+        batch=max(1, _BATCH // len(moved)), rng=rng,
     )  # fmt: skip
-    bound = _RADEMACHER * 2 * stats.norm.sf(observed / np.linalg.norm(moved))
-    return float(min(sampled.pvalue, bound))
+    bound = _RADEMACHER * 2 * stats.norm.sf(abs(moved.sum()) / np.linalg.norm(moved))
+    return float(min(result.pvalue, bound))
 
 
-def _sign_flip_tail(values: Floats, bar: float) -> float:
-    """Return the exact share of sign patterns with |sum| >= bar, from the sorted sums of both halves of the values."""
-    if bar <= 0:
-        return 1.0
+def _sign_flip_tail(values: Floats) -> float:
+    """Return the share of sign patterns with no smaller |sum|, from the sorted sums of both halves of the values."""
+    bar = abs(values.sum()) - 1e-9  # equal sums may differ in their last digits
     halves = []
     for half in (values[::2], values[1::2]):
         sums = np.zeros(1)
@@ -131,7 +126,7 @@ def _sign_flip_tail(values: Floats, bar: float) -> float:
             sums = np.concatenate([sums - value, sums + value])
         halves.append(np.sort(sums))
     above = len(halves[1]) - np.searchsorted(halves[1], bar - halves[0])
-    return float(2 * above.sum() / 2 ** len(values))
+    return float(2 * above.sum() / 2 ** len(values)) if bar > 0 else 1.0
 
 
 def sign_test(wins: int, losses: int) -> float:
@@ -145,23 +140,27 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     It bounds the chance of any false difference among all groups, whatever the dependence between them. That is what
     one wants before naming a group; Benjamini-Hochberg allows a share of false ones.
     """
-    tested = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, place) in enumerate(tested):
-        highest = max(highest, min(1.0, p * (len(tested) - rank)))
-        corrected[place] = highest
-    return corrected
+    p = np.array(p_values, dtype=float)  # None becomes NaN, which is sorted last
+    order, tests = np.argsort(p, kind="stable"), int(np.isfinite(p).sum())
+    p[order[:tests]] = np.maximum.accumulate(np.minimum(p[order[:tests]] * np.arange(tests, 0, -1), 1.0))
+    return [None if math.isnan(one) else one for one in p.tolist()]
 
 
-def wilson(share: float, count: int) -> tuple[float, float] | None:
-    """Return Wilson's 95 % interval for the mean of `count` values between 0 and 1; None for no values.
+def correct(lines: Sequence[dict[str, Any]]) -> None:
+    """Fill in `p_holm` and `significant` of lines with a `p`, which are one family of tests."""
+    for line, corrected in zip(lines, holm([line["p"] for line in lines]), strict=True):
+        line["p_holm"] = corrected
+        line["significant"] = None if corrected is None else corrected < SIGNIFICANCE
+
+
+def wilson(share: float | None, count: int) -> tuple[float | None, float | None]:
+    """Return Wilson's 95 % interval for the mean of `count` values between 0 and 1; None twice for no values.
 
     Exact in form for zeros and ones, too wide otherwise: no distribution on 0 to 1 with this mean varies more. A share
     that is not a whole number of successes takes the outer ends of its two neighbours.
     """
-    if count == 0:
-        return None
+    if share is None or count == 0:
+        return None, None
     successes = share * count
     below, above = math.floor(successes + 1e-9), math.ceil(successes - 1e-9)
     ends = [stats.binomtest(k, count).proportion_ci(CONFIDENCE, method="wilson") for k in (below, above)]

@@ -37,8 +37,7 @@ class Run:
         cells: one row per step and preference group (a label): `count` responses with mean `value`. `rows` is the
             number of values that are known, each the mean of count / rows responses, and `m2` the sum of their squared
             deviations. Values are finite.
-        source: "rollouts", "metrics" or "validation", whichever the values are from.
-        groups: how to look up the preference groups in its dumps; None without dumps.
+        groups: how to look up the preference groups in its dumps; None if the values are from its metrics.
         unknown: responses left out because their preference group is unknown.
         missing: values left out because they are not finite.
         other_groups: the run normalized by other groups than those compared, so its history is not shown.
@@ -46,7 +45,6 @@ class Run:
 
     folder: RunFolder
     cells: pd.DataFrame
-    source: str
     groups: Groups | None = None
     unknown: int = 0
     missing: int = 0

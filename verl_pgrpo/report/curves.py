@@ -51,19 +51,17 @@ class Curves:
         self._places = np.unique(np.linspace(0, len(steps) - 1, min(POINTS, len(steps))).round().astype(int))
         self.at = steps[self._places]
         cells = comparison.cells
+        runs = {key: self._smoothed(own) for key, own in cells.groupby(["arm", "seed"])}
+        unknown = np.full((len(comparison.labels), len(self.at)), np.nan)
         self.groups: list[Floats] = [
-            np.array(
-                [self._smoothed(cells[(cells["arm"] == i) & (cells["seed"] == seed)]) for seed in range(len(arm.runs))]
-            )
+            np.array([runs.get((i, seed), unknown) for seed in range(len(arm.runs))])
             for i, arm in enumerate(comparison.arms)
         ]
-
         self._bands = [ConfidenceBand.over_seeds(groups) for groups in self.groups]
 
     def group(self, arm: int, group: int) -> ConfidenceBand:
         """(P,) one group's curve."""
-        band = self._bands[arm]
-        return ConfidenceBand(band.mean[group], band.low[group], band.high[group])
+        return self._bands[arm].at(group)
 
     def mean(self, arm: int) -> ConfidenceBand:
         """(P,) mean over the ranked groups."""
@@ -87,9 +85,7 @@ class Curves:
     def _smoothed(self, cells: pd.DataFrame) -> Floats:
         """(G, P)"""
         steps, size = self._comparison.steps, len(self._comparison.labels)
-        curves = np.full((size, len(self.at)), np.nan)
-        if cells.empty:
-            return curves
+        curves = np.empty((size, len(self.at)))
         width = max(0.5, len(steps) / 35)
         cells = cells.sort_values("group", kind="stable")
         group, place = cells["group"].to_numpy(), np.searchsorted(steps, cells["step"])

@@ -170,10 +170,10 @@ class Figures:
     def _line(self, arm: int, band: ConfidenceBand, group: int | None, end: float | None = None) -> Line:
         """`group`: also draw its value in single steps, if the arm has one run."""
         raw = None
-        if group is not None and len(self.comparison.arms[arm].runs) == 1:
+        several = len(self.comparison.arms[arm].runs) > 1
+        if group is not None and not several:
             values = self.curves.raw(arm, group)
             raw = (values.index, values) if 1 < len(values) <= MOST_RAW else None
-        several = len(self.comparison.arms[arm].runs) > 1
         low, high = (band.low, band.high) if several else (None, None)
         return Line(self.color(arm), self.dash(arm), self.curves.at, band.mean, low, high, raw=raw, end=end)
 
@@ -181,6 +181,5 @@ class Figures:
         at = self.curves.at
         rows = []
         for place in np.unique(np.linspace(0, len(at) - 1, TABLE_ROWS).round().astype(int)):
-            cells = [ConfidenceBand(band.mean[place], band.low[place], band.high[place]) for band in bands]
-            rows.append([f"{at[place]:,}", *map(with_band, cells)])
+            rows.append([f"{at[place]:,}", *(with_band(band.at(place)) for band in bands)])
         return ["step", *(arm.title for arm in self.comparison.arms)], rows

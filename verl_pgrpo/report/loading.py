@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -147,7 +146,7 @@ def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key
                 return GroupsFromData.read(choice, key)
             except DataError:  # a run without P-GRPO may have had data without groups
                 continue
-    if group_metrics(folder.log, "reward") or any(name.startswith("val-core/") for name in folder.log.names):
+    if group_metrics(folder.log, "reward"):
         return None
     if not rows:
         raise DataError(f"{folder.path}: its rollouts are empty")
@@ -180,31 +179,20 @@ def _read_dumps(folder: RunFolder, groups: Groups, value: str) -> Run:
     cells = {"count": values.size(), "rows": values.size(), "value": values.mean()}
     cells["m2"] = values.var(ddof=0) * cells["count"]
     unknown, missing = int((~known).sum()), int((known & ~finite).sum())
-    return Run(folder, pd.DataFrame(cells).reset_index(), "rollouts", groups, unknown, missing)
+    return Run(folder, pd.DataFrame(cells).reset_index(), groups, unknown, missing)
 
 
 def _read_metrics(folder: RunFolder, labels: Mapping[str, str]) -> Run:
-    """Group means from P-GRPO's metrics (`labels`: name in metrics to label), else from validations."""
-    counts, source = group_metrics(folder.log, "count"), "metrics"
-    parts = [
-        (labels.get(name, name), rewards, _new_responses(counts[name], rewards.index) if name in counts else 1.0)
-        for name, rewards in group_metrics(folder.log, "reward").items()
-    ]
-    if not parts:
-        source = "validation"
-        for name in folder.log.names:
-            match = re.fullmatch(r"val-core/[^/]+/(.+)/[^/]+/mean@[^/]+", name)  # val-core/<task>/<group>/reward/mean@n
-            if match:
-                parts.append((match[1], folder.log.series(name), 1.0))
-    frames = [
-        pd.DataFrame(
-            {"step": values.index, "value": values.to_numpy(), "count": count, "rows": 1, "m2": 0.0, "group": label}
-        )
-        for label, values, count in parts
-    ]
+    """Group means from P-GRPO's metrics (`labels`: name in metrics to label)."""
+    counts = group_metrics(folder.log, "count")
+    frames = []
+    for name, rewards in group_metrics(folder.log, "reward").items():
+        count = _new_responses(counts[name], rewards.index) if name in counts else 1.0
+        own = {"step": rewards.index, "value": rewards.to_numpy(), "count": count, "rows": 1, "m2": 0.0}
+        frames.append(pd.DataFrame({**own, "group": labels.get(name, name)}))
     cells = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=CELLS)
     finite = np.isfinite(cells["value"].astype("float64"))
-    return Run(folder, cells[finite], source, missing=int((~finite).sum()))
+    return Run(folder, cells[finite], missing=int((~finite).sum()))
 
 
 def _new_responses(count: pd.Series, steps: pd.Index) -> Any:

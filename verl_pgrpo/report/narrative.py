@@ -6,9 +6,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-import pandas as pd
-
 from verl_pgrpo.report.comparison import Comparison
 from verl_pgrpo.report.pooling import ENOUGH, ConfidenceBand
 
@@ -51,12 +48,10 @@ def value_meaning(comparison: Comparison) -> str:
         return "The value is the mean reward as in training; groups may use different scales."
     if comparison.value == "standardized":
         base = comparison.arms[comparison.baseline]
-        # How many responses a validation is the mean of is not logged.
-        rewards = "validation rewards" if any(run.source == "validation" for run in base.runs) else "rewards"
         return (
             f"Users rate on different scales. A group's value is therefore its mean reward minus the mean of its "
-            f"{rewards} in steps {comparison.first[0]:,} to {comparison.first[-1]:,} of {base.title}, divided by their "
-            f"standard deviation: 0 is where the group started. Groups with fewer than {ENOUGH} {rewards} in these "
+            f"rewards in steps {comparison.first[0]:,} to {comparison.first[-1]:,} of {base.title}, divided by their "
+            f"standard deviation: 0 is where the group started. Groups with fewer than {ENOUGH} rewards in these "
             "steps are divided by the standard deviation within all groups."
         )
     return f"The value is the mean of the field {comparison.value!r} of the rollouts."
@@ -152,12 +147,12 @@ def cautions(comparison: Comparison) -> list[str]:
                 lines.append(f"{where}: {counted(run.unknown)} ({share}) without a known preference group left out.")
             if run.missing:
                 what = "reward" if comparison.value in ("score", "standardized") else value_name(comparison)
-                noun = "response" if run.source == "rollouts" else "logged mean"
+                noun = "logged mean" if run.groups is None else "response"
                 lines.append(f"{where}: {counted(run.missing, noun)} without a finite {what} left out.")
             if run.other_groups:
                 lines.append(f"{where}: normalized by other groups than those compared, so its history is not shown.")
-            if run.source != "rollouts":
-                lines.append(f"{where}: no readable rollouts, so its values are from its {run.source} only.")
+            if run.groups is None:
+                lines.append(f"{where}: no readable rollouts, so its values are from its metrics only.")
     return lines
 
 
@@ -171,18 +166,3 @@ def band_meaning(comparison: Comparison) -> str:
     kind = kinds[0] if len(kinds) == 1 else f"{kinds[0]} below 5 seeds, {kinds[1]} from 5 on"
     counts = ", ".join(f"{title} {count}" for title, count in seeds.items())
     return f"Lines are means over seeds and bands show the {kind} (seeds: {counts})."
-
-
-def fifths_table(comparison: Comparison) -> pd.DataFrame:
-    """Return each group's value in the first, the central and the last fifth of the steps of each arm, as text."""
-    steps, size = comparison.steps, len(comparison.last)
-    middle = (len(steps) - size) // 2
-    parts = {"early": comparison.first, "middle": steps[middle : middle + size], "end": comparison.last}
-    arms = list(enumerate(arm.title for arm in comparison.arms))
-    columns = {f"{title} {part}": comparison.means(i, at) for i, title in arms for part, at in parts.items()}
-    table = pd.DataFrame(columns, index=comparison.labels)
-    summary = pd.DataFrame({"mean over groups": table.mean(), "worst group": table.min()}).T
-    table.insert(0, "share", [percent(float(share)) for share in comparison.share])
-    order = np.argsort(-comparison.share, kind="stable")
-    table = pd.concat([table.iloc[order], summary]).map(lambda cell: number(cell) if isinstance(cell, float) else cell)
-    return table.rename_axis("group").reset_index()

@@ -30,8 +30,7 @@ from verl_pgrpo.report.comparison import Comparison
 from verl_pgrpo.report.curves import Curves
 from verl_pgrpo.report.figures import Figures
 from verl_pgrpo.report.history_snapshot import FEW, HistorySnapshot
-from verl_pgrpo.report.pooling import ConfidenceBand
-from verl_pgrpo.report.samples import Sample, find_samples, groups_to_show
+from verl_pgrpo.report.samples import find_samples, groups_to_show
 
 TEMPLATES = Path(__file__).parent / "templates"
 TABLE_ROWS = 6000
@@ -50,7 +49,7 @@ class Report:
     """
 
     comparison: Comparison
-    samples: dict[int, list[Sample]]
+    samples: dict[int, list[dict[str, Any]]]
     snapshots: list[HistorySnapshot | None]
     problems: list[str] = field(default_factory=list)
 
@@ -168,7 +167,7 @@ def as_dict(report: Report) -> dict[str, Any]:
                 "estimator": arm.estimator,
                 "runs": [str(run.folder.path) for run in arm.runs],
                 "worst_group": comparison.labels[comparison.worst(i)],
-                **{name.replace(" ", "_"): _bounds(band) for name, band in comparison.summary(i).items()},
+                **{name.replace(" ", "_"): band.bounds() for name, band in comparison.summary(i).items()},
             }
             for i, arm in enumerate(arms)
         ],
@@ -192,10 +191,6 @@ def script_json(data: object) -> str:
 
 def _without_control(value: Any) -> Any:
     return _CONTROL.sub("\ufffd", value.replace("\r\n", "\n")) if type(value) is str else value
-
-
-def _bounds(band: ConfidenceBand) -> dict[str, float]:
-    return {"mean": float(band.mean), "low": float(band.low), "high": float(band.high)}
 
 
 def _hash(text: str) -> str:

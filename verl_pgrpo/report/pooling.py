@@ -39,6 +39,14 @@ class ConfidenceBand:
         bounds = (mean, low.where(seeds > 1), high.where(seeds > 1))
         return cls(*(bound.to_numpy().reshape(np.shape(values)[1:]) for bound in bounds))
 
+    def at(self, place: int) -> ConfidenceBand:
+        """The band at one index of the first axis."""
+        return ConfidenceBand(self.mean[place], self.low[place], self.high[place])
+
+    def bounds(self) -> dict[str, float]:
+        """A single number's mean and band by name."""
+        return {"mean": float(self.mean), "low": float(self.low), "high": float(self.high)}
+
 
 def mean_of_known(values: Floats) -> Floats:
     """(N, ...) to the mean over the first axis of what is known; NaN where nothing is."""

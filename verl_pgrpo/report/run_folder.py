@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import MetricsLog, find_logs, is_log, read_log
+from verl_pgrpo.evaluation.prompts import look_up
 from verl_pgrpo.evaluation.rollouts import Dumps, find_dumps
 
-PREFIXES = ("pgrpo/", "val-core/")  # metrics that the report uses
+PREFIXES = ("pgrpo/",)  # metrics that the report uses
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LINE = re.compile(r"^(\(\w+ pid=\d+(?:, ip=[\w.:]+)?\) )?(.*)$")  # Ray's prefix for the output of another process
@@ -57,9 +57,7 @@ class RunFolder:
 
     def option(self, path: str, default: Any = None) -> Any:
         """Return a value of verl's configuration by its dotted path."""
-        value: Any = self.config
-        for name in path.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
+        value = look_up(self.config, path)
         return default if value is None else value
 
     @property

@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,24 +17,6 @@ from verl_pgrpo.report.loading import values_of
 LONGEST = 1200  # characters of a text
 RESPONSES = 2  # per arm and prompt
 FROM_START, FROM_END = 1, 2  # prompts per group from the first and from the last fifth of the steps
-
-
-@dataclass(frozen=True)
-class Response:
-    """A response, its reward, and what is compared (None if that is the reward)."""
-
-    text: str
-    score: float
-    value: float | None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A prompt of a step and the responses of each arm (by index) that had it."""
-
-    step: int
-    prompt: str
-    responses: dict[int, list[Response]]
 
 
 def groups_to_show(comparison: Comparison, wanted: Sequence[int] = ()) -> list[int]:
@@ -52,57 +33,53 @@ def groups_to_show(comparison: Comparison, wanted: Sequence[int] = ()) -> list[i
     return list(dict.fromkeys([*found, *largest]))[:24]
 
 
-def find_samples(comparison: Comparison, chosen: Sequence[int]) -> dict[int, list[Sample]]:
-    """Find samples of the chosen groups in the first run of each arm."""
+def find_samples(comparison: Comparison, chosen: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """Find samples of the chosen groups in the first run of each arm.
+
+    Returns:
+        By group a list of `step`, `prompt`, and `responses`: by arm those that it had, each with `text`, `score` and
+        `value`, which is compared (None if that is the score).
+    """
     dumps = {
-        i: (run.folder.dumps.files, run.groups)
-        for i, run in enumerate(arm.runs[0] for arm in comparison.arms)
+        arm: (run.folder.dumps.files, run.groups)
+        for arm, run in enumerate(arm.runs[0] for arm in comparison.arms)
         if run.groups is not None and run.folder.dumps is not None
     }
-
-    @lru_cache(maxsize=1)
-    def read(step: int) -> dict[int, pd.DataFrame]:
-        return {arm: read_dump(files[step], groups) for arm, (files, groups) in dumps.items() if step in files}
-
-    found: dict[int, list[Sample]] = {group: [] for group in chosen}
+    found: dict[int, list[dict[str, Any]]] = {group: [] for group in chosen}
     for steps, wanted in ((comparison.first, FROM_START), (comparison.last[::-1], FROM_END)):
-        samples: dict[int, list[Sample]] = {group: [] for group in chosen}
-        shared = dict.fromkeys(chosen, 0)  # number of prompts that all arms had
+        shared: dict[int, list[dict[str, Any]]] = {group: [] for group in chosen}  # of prompts that all arms had
+        alone: dict[int, dict[int, dict[str, Any]]] = {group: {} for group in chosen}  # else the first of each arm
         for step in steps.tolist():
-            for group in (group for group in chosen if shared[group] < wanted):
-                rows = {arm: rows[rows["group"] == comparison.labels[group]] for arm, rows in read(step).items()}
+            frames = {arm: read_dump(files[step], groups) for arm, (files, groups) in dumps.items() if step in files}
+            for group in (group for group in chosen if len(shared[group]) < wanted):
+                rows = {arm: rows[rows["group"] == comparison.labels[group]] for arm, rows in frames.items()}
                 prompts = [set(own["input"]) for own in rows.values()]
                 common = sorted(set.intersection(*prompts)) if prompts and len(prompts) == len(dumps) else []
-                if common and not shared[group]:
-                    samples[group] = []  # better than what only some arms had
-                for prompt in common[: wanted - shared[group]]:
-                    samples[group].append(_sample(comparison, step, prompt, rows))
-                shared[group] += len(common)
-                missing = rows.keys() - {arm for sample in samples[group] for arm in sample.responses}
-                for arm in (arm for arm in sorted(missing) if len(rows[arm])):
-                    samples[group].append(_sample(comparison, step, rows[arm]["input"].iloc[0], {arm: rows[arm]}))
-            if all(count >= wanted for count in shared.values()):
+                for prompt in common[: wanted - len(shared[group])]:
+                    shared[group].append(_sample(comparison, step, prompt, rows))
+                for arm, own in rows.items():
+                    if len(own) and arm not in alone[group]:
+                        alone[group][arm] = _sample(comparison, step, own["input"].iloc[0], {arm: own})
+            if all(len(samples) >= wanted for samples in shared.values()):
                 break
         for group in chosen:
-            found[group] += samples[group]
+            found[group] += shared[group] or list(alone[group].values())
     return {group: samples for group, samples in found.items() if samples}
 
 
-def _sample(comparison: Comparison, step: int, prompt: str, rows: dict[int, pd.DataFrame]) -> Sample:
-    responses = {arm: _responses(comparison, own[own["input"] == prompt]) for arm, own in rows.items()}
-    return Sample(step, _short(prompt), responses)
+def _sample(comparison: Comparison, step: int, prompt: str, rows: dict[int, pd.DataFrame]) -> dict[str, Any]:
+    responses = {}
+    for arm, own in rows.items():
+        same = own[own["input"] == prompt].head(RESPONSES)
+        compared = comparison.value not in ("score", "standardized")
+        values = values_of(same, comparison.value).tolist() if compared else [None] * len(same)
+        responses[arm] = [
+            {"text": _short(text), "score": float(score), "value": value}
+            for text, score, value in zip(same["output"], same["score"], values, strict=True)
+        ]
+    return {"step": step, "prompt": _short(prompt), "responses": responses}
 
 
-def _responses(comparison: Comparison, rows: pd.DataFrame) -> list[Response]:
-    rows = rows.head(RESPONSES)
-    same = comparison.value in ("score", "standardized")
-    values = [None] * len(rows) if same else values_of(rows, comparison.value).tolist()
-    return [
-        Response(_short(text), float(score), value)
-        for text, score, value in zip(rows["output"], rows["score"], values, strict=True)
-    ]
-
-
-def _short(text: str) -> str:
+def _short(text: Any) -> str:
     text, rest = str(text), len(str(text)) - LONGEST
     return text if rest <= 0 else f"{text[:LONGEST]} … ({rest:,} more characters)"

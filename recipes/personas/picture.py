@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Draw a comparison as one picture: mean and worst group large, every group small, all on one scale."""
+"""The quickstart's table and picture of a comparison: mean and worst group large, every group small, on one scale."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,6 +21,21 @@ from verl_pgrpo.report.figures import SMALL, Figures
 from verl_pgrpo.report.narrative import number, percent, value_name
 
 _STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "lines.scale_dashes": False}
+
+
+def fifths_table(comparison: Comparison) -> pd.DataFrame:
+    """Return each group's value in the first, the central and the last fifth of the steps of each arm, as text."""
+    steps, size = comparison.steps, len(comparison.last)
+    middle = (len(steps) - size) // 2
+    parts = {"early": comparison.first, "middle": steps[middle : middle + size], "end": comparison.last}
+    arms = list(enumerate(arm.title for arm in comparison.arms))
+    columns = {f"{title} {part}": comparison.means(i, at) for i, title in arms for part, at in parts.items()}
+    table = pd.DataFrame(columns, index=comparison.labels)
+    summary = pd.DataFrame({"mean over groups": table.mean(), "worst group": table.min()}).T
+    table.insert(0, "share", [percent(float(share)) for share in comparison.share])
+    order = np.argsort(-comparison.share, kind="stable")
+    table = pd.concat([table.iloc[order], summary]).map(lambda cell: number(cell) if isinstance(cell, float) else cell)
+    return table.rename_axis("group").reset_index()
 
 
 def draw_picture(comparison: Comparison, out: Path, subtitle: str = "") -> None:
