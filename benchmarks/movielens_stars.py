@@ -36,13 +36,13 @@ from benchmarks.bandit.measures import half_width, signed_pair
 from benchmarks.bandit.studies import GRPO, PGRPO, RECOMMENDED, SAFE_ENTRANTS
 from benchmarks.bandit.tables import table
 from benchmarks.bandit.train import Entrant, _Adam, pgrpo
-from benchmarks.bandit.variance import variance_components
 from verl_pgrpo.data.cluster import fit_groups
 from verl_pgrpo.data.movielens_archive import Films, read_archive
 from verl_pgrpo.data.movielens_log import MovieLensOptions, rating_log
 from verl_pgrpo.data.movielens_stars import first_halves, training_rows
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.taste import genre_tastes, rating_style
+from verl_pgrpo.evaluation.variance import variance_components
 
 CANDIDATES, HELD_OUT = 5, 0.2
 GROUPS, SMALLEST = 6, 0.08  # clusters at first; those with a smaller share of the users are merged

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.bandit.variance import variance_components
+from verl_pgrpo.evaluation.variance import variance_components
 
 
 def test_components_of_simulated_ratings():
