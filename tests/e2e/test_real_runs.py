@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e import runs
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
+from verl_pgrpo.preflight import preflight
 
 pytestmark = pytest.mark.e2e
 
@@ -21,6 +22,9 @@ pytestmark = pytest.mark.e2e
 def test_sync_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
     """Padding rows and sessions of two outputs are in every batch (8 prompts x 2 sessions: 24 rows, padded to 32)."""
     runs.prepare(tmp_path)
+    command = runs.command(tmp_path)
+    report = preflight(command[command.index("--") + 1 :])
+    assert report.ok, report.diagnostics
     keep_one = "trainer.max_actor_ckpt_to_keep=1"
     run = runs.start(tmp_path, "first", "trainer.total_training_steps=40", keep_one)
     runs.wait_for(tmp_path / "rollouts" / "3.jsonl", run)
