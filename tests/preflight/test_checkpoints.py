@@ -17,6 +17,8 @@ from verl_pgrpo.integration.state import HISTORY_FILE
 from verl_pgrpo.preflight.checkpoints import check_writable
 from verl_pgrpo.preflight.diagnostic import Diagnostics
 
+pytestmark = pytest.mark.slow
+
 TRACKER = "latest_checkpointed_iteration.txt"
 
 

@@ -13,6 +13,8 @@ import pytest
 from tests.preflight.case import Case, at, problems, rows
 from verl_pgrpo.integration.columns import reserved_columns
 
+pytestmark = pytest.mark.slow
+
 GROUPS = "2 preference groups, the smallest with 32 training rows"
 ALL_RESERVED = {use_v1: sorted(reserved_columns(use_v1).values(), key=lambda one: one.name) for use_v1 in (True, False)}
 

@@ -18,6 +18,8 @@ import pytest
 from tests.preflight.case import ROOT, Case, problems, rows
 from verl_pgrpo.preflight import Settings, checks, preflight, runner
 
+pytestmark = pytest.mark.slow
+
 RUN = "import sys; from verl_pgrpo.cli import main; sys.exit(main())"
 
 

@@ -13,6 +13,8 @@ import pytest
 from tests.preflight.case import Case, at, problems, rows
 from verl_pgrpo.preflight import Settings, preflight
 
+pytestmark = pytest.mark.slow
+
 GOOD = {
     "number": "def compute_score(data_source, solution_str, ground_truth, extra_info=None): return len(solution_str)",
     "awaited": "async def compute_score(**given): return {'score': 0.5, 'acc': 1.0}",

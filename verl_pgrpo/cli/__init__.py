@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"verl_pgrpo.cli.{COMMANDS[name].module}")
         command = typer.main.get_command(module.app)
         status = command.main(args=rest, prog_name=f"verl-pgrpo {name}", standalone_mode=False)
+        if status == 130:  # typer's status for Ctrl-C
+            raise KeyboardInterrupt
         return status if isinstance(status, int) else 0
     except _UsageError as error:
         error.show()  # type: ignore[attr-defined]
