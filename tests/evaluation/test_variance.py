@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from verl_pgrpo.evaluation.variance import variance_components
+from verl_pgrpo.evaluation.variance import recommended_options, variance_components
 
 
 def test_components_of_simulated_ratings():
@@ -36,3 +36,13 @@ def test_single_responses_and_equal_ones():
     assert single["weight"] == 0
     assert equal["between_within"] == np.inf
     assert equal["weight"] == 1
+
+
+def test_recommended_options():
+    def options(shares, within=1.0):
+        return recommended_options(pd.DataFrame({"share": shares, "within": within}))
+
+    assert options([0.5, 0.5]) == {"baseline": "shrinkage"}
+    assert options([0.8, 0.2]) == {"baseline": "shrinkage", "group_balance": 1.0}
+    assert options([0.97, 0.03], within=np.nan) == {"group_balance": 0.5}
+    assert options([1.0], within=np.nan) == {}

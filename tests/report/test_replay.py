@@ -110,6 +110,7 @@ def test_the_command(tmp_path, capsys):
     rollouts = write_dumps(tmp_path / "rollouts", steps())
     assert main(["replay", str(rollouts), "--group-field", "gts.wants", "--option", "half_life=50", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert found["recommended_options"]["baseline"] == "shrinkage"
     assert (found["responses"], found["prompts"], found["responses_of_unknown_group"]) == (108, 27, 0)
     assert [row["steps"] for row in found["steps"]] == ["1", "2", "3"]
     assert sum(row["pgrpo share"] for row in found["groups"]) == pytest.approx(1)

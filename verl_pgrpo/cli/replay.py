@@ -18,6 +18,7 @@ from verl_pgrpo.errors import ConfigError, DataError
 from verl_pgrpo.evaluation.metrics_log import find_logs, read_log
 from verl_pgrpo.evaluation.replay import Replay, replay
 from verl_pgrpo.evaluation.rollouts import GroupsFromData, GroupsFromField, find_dumps, read_dump
+from verl_pgrpo.evaluation.variance import recommended_options
 
 SHOWN = 40  # groups in the table
 LEGEND = """
@@ -25,7 +26,9 @@ share                 of all responses; of GRPO's and of P-GRPO's signal (the su
 no signal in grpo     responses whose GRPO advantage is zero because all responses to their prompt have the same reward
 opposed               responses that one estimator reinforces and the other discourages
 scale, shift          A_pgrpo = scale * A_grpo + shift, mean over responses
-cold                  normalized by a short history"""
+cold                  normalized by a short history
+between_within        variance between the group's prompts, over that of responses to the same prompt
+weight                of the prompt's other responses with baseline=shrinkage: 0 as in P-GRPO, 1 as in GRPO"""
 
 app = typer.Typer(add_completion=False)
 
@@ -74,6 +77,8 @@ def replay_command(
         "opposed": float(total["opposed"] / total["responses"]),
         "groups": result.by_group().to_dict("records"),
         "steps": result.by_step().to_dict("records"),
+        "variance": result.variance.to_dict("records"),
+        "recommended_options": recommended_options(result.variance),
     }
     emit(_text(rollouts, result, facts, parts), facts, as_json)
 
@@ -91,6 +96,8 @@ def _config(options: list[str]) -> PGRPOConfig:
 
 def _text(folder: Path, result: Replay, facts: dict[str, Any], parts: int) -> str:
     groups, steps = result.by_group(), result.sums["step"].nunique()
+    variance = result.variance.sort_values("responses", ascending=False)
+    advice = " ".join(f"+algorithm.pgrpo.{name}={value}" for name, value in facts["recommended_options"].items())
     cosine = "" if result.agreement != result.agreement else f" (cosine of the advantages: {result.agreement:.2f})"
     left_out = {
         "responses have no known preference group": result.unknown,
@@ -109,6 +116,9 @@ def _text(folder: Path, result: Replay, facts: dict[str, Any], parts: int) -> st
         *([f"({len(groups) - SHOWN:,} more groups; --json has all)"] if len(groups) > SHOWN else []),
         "",
         format_table(result.by_step(parts or None)),
+        "",
+        format_table(variance[["group", "prompts", "share", "std", "between_within", "weight"]].head(SHOWN)),
+        f"recommended options (docs/when.md): {advice or 'the defaults'}",
         LEGEND,
     ]
     return "\n".join(lines)

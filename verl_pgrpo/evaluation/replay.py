@@ -22,6 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from verl_pgrpo.config import PGRPOConfig
+from verl_pgrpo.evaluation.variance import variance_components
 from verl_pgrpo.history import GroupHistoryManager
 
 Floats = NDArray[np.float64]
@@ -57,6 +58,7 @@ class Replay:
         prompts, silent_prompts: number of prompts, and of those without signal under GRPO.
         unknown, nonfinite: number of responses left out: without a known group, or (on_nonfinite=skip) a finite reward.
         agreement: cosine between the two vectors of advantages; NaN without signal.
+        variance: variance of each group's rewards within and between prompts, of `variance_components`.
     """
 
     sums: pd.DataFrame
@@ -65,6 +67,7 @@ class Replay:
     unknown: int
     nonfinite: int
     agreement: float
+    variance: pd.DataFrame
 
     @property
     def total(self) -> pd.Series:
@@ -107,7 +110,7 @@ def replay(steps: Iterable[pd.DataFrame], config: PGRPOConfig) -> Replay:
         NonFiniteRewardError: a reward is not finite, and config.on_nonfinite is "error".
     """
     history = GroupHistoryManager(config)
-    parts, products = [], np.zeros(3)
+    parts, products, rewarded = [], np.zeros(3), []
     prompts = silent_prompts = unknown = nonfinite = 0
     for frame in steps:
         known = frame["group"].notna()
@@ -134,11 +137,15 @@ def replay(steps: Iterable[pd.DataFrame], config: PGRPOConfig) -> Replay:
         keys = {"step": frame["step"].to_numpy(), "group": frame["group"].to_numpy()}
         parts.append(pd.DataFrame({**keys, "responses": 1.0, **columns}).groupby(["step", "group"]).sum().reset_index())
         products += (grpo @ grpo, pgrpo @ pgrpo, grpo @ pgrpo)
+        prompt = frame["step"].astype(str) + "/" + frame["prompt_id"].astype(str)
+        rewarded.append(pd.DataFrame({"group": frame["group"], "prompt": prompt, "reward": rewards}))
         prompts += has_signal.ngroups
         silent_prompts += int((~has_signal.any()).sum())
     size = math.sqrt(products[0] * products[1])
     sums = pd.concat(parts) if parts else pd.DataFrame(columns=["step", "group", "responses", *MEANS])
-    return Replay(sums, prompts, silent_prompts, unknown, nonfinite, products[2] / size if size else math.nan)
+    rewards_of_all = pd.concat(rewarded) if rewarded else pd.DataFrame(columns=["group", "prompt", "reward"])
+    variance = variance_components(rewards_of_all)
+    return Replay(sums, prompts, silent_prompts, unknown, nonfinite, products[2] / size if size else math.nan, variance)
 
 
 def _means(sums: pd.DataFrame) -> pd.DataFrame:

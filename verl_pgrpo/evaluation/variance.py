@@ -10,7 +10,7 @@ import pandas as pd
 from verl_pgrpo.history import GroupHistoryManager
 from verl_pgrpo.shrinkage import prompt_weight
 
-__all__ = ["variance_components"]
+__all__ = ["recommended_options", "variance_components"]
 
 
 def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
@@ -56,3 +56,18 @@ def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
             "weight": weight,
         }
     )
+
+
+def recommended_options(components: pd.DataFrame) -> dict[str, str | float]:
+    """Return the options of `algorithm.pgrpo` that docs/when.md recommends for such rewards.
+
+    Args:
+        components: of `variance_components`.
+    """
+    options: dict[str, str | float] = {}
+    if components["within"].notna().any():  # prompts have several responses
+        options["baseline"] = "shrinkage"
+    shares = components["share"]
+    if shares.min() < 0.5 * shares.max():
+        options["group_balance"] = 1.0 if shares.min() >= 0.05 else 0.5
+    return options
