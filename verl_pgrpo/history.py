@@ -297,8 +297,7 @@ class GroupHistoryManager:
     def _normalizer(self, own: Moments, pool_mean: float, pool_std: float) -> tuple[Floats, Floats, Booleans]:
         """Return the mean and std that normalize each row, and whether its group's own history was insufficient."""
         mean, std = own.mean, own.std()
-        # Equal rewards that were computed in different ways differ in the last place. This is not a spread.
-        std = np.where(std > 8 * np.finfo(np.float64).eps * np.abs(mean), std, 0.0)
+        std = _without_rounding(std, mean)
         cold = std == 0
         prior, min_count = self.config.prior_strength, self.config.min_count
         if prior > 0:
@@ -312,7 +311,7 @@ class GroupHistoryManager:
         if min_count > 0:
             few = own.count < min_count
             mean, std, cold = np.where(few, pool_mean, mean), np.where(few, pool_std, std), cold | few
-        return mean, std, cold
+        return mean, _without_rounding(std, mean), cold
 
     def _rows(self, labels: list[str]) -> Integers:
         """Return the row of each label, adding unknown labels."""
@@ -381,6 +380,11 @@ class GroupHistoryManager:
 def _plain(prompt_ids: Any) -> list[Hashable] | None:
     """Return plain values: a Series would be indexed by label, and tensors are never equal keys."""
     return prompt_ids.tolist() if hasattr(prompt_ids, "tolist") else None if prompt_ids is None else list(prompt_ids)
+
+
+def _without_rounding(std: Floats, mean: Floats) -> Floats:
+    """Replace a std that is only a rounding error by 0: equal rewards that were computed in different ways."""
+    return np.where(std > 8 * np.finfo(np.float64).eps * np.abs(mean), std, 0.0)
 
 
 def _codes(values: Iterable[Hashable]) -> Integers:

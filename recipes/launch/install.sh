@@ -16,5 +16,6 @@ pip install --no-deps \
     tensordict==0.10.0 \
     cupy-cuda13x==14.0.1 \
     'cuda-pathfinder>=1.3.3,<2' \
-    'wrapt>=1.16'
+    'wrapt>=1.16' \
+    'typer>=0.19'
 pip install --no-deps "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -66,7 +66,7 @@ def test_v0_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
     final = runs.history_of(tmp_path, end)
     runs.assert_same(continued, final)
     assert final.total_count == 16 * end
-    groups = [key.split("/")[1] for key in resumed[end] if key.endswith("/count")]
+    groups = [key.split("/")[2] for key in resumed[end] if key.startswith("pgrpo/group/") and key.endswith("/count")]
     assert sorted(groups) == sorted(final.groups)
 
 

@@ -155,7 +155,7 @@ def _text(result: dict[str, Any], files: dict[str, str]) -> str:
         )
         head += f"\n  with the LoRA adapter {model['adapter']}" if model["adapter"] else ""
         head += f"\n  left out: {model['unscored']:,} responses without a finite score" if model["unscored"] else ""
-        rows = [{"over groups": text, "group": "", **model[name]} for name, text in SUMMARY_NAMES.items()]
+        rows = [{"over groups": text, "group": None, **model[name]} for name, text in SUMMARY_NAMES.items()]
         blocks.append("\n".join([head, *_groups(model["groups"], "mean"), *_indented(rows)]))
     for comparison in result["comparisons"]:
         head = f"{comparison['model']} minus {comparison['baseline']}, paired by prompt"

@@ -93,8 +93,8 @@ def diff(old: Path, new: Path, top: Top = 30, as_json: JsonOption = False) -> No
         "rows": rows,
     }
     lines = [
-        f"{before.total_count:,} to {after.total_count:,} rewards",
-        f"{before.num_groups:,} to {after.num_groups:,} groups",
+        f"rewards: {before.total_count:,} before, {after.total_count:,} now",
+        f"groups: {before.num_groups:,} before, {after.num_groups:,} now",
         f"{len(table):,} changed, {data['unchanged']:,} unchanged, {len(appeared):,} new, {len(vanished):,} gone",
         *(f"option {key}: {a} before, {b} now" for key, (a, b) in data["options_changed"].items()),
         *(f"{what}: {_first(names)}" for what, names in (("new", appeared), ("gone", vanished)) if names),
@@ -114,6 +114,8 @@ def merge(
 ) -> None:
     """Merge the histories of two runs into one."""
     _check_out(out, older, newer)
+    if out.suffix != ".parquet":
+        raise ConfigError(f"--out {out} must end in .parquet")
     merged, other = GroupHistoryManager.load(older), GroupHistoryManager.load(newer)
     shared = len(set(merged.groups) & set(other.groups))
     merged.merge(other)
@@ -130,6 +132,7 @@ def convert(
     step: Step = None,
     half_life: Annotated[float | None, typer.Option(help="half_life of the run that starts from the table.")] = None,
     group_key: Annotated[str, typer.Option(help="group_key of that run.")] = PGRPOConfig().group_key,
+    use_kl: Annotated[bool, typer.Option("--use-kl-in-reward", help="algorithm.use_kl_in_reward of that run.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a history to a plain table, or a plain table to a history.
@@ -137,8 +140,11 @@ def convert(
     A run starts from such a history with +algorithm.pgrpo.initial_history=<file>.
     """
     _check_out(out, file)
+    if file.suffix in (".csv", ".jsonl") and out.suffix != ".parquet":
+        raise ConfigError(f"--out {out} must end in .parquet to convert a table")
     if out.suffix == ".parquet":
-        history = read_history_table(file, PGRPOConfig(half_life=half_life, group_key=group_key))
+        options = PGRPOConfig(half_life=half_life, group_key=group_key, use_kl_in_reward=use_kl)
+        history = read_history_table(file, options)
         history.save(out, step)
     else:
         history = GroupHistoryManager.load(file)
@@ -152,6 +158,8 @@ def convert(
 def _check_out(out: Path, *sources: Path) -> None:
     if any(out.exists() and source.exists() and out.samefile(source) for source in sources):
         raise ConfigError(f"--out {out} is also an input; choose another name")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: no folder {out.parent}")
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -57,7 +57,11 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     Raises:
         DataError: a column is missing, or a row is not a valid statistic. The message names the row.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
     table = _read(path)
+    if table.columns.has_duplicates:
+        raise DataError(f"{path}: a column appears twice ({', '.join(map(str, table.columns))})")
     missing = [name for name in ("group", "count", "mean") if name not in table]
     missing += ["m2 or std"] if "m2" not in table and "std" not in table else []
     if missing:

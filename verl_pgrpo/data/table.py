@@ -138,7 +138,7 @@ def _used_columns(
     features, names = np.empty((len(table), 0)), list[str]()
     if not options.group_column:
         columns = model.columns if model else options.cluster_features
-        features, names = feature_matrix(table, columns, "--cluster-features")
+        features, names = feature_matrix(table, columns, "--groups-file" if model else "--cluster-features")
         for i in np.flatnonzero(np.isnan(features).any(0)):
             bad[f"no finite number in column {names[i]!r}"] = np.isnan(features[:, i])
 

@@ -61,7 +61,7 @@ class LegacyTrainerMixin(PGRPOTrainerMixin):
         columns = batch.non_tensor_batch
         if _GROUP not in columns:
             raise UnsupportedVerlError("the rollouts came back without their preference groups")
-        groups = [group or None for group in columns.pop(_GROUP).tolist()]
+        groups = [None if isinstance(group, str) and not group else group for group in columns.pop(_GROUP).tolist()]
         return self.pgrpo.advantage_step(BatchRows.from_sessions(columns["uid"].tolist(), groups), lambda: step(batch))
 
 

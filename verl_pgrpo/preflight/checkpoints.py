@@ -128,6 +128,8 @@ def _check_resume(context: PreflightContext, folder: Path, diagnostics: Diagnost
         if trainer.resume_mode == "resume_path":
             key = "trainer.resume_from_path"
             diagnostics.error("resume_mode=resume_path without resume_from_path", key, "name a global_step_<N>")
+        elif context.options is not None and context.options.initial_history is not None:
+            _check_history(context, f"+algorithm.pgrpo.initial_history={context.options.initial_history}", diagnostics)
         return
     if trainer.resume_mode == "resume_path":
         location = f"trainer.resume_from_path={trainer.resume_from_path}"
@@ -137,7 +139,7 @@ def _check_resume(context: PreflightContext, folder: Path, diagnostics: Diagnost
     if not Path(checkpoint).is_dir():
         diagnostics.error(f"no such checkpoint: {checkpoint}", location, "fix the path")
         return
-    _check_history(context, Path(checkpoint), diagnostics)
+    _check_history(context, str(Path(checkpoint) / HISTORY_FILE), diagnostics)
     if (Path(checkpoint) / "actor").is_dir():
         _check_shards(context, Path(checkpoint) / "actor", diagnostics)
     else:
@@ -150,8 +152,7 @@ def _check_resume(context: PreflightContext, folder: Path, diagnostics: Diagnost
         diagnostics.warning(message, location, "more trainer.total_epochs, or another folder")
 
 
-def _check_history(context: PreflightContext, checkpoint: Path, diagnostics: Diagnostics) -> None:
-    location = str(checkpoint / HISTORY_FILE)
+def _check_history(context: PreflightContext, location: str, diagnostics: Diagnostics) -> None:
     if not is_personalized(context.config):
         if Path(location).exists():
             message = f"the run would resume a pgrpo checkpoint with {context.config.algorithm.adv_estimator}"

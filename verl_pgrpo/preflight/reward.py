@@ -97,6 +97,8 @@ def _report(context: PreflightContext, result: Rehearsal, location: str, diagnos
         others = len({text for text, _ in calls}) - 1
         counted = f"{len(calls)} of {result.calls} calls, e.g. {row}" + (f"; {others} other messages" if others else "")
         warn, fix = False, "return a number, or a dict with 'score', for every row"
+        if message.startswith("raised"):
+            fix = "the function must not raise for any row; call it on this row to see its traceback"
         if message.startswith("returned") and NOT_FINITE in message:  # such responses are skipped on request
             warn = context.options is not None and context.options.on_nonfinite == "skip"
         elif "NotImplementedError" in message and f"{KEY}.path" not in location:
