@@ -14,6 +14,7 @@ parallel logic holds together and nothing of how it runs on GPUs.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -118,6 +119,7 @@ def watch(run: subprocess.Popen[bytes], metrics: Path, first: int, last: int) ->
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.monotonic()
     print(

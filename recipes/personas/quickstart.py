@@ -11,6 +11,7 @@ call has finished is reused.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import math
 import os
@@ -160,6 +161,7 @@ def compare(setting: Setting) -> tuple[str, str]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     setting = Setting.from_environment()
     started = time.monotonic()

@@ -104,3 +104,16 @@ def test_rows_of_the_data_decide_not_of_the_file(case: Case):
     subset = ("data.train_max_samples=32", "data.shuffle=False")
     assert ("warning", "checkpoints") in problems(case.check(data, *subset, skip=("reward",)))
     assert ("warning", "checkpoints") not in problems(case.check(data, skip=("reward",)))
+
+
+@pytest.mark.parametrize(
+    ("groups", "half_life", "severity"), [("ab", None, None), ("cd", None, "error"), ("ab", 8, "error")]
+)
+def test_the_initial_history(case: Case, tmp_path: Path, groups: str, half_life: float | None, severity: str | None):
+    history, path = GroupHistoryManager(PGRPOConfig(half_life=half_life)), tmp_path / "initial.parquet"
+    history.update(list(groups), [1.0, 2.0])
+    history.save(path)
+    found = problems(case.check(f"+algorithm.pgrpo.initial_history={path}"))
+    assert found == (set() if severity is None else {(severity, "checkpoints")})
+    path.unlink()
+    assert problems(case.check(f"+algorithm.pgrpo.initial_history={path}")) == {("error", "checkpoints")}
