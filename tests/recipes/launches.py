@@ -56,19 +56,19 @@ class Model:
 
 
 MODELS = {
-    "Qwen/Qwen3-1.7B": Model(28, 16, 8, tied_parameters=2_031_739_904),
-    "google/gemma-2b-it": Model(18, 8, 1, tied_parameters=3_030_460_416),
-    "Qwen/Qwen3-8B": Model(36, 32, 8),
-    "Qwen/Qwen3-32B": Model(64, 64, 8),
-    "Qwen/Qwen3-30B-A3B": Model(48, 32, 4, experts=128),
-    "Qwen/Qwen3-235B-A22B": Model(94, 64, 4, experts=128),
+    "Qwen3-1.7B": Model(28, 16, 8, tied_parameters=2_031_739_904),
+    "gemma-2b-it": Model(18, 8, 1, tied_parameters=3_030_460_416),
+    "Qwen3-8B": Model(36, 32, 8),
+    "Qwen3-32B": Model(64, 64, 8),
+    "Qwen3-30B-A3B": Model(48, 32, 4, experts=128),
+    "Qwen3-235B-A22B": Model(94, 64, 4, experts=128),
 }
 TOKENS = 210  # of a persona's prompt and response, on average
 
 
 def broken_rules(config: DictConfig, vllm: tuple[int, int] = (0, 24)) -> set[str]:
     """Names of the rules that a launch breaks with a release of vLLM."""
-    model = MODELS[config.actor_rollout_ref.model.path]
+    model = MODELS[config.actor_rollout_ref.model.path.rpartition("/")[2]]  # on the hub or in a local folder
     actor, ref, rollout = (config.actor_rollout_ref[name] for name in ("actor", "ref", "rollout"))
     gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
     megatron = actor.strategy == "megatron"
