@@ -84,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PGRPOError as error:
         return _fail(str(error), BAD_INPUT)
     except ModuleNotFoundError as error:
-        hint = f"pip install 'verl-pgrpo[{COMMANDS[name].extra}]' (from a clone: pip install '.[{COMMANDS[name].extra}]')"
+        hint = (
+            f"pip install 'verl-pgrpo[{COMMANDS[name].extra}]' (from a clone: pip install '.[{COMMANDS[name].extra}]')"
+        )
         return _fail(f"{error.name} is not installed: {hint}", BAD_INPUT)
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT)

@@ -34,7 +34,9 @@ _FIX_RESUME = (
     "Restore the file or the option, resume from an earlier checkpoint, or start with an empty history on purpose with "
     "+algorithm.pgrpo.on_missing_history=reset."
 )
-_FIX_INITIAL = "Create the file with `verl-pgrpo history convert`, with the run's --half-life, --group-key and --use-kl-in-reward."
+_FIX_INITIAL = (
+    "Create the file with `verl-pgrpo history convert`, with the run's --half-life, --group-key and --use-kl-in-reward."
+)
 
 T = TypeVar("T")
 
