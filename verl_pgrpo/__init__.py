@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         UnsupportedVerlError,
     )
     from verl_pgrpo.history import GroupHistoryManager
-    from verl_pgrpo.integration.trainers import with_history
+    from verl_pgrpo.integration.trainers import with_history as with_history
 
 __all__ = [
     "ConfigError",
