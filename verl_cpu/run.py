@@ -109,6 +109,8 @@ def supervise(
         "TMPDIR": str(run.folder),
     }
     environment.pop("RAY_TMPDIR", None)  # has precedence over TMPDIR
+    if environment.get("CUDA_VISIBLE_DEVICES") == "":
+        del environment["CUDA_VISIBLE_DEVICES"]  # Ray would refuse the logical GPU
     libc = ctypes.CDLL(None)
     child, hurry, reason = None, True, None
     try:
