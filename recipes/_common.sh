@@ -8,7 +8,7 @@
 #   TASK        personas (default), movielens, goodreads: sizes from recipes/TASK/task.sh; or a task of your own
 #   DATA_DIR    contains train.parquet and val.parquet
 #   MODEL_PATH  a Hugging Face name or a folder; on several nodes a folder that all of them see
-#   ESTIMATOR, RANDOM_GROUPS, JUDGE, REWARD    method, controls and reward: recipes/_method.sh
+#   ESTIMATOR, PGRPO_OPTIONS, RANDOM_GROUPS, JUDGE, REWARD    method, controls and reward: recipes/_method.sh
 #   MODE        sync (default): all GPUs generate, then all train
 #               separate_async: half of the GPUs train while the other half generates with slightly older weights
 #   NNODES, NGPUS_PER_NODE    all GPUs of the run in either mode (a judge needs more)

