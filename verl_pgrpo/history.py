@@ -80,7 +80,7 @@ class GroupHistoryManager:
 
     def __init__(self, config: PGRPOConfig | None = None) -> None:
         self.config = config if config is not None else PGRPOConfig()
-        self._row_of: dict[str, int] = {}  # label -> row in _moments, in order of first appearance
+        self._row_of: dict[str, int] = {}  # label -> row in _moments
         self._moments = Moments(0, self.config.half_life)
 
     def __copy__(self) -> GroupHistoryManager:
@@ -91,7 +91,7 @@ class GroupHistoryManager:
 
     @property
     def groups(self) -> list[str]:
-        """All labels, in order of first appearance."""
+        """All labels, by first appearance; those of one batch sorted, so that the order of its rows has no effect."""
         return list(self._row_of)
 
     @property
@@ -128,7 +128,7 @@ class GroupHistoryManager:
     ) -> AdvantageResult:
         """Compute the advantages of a batch and add it to the history, in the order given by `config.update_order`.
 
-        The result does not depend on the order of the rows.
+        Neither the result nor the history depends on the order of the rows, to the last bit.
 
         Args:
             groups: N labels (text); None where a row has no group.
@@ -181,14 +181,14 @@ class GroupHistoryManager:
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """Return group, count, mean, m2, std, within and within_dof; one row per group, by first appearance."""
+        """Return group, count, mean, m2, std, within and within_dof; one row per group, as in `groups`."""
         moments = self._moments.take(np.arange(self.num_groups))
         columns = {"count": moments.count, "mean": moments.mean, "m2": moments.m2, "std": moments.std()}
         columns |= {"within": moments.within, "within_dof": moments.within_dof}
         return pd.DataFrame({"group": pd.Series(self.groups, dtype=object), **columns})
 
     def largest(self, k: int) -> list[str]:
-        """Return the k groups with the most rewards, largest first; ties in order of first appearance."""
+        """Return the k groups with the most rewards, largest first; ties in the order of `groups`."""
         order = np.argsort(-self._moments.count[: self.num_groups], kind="stable")[:k]
         labels = self.groups
         return [labels[row] for row in order.tolist()]
@@ -316,7 +316,9 @@ class GroupHistoryManager:
     def _rows(self, labels: list[str]) -> Integers:
         """Return the row of each label, adding unknown labels."""
         row_of = self._row_of
-        rows = np.fromiter((row_of.setdefault(x, len(row_of)) for x in labels), dtype=np.int64, count=len(labels))
+        for label in sorted({label for label in labels if label not in row_of}):
+            row_of[label] = len(row_of)
+        rows = np.fromiter(map(row_of.__getitem__, labels), dtype=np.int64, count=len(labels))
         if len(row_of) > len(self._moments):
             self._moments.resize(len(row_of) + len(row_of) // 8)
         return rows

@@ -111,8 +111,11 @@ class HistoryMonitor:
                 "rows": 1,
             }
         )
-        # min_count=1 keeps the sum of NaN a NaN
-        self._batches.append(frame[~result.skipped].groupby("group", sort=False).sum(min_count=1))
+        frame = frame[~result.skipped]
+        codes, _ = pd.factorize(frame["group"].to_numpy(object), sort=True)
+        # Sorted rows, because sums are rounded differently in another order. min_count=1 keeps the sum of NaN a NaN.
+        order = np.lexsort((*(frame[name] for name in _PER_ROW), codes))
+        self._batches.append(frame.iloc[order].groupby("group", sort=False).sum(min_count=1))
         self._skipped += int(result.skipped.sum())
 
     def end_step(self) -> dict[str, float]:
