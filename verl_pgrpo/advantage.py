@@ -60,12 +60,13 @@ def grpo_relation(
         mean, std, epsilon, norm_by_std: as for `personalized_advantage`.
 
     Returns:
-        scale and shift, each (N,).
+        scale and shift, each (N,). They do not depend on the order of the rows.
     """
-    count = np.bincount(prompt)
-    prompt_mean = np.bincount(prompt, weights=rewards) / count
-    deviation = rewards - prompt_mean[prompt]
-    squares = np.bincount(prompt, weights=deviation * deviation)
+    order = np.lexsort((rewards, prompt))  # rows in another order would give sums that are rounded differently
+    values, of = rewards[order], prompt[order]
+    count = np.bincount(of)
+    prompt_mean = np.bincount(of, weights=values) / count
+    squares = np.bincount(of, weights=np.square(values - prompt_mean[of]))
     single = count == 1
     prompt_std = np.where(single, 1.0, np.sqrt(squares / np.maximum(count - 1, 1)))[prompt]
     prompt_mean = np.where(single, 0.0, prompt_mean)[prompt]
@@ -104,17 +105,24 @@ def prompt_blend(advantages: Floats, standardized: Floats, prompt: Integers) -> 
 
     Returns:
         the blended advantages and the factors 1 + w / (n - 1) and 1 - w, each (N,). The advantage of a prompt's only
-        response is unchanged.
+        response is unchanged. None of them depends on the order of the rows.
     """
-    count = np.bincount(prompt)
+    order = np.lexsort((advantages, standardized, prompt))  # as in `grpo_relation`; prompts have no order: `_sum`
+    of = prompt[order]
+    count = np.bincount(of)
     others = count - 1
-    mean = np.bincount(prompt, weights=standardized) / count
-    within = np.square(standardized - mean[prompt]).sum() / max(others.sum(), 1)
-    between = max(np.mean(np.square(mean) - within / count), 0.0) if len(count) else 0.0
+    mean = np.bincount(of, weights=standardized[order]) / count
+    within = _sum(np.square(standardized - mean[prompt])) / max(others.sum(), 1)
+    between = max(_sum(np.square(mean) - within / count) / len(count), 0.0) if len(count) else 0.0
     # T^2 (n - 1) / (T^2 (n - 1) + s^2): 0 for a single response, and no division by zero without any spread.
     signal = between * others
     w = np.divide(signal, signal + within, out=np.zeros(len(count)), where=signal > 0)
     stretch = (1 + w / np.maximum(others, 1))[prompt]
     kept = (1 - w)[prompt]
-    centre = (np.bincount(prompt, weights=advantages) / count)[prompt]
+    centre = (np.bincount(of, weights=advantages[order]) / count)[prompt]
     return stretch * (advantages - centre) + kept * centre, stretch, kept
+
+
+def _sum(values: Floats) -> float:
+    """Return the sum, which does not depend on the order of the values."""
+    return float(np.sort(values).sum())
