@@ -61,7 +61,7 @@ def describe_run(history: GroupHistoryManager, sizes: Mapping[str, int] | None) 
         sizes: training rows per group; None if unknown.
     """
     if sizes is None:
-        data = "groups unknown until the first rollout (the dataset is not a table, or is in another process)"
+        data = "groups unknown until the first rollout (the dataset is not a table)"
     else:
         total, ordered = sum(sizes.values()), sorted(sizes, key=lambda group: -sizes[group])
         shown = [f"{group!r:.50} {sizes[group]} ({sizes[group] / max(total, 1):.1%})" for group in ordered]

@@ -224,7 +224,10 @@ def test_a_class_without_a_required_method_is_named():
     with pytest.raises(UnsupportedVerlError, match=r"Trainer has no _compute_advantage\."):
         trainers.with_history(Trainer)
     require_hooks(Trainer, "step", "_load_checkpoint")
-    for name, (cls, _, _) in legacy._REPLACED.items():
-        for module in (SimpleNamespace(__name__=name), SimpleNamespace(__name__=name, **{cls: Trainer})):
+    for name, classes in legacy._REPLACED.items():
+        for module in (
+            SimpleNamespace(__name__=name),
+            SimpleNamespace(__name__=name, **dict.fromkeys(classes, Trainer)),
+        ):
             with pytest.raises(UnsupportedVerlError, match=r" has no \w+"):
                 legacy.personalize_module(module)
