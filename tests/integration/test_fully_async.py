@@ -173,7 +173,7 @@ def test_the_rollouter_checks_and_counts_the_training_data(config, run, monkeypa
         run(config(), range(24, 32), Prompts(preference_group=["x"] * 8))
     reserved = {"preference_group": GROUPS, "trajectory": GROUPS}
     for columns, error in (({"other": GROUPS}, MissingGroupError), (reserved, DataError)):
-        with pytest.raises(error, match="preference_group|trajectory"):
+        with pytest.raises(error, match=r"preference_group|trajectory"):
             rollouter(config(), Prompts(**columns), monkeypatch)
         grpo = rollouter(config("algorithm.adv_estimator=grpo"), Prompts(**columns), monkeypatch)
         assert grpo.pgrpo_group_sizes() is None
