@@ -15,11 +15,13 @@ __all__ = ["describe_code_points", "group_label", "is_missing", "look_alikes"]
 
 def is_missing(value: Any) -> bool:
     """Return whether a value stands for "no value": None, NaN, NaT or pandas.NA."""
+    if hasattr(value, "__len__"):  # text; an array, even one that holds a single NaN
+        return False
     try:
         return value is None or bool(value != value)
     except TypeError:  # pandas.NA has no truth value
         return True
-    except Exception:  # arrays and tensors compare element by element
+    except Exception:  # what cannot be compared
         return False
 
 
