@@ -124,10 +124,16 @@ def test_filtered_rows_do_not_count():
     assert count_groups(data, PGRPOConfig())[1] == {"a": 1, "b": 1}
 
 
-def test_class_labels_count_as_verl_decodes_them():
-    features = datasets.Features({"preference_group": datasets.ClassLabel(names=["x", "y"])})
-    data = SimpleNamespace(dataframe=datasets.Dataset.from_dict({"preference_group": [0, 1, 0]}, features=features))
-    assert count_groups(data, PGRPOConfig())[1] == {"0": 2, "1": 1}
+@pytest.mark.parametrize("key", ["segment", "user.segment"])
+def test_a_class_label_is_refused_because_verl_passes_on_its_number(key, load, tmp_path):
+    feature = datasets.ClassLabel(names=["jazz", "rock"])
+    features = {"prompt": datasets.Value("string"), "segment": feature, "user": {"segment": feature}}
+    columns = {"prompt": ["?"] * 3, "segment": [0, 1, 0], "user": [{"segment": 0}] * 3}
+    datasets.Dataset.from_dict(columns, datasets.Features(features)).to_parquet(tmp_path / "data.parquet")
+    dataset = load(tmp_path / "data.parquet")
+    assert dataset.dataframe[1]["segment"] == 1
+    with pytest.raises(GroupLabelError, match=f"'{key}' is a ClassLabel.*'jazz', 'rock'"):
+        count_groups(dataset, PGRPOConfig(group_key=key))
 
 
 def test_a_column_whose_name_has_dots_takes_precedence():
