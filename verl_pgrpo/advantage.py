@@ -13,10 +13,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["grpo_relation", "personalized_advantage", "prompt_blend"]
+from verl_pgrpo.moments import Moments
+
+__all__ = ["grpo_relation", "normalizer", "personalized_advantage", "prompt_blend"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
 
 
 def _divisor(std: ArrayLike, epsilon: float) -> Floats:
@@ -42,6 +45,38 @@ def personalized_advantage(
     """
     centred: Floats = np.subtract(rewards, mean)
     return centred / _divisor(std, epsilon) if norm_by_std else centred
+
+
+def normalizer(
+    own: Moments, pool_mean: float, pool_std: float, prior_strength: float, min_count: int
+) -> tuple[Floats, Floats, Booleans]:
+    """Return the mean and std that normalize each row, and whether its group's own history was insufficient.
+
+    Args:
+        own: the history of each row's group.
+        pool_mean, pool_std: of all groups together; unused without the options.
+        prior_strength, min_count: the options of `PGRPOConfig`.
+    """
+    mean, std = own.mean, own.std()
+    std = _without_rounding(std, mean)
+    cold = std == 0
+    if prior_strength > 0:
+        # The prior is worth this many rewards with the mean and variance of all groups (normal-inverse-gamma update).
+        weight, prior = own.weight(own.count), prior_strength
+        between = (weight * prior / (weight + prior)) * (mean - pool_mean) ** 2
+        dof = own.degrees_of_freedom(own.count) + prior
+        std = np.sqrt((own.m2 + prior * pool_std**2 + between) / dof)
+        mean = (weight * mean + prior * pool_mean) / (weight + prior)
+        cold = cold | (own.count < prior)
+    if min_count > 0:
+        few = own.count < min_count
+        mean, std, cold = np.where(few, pool_mean, mean), np.where(few, pool_std, std), cold | few
+    return mean, _without_rounding(std, mean), cold
+
+
+def _without_rounding(std: Floats, mean: Floats) -> Floats:
+    """Replace a std that is only a rounding error by 0: equal rewards that were computed in different ways."""
+    return np.where(std > 8 * np.finfo(np.float64).eps * np.abs(mean), std, 0.0)
 
 
 def grpo_relation(

@@ -114,7 +114,7 @@ class HistoryMonitor:
         frame = frame[~result.skipped]
         codes, _ = pd.factorize(frame["group"].to_numpy(object), sort=True)
         # Sorted rows, because sums are rounded differently in another order. min_count=1 keeps the sum of NaN a NaN.
-        order = np.lexsort((*(frame[name] for name in _PER_ROW), codes))
+        order = np.lexsort((*frame[_PER_ROW].to_numpy(np.float64).T, codes))
         self._batches.append(frame.iloc[order].groupby("group", sort=False).sum(min_count=1))
         self._skipped += int(result.skipped.sum())
 

@@ -146,10 +146,11 @@ def count_groups(dataset: Any, options: PGRPOConfig) -> tuple[GroupColumn | None
     feature = getattr(table, "features", {}).get(column.name)
     for name in column.path:
         feature = feature.get(name) if isinstance(feature, dict) else None
-    if isinstance(getattr(feature, "names", None), list):  # a datasets.ClassLabel
+    class_names = getattr(feature, "names", None)
+    if isinstance(class_names, list):  # a datasets.ClassLabel
         raise GroupLabelError(
             f"the column {options.group_key!r} is a ClassLabel, of which verl passes on the numbers: the preference "
-            f"groups would be '0', '1', ... instead of {', '.join(map(repr, feature.names[:3]))}, ... Add a column "
+            f"groups would be '0', '1', ... instead of {', '.join(map(repr, class_names[:3]))}, ... Add a column "
             "with the names as text, and name it in group_key (`verl-pgrpo data table` writes names)."
         )
     counts: dict[str, int] = {}
