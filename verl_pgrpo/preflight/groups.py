@@ -73,9 +73,12 @@ def _after_filter(
     if not filters or len(dataset) <= data.FILTER_LIMIT or each < FEW:
         return groups
     column = GroupColumn.parse(options.group_key, table.column_names)
-    values = table.with_format(None)[column.name] if column.name in table.column_names else [None] * len(table)
+    labels: list[Any] = [None] * len(table) if column.name not in table.column_names else []
+    if not labels:
+        for batch in table.select_columns([column.name]).with_format(None).iter(batch_size=1 << 16):
+            labels += column.labels(batch[column.name])
     rows: defaultdict[str, list[int]] = defaultdict(list)
-    for row, label in enumerate(column.labels(list(values))):
+    for row, label in enumerate(labels):
         rows[str(options.default_group) if label is None else label].append(row)
     drawn = {name: random.Random(0).sample(of_group, min(each, len(of_group))) for name, of_group in rows.items()}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
