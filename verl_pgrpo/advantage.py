@@ -13,10 +13,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["grpo_relation", "personalized_advantage", "prompt_blend"]
+from verl_pgrpo.moments import Moments
+
+__all__ = ["grpo_relation", "normalizer", "personalized_advantage", "prompt_blend"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
 
 
 def _divisor(std: ArrayLike, epsilon: float) -> Floats:
@@ -44,6 +47,38 @@ def personalized_advantage(
     return centred / _divisor(std, epsilon) if norm_by_std else centred
 
 
+def normalizer(
+    own: Moments, pool_mean: float, pool_std: float, prior_strength: float, min_count: int
+) -> tuple[Floats, Floats, Booleans]:
+    """Return the mean and std that normalize each row, and whether its group's own history was insufficient.
+
+    Args:
+        own: the history of each row's group.
+        pool_mean, pool_std: of all groups together; unused without the options.
+        prior_strength, min_count: the options of `PGRPOConfig`.
+    """
+    mean, std = own.mean, own.std()
+    std = _without_rounding(std, mean)
+    cold = std == 0
+    if prior_strength > 0:
+        # The prior is worth this many rewards with the mean and variance of all groups (normal-inverse-gamma update).
+        weight, prior = own.weight(own.count), prior_strength
+        between = (weight * prior / (weight + prior)) * (mean - pool_mean) ** 2
+        dof = own.degrees_of_freedom(own.count) + prior
+        std = np.sqrt((own.m2 + prior * pool_std**2 + between) / dof)
+        mean = (weight * mean + prior * pool_mean) / (weight + prior)
+        cold = cold | (own.count < prior)
+    if min_count > 0:
+        few = own.count < min_count
+        mean, std, cold = np.where(few, pool_mean, mean), np.where(few, pool_std, std), cold | few
+    return mean, _without_rounding(std, mean), cold
+
+
+def _without_rounding(std: Floats, mean: Floats) -> Floats:
+    """Replace a std that is only a rounding error by 0: equal rewards that were computed in different ways."""
+    return np.where(std > 8 * np.finfo(np.float64).eps * np.abs(mean), std, 0.0)
+
+
 def grpo_relation(
     rewards: Floats, prompt: Integers, mean: Floats, std: Floats, epsilon: float = 1e-6, norm_by_std: bool = True
 ) -> tuple[Floats, Floats]:
@@ -60,12 +95,13 @@ def grpo_relation(
         mean, std, epsilon, norm_by_std: as for `personalized_advantage`.
 
     Returns:
-        scale and shift, each (N,).
+        scale and shift, each (N,). They do not depend on the order of the rows.
     """
-    count = np.bincount(prompt)
-    prompt_mean = np.bincount(prompt, weights=rewards) / count
-    deviation = rewards - prompt_mean[prompt]
-    squares = np.bincount(prompt, weights=deviation * deviation)
+    order = np.lexsort((rewards, prompt))  # rows in another order would give sums that are rounded differently
+    values, of = rewards[order], prompt[order]
+    count = np.bincount(of)
+    prompt_mean = np.bincount(of, weights=values) / count
+    squares = np.bincount(of, weights=np.square(values - prompt_mean[of]))
     single = count == 1
     prompt_std = np.where(single, 1.0, np.sqrt(squares / np.maximum(count - 1, 1)))[prompt]
     prompt_mean = np.where(single, 0.0, prompt_mean)[prompt]
@@ -104,17 +140,24 @@ def prompt_blend(advantages: Floats, standardized: Floats, prompt: Integers) -> 
 
     Returns:
         the blended advantages and the factors 1 + w / (n - 1) and 1 - w, each (N,). The advantage of a prompt's only
-        response is unchanged.
+        response is unchanged. None of them depends on the order of the rows.
     """
-    count = np.bincount(prompt)
+    order = np.lexsort((advantages, standardized, prompt))  # as in `grpo_relation`; prompts have no order: `_sum`
+    of = prompt[order]
+    count = np.bincount(of)
     others = count - 1
-    mean = np.bincount(prompt, weights=standardized) / count
-    within = np.square(standardized - mean[prompt]).sum() / max(others.sum(), 1)
-    between = max(np.mean(np.square(mean) - within / count), 0.0) if len(count) else 0.0
+    mean = np.bincount(of, weights=standardized[order]) / count
+    within = _sum(np.square(standardized - mean[prompt])) / max(others.sum(), 1)
+    between = max(_sum(np.square(mean) - within / count) / len(count), 0.0) if len(count) else 0.0
     # T^2 (n - 1) / (T^2 (n - 1) + s^2): 0 for a single response, and no division by zero without any spread.
     signal = between * others
     w = np.divide(signal, signal + within, out=np.zeros(len(count)), where=signal > 0)
     stretch = (1 + w / np.maximum(others, 1))[prompt]
     kept = (1 - w)[prompt]
-    centre = (np.bincount(prompt, weights=advantages) / count)[prompt]
+    centre = (np.bincount(of, weights=advantages[order]) / count)[prompt]
     return stretch * (advantages - centre) + kept * centre, stretch, kept
+
+
+def _sum(values: Floats) -> float:
+    """Return the sum, which does not depend on the order of the values."""
+    return float(np.sort(values).sum())

@@ -7,19 +7,23 @@ from __future__ import annotations
 import numbers
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Hashable, Iterable, Sequence
 from typing import Any
 
-__all__ = ["describe_code_points", "group_label", "is_missing", "look_alikes"]
+from verl_pgrpo.errors import GroupLabelError, MissingGroupError
+
+__all__ = ["check_labels", "describe_code_points", "describe_row", "group_label", "is_missing", "look_alikes"]
 
 
 def is_missing(value: Any) -> bool:
     """Return whether a value stands for "no value": None, NaN, NaT or pandas.NA."""
+    if hasattr(value, "__len__"):  # text; an array, even one that holds a single NaN
+        return False
     try:
         return value is None or bool(value != value)
     except TypeError:  # pandas.NA has no truth value
         return True
-    except Exception:  # arrays and tensors compare element by element
+    except Exception:  # what cannot be compared
         return False
 
 
@@ -36,6 +40,57 @@ def group_label(value: Any) -> Any:
     if isinstance(value, numbers.Integral):
         return str(int(value))
     return None if is_missing(value) else value
+
+
+def check_labels(
+    groups: Iterable[Hashable],
+    known: Container[str],
+    default_group: str | None,
+    group_key: str,
+    prompt_ids: Sequence[Hashable] | None,
+) -> list[str]:
+    """Return the groups of a batch as text, with `default_group` in place of missing ones.
+
+    Args:
+        groups: N labels.
+        known: labels that need no check.
+        default_group, group_key: the options of `PGRPOConfig`.
+        prompt_ids: N prompts, for messages.
+
+    Raises:
+        MissingGroupError: a row has no group, and there is no `default_group`.
+        GroupLabelError: a label is not text.
+    """
+    labels = list(groups)
+    try:
+        unknown = {label for label in labels if label not in known}
+    except TypeError:  # unhashable: a list, a dict
+        unknown = labels  # type: ignore[assignment]
+    if all(type(label) is str and label.isascii() for label in unknown):
+        return list(map(str, labels))
+    missing = [row for row, label in enumerate(labels) if is_missing(label)]
+    if missing and default_group is None:
+        raise MissingGroupError(
+            f"{len(missing)} of {len(labels)} rows have no preference group (first: "
+            f"{describe_row(missing[0], prompt_ids)}). Fill {group_key!r} in the data, or set default_group to the "
+            "name of a group for such rows."
+        )
+    for row in missing:
+        labels[row] = default_group
+    for row, label in enumerate(labels):
+        problem = None if isinstance(label, str) else f"has type {type(label).__name__}, not text"
+        try:
+            str(label).encode()
+        except UnicodeEncodeError as error:
+            problem = problem or f"is not valid text: {error.reason}"
+        if problem is not None:
+            raise GroupLabelError(f"preference group {label!r} ({describe_row(row, prompt_ids)}) {problem}")
+    return [str(label) for label in labels]
+
+
+def describe_row(row: int, prompt_ids: Sequence[Hashable] | None) -> str:
+    """Return a row of a batch for a message, with its prompt if that is known."""
+    return f"row {row}" if prompt_ids is None else f"row {row}, uid {prompt_ids[row]}"
 
 
 def look_alikes(labels: Iterable[str]) -> list[tuple[str, ...]]:

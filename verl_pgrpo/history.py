@@ -15,11 +15,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from verl_pgrpo import checkpoint
-from verl_pgrpo.advantage import grpo_relation, personalized_advantage, prompt_blend
+from verl_pgrpo.advantage import grpo_relation, normalizer, personalized_advantage, prompt_blend
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.errors import ConfigError, GroupLabelError, MissingGroupError, NonFiniteRewardError
-from verl_pgrpo.groups import is_missing
-from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
+from verl_pgrpo.errors import ConfigError, GroupLabelError, NonFiniteRewardError
+from verl_pgrpo.groups import check_labels, describe_row
+from verl_pgrpo.moments import MAX_MAGNITUDE, Moments, as_floats
 from verl_pgrpo.shrinkage import group_weights, prompt_weight, share_within, subtract_prompt, within_std
 
 __all__ = ["AdvantageResult", "GroupHistoryManager", "GroupStatistics"]
@@ -80,7 +80,7 @@ class GroupHistoryManager:
 
     def __init__(self, config: PGRPOConfig | None = None) -> None:
         self.config = config if config is not None else PGRPOConfig()
-        self._row_of: dict[str, int] = {}  # label -> row in _moments, in order of first appearance
+        self._row_of: dict[str, int] = {}  # label -> row in _moments
         self._moments = Moments(0, self.config.half_life)
 
     def __copy__(self) -> GroupHistoryManager:
@@ -91,7 +91,7 @@ class GroupHistoryManager:
 
     @property
     def groups(self) -> list[str]:
-        """All labels, in order of first appearance."""
+        """All labels, by first appearance; those of one batch sorted, so that the order of its rows has no effect."""
         return list(self._row_of)
 
     @property
@@ -117,18 +117,15 @@ class GroupHistoryManager:
         Raises:
             MissingGroupError, GroupLabelError, NonFiniteRewardError, ValueError: the history is unchanged.
         """
-        prompt_ids = _plain(prompt_ids)
-        labels, values, finite = self._check_batch(groups, rewards, prompt_ids)
-        kept = np.flatnonzero(finite).tolist()
-        prompts = None if prompt_ids is None else _codes(prompt_ids[row] for row in kept)
-        self._moments.update(self._rows([labels[row] for row in kept]), values[finite], prompts)
+        _, _, kept, values, prompts = self._check_batch(groups, rewards, prompt_ids)
+        self._moments.update(self._rows(kept), values, prompts)
 
     def compute_advantages(
         self, groups: Sequence[Hashable], rewards: ArrayLike, prompt_ids: Sequence[Hashable] | None = None
     ) -> AdvantageResult:
         """Compute the advantages of a batch and add it to the history, in the order given by `config.update_order`.
 
-        The result does not depend on the order of the rows.
+        Neither the result nor the history depends on the order of the rows, to the last bit.
 
         Args:
             groups: N labels (text); None where a row has no group.
@@ -141,13 +138,8 @@ class GroupHistoryManager:
         """
         if prompt_ids is None and self.config.baseline != "history":
             raise ValueError(f"baseline={self.config.baseline} requires prompt_ids: the prompt that each row answers")
-        prompt_ids = _plain(prompt_ids)
-        labels, values, finite = self._check_batch(groups, rewards, prompt_ids)
-        kept = np.flatnonzero(finite).tolist()
-        prompts = None if prompt_ids is None else _codes(prompt_ids[row] for row in kept)
-        advantages, mean, std, count, scale, shift, cold = self._compute(
-            self._rows([labels[row] for row in kept]), values[finite], prompts
-        )
+        labels, finite, kept, values, prompts = self._check_batch(groups, rewards, prompt_ids)
+        advantages, mean, std, count, scale, shift, cold = self._compute(self._rows(kept), values, prompts)
 
         def scatter(array: NDArray[Any] | None, fill: Any) -> Any:
             if array is None or finite.all():
@@ -181,14 +173,14 @@ class GroupHistoryManager:
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """Return group, count, mean, m2, std, within and within_dof; one row per group, by first appearance."""
+        """Return group, count, mean, m2, std, within and within_dof; one row per group, as in `groups`."""
         moments = self._moments.take(np.arange(self.num_groups))
         columns = {"count": moments.count, "mean": moments.mean, "m2": moments.m2, "std": moments.std()}
         columns |= {"within": moments.within, "within_dof": moments.within_dof}
         return pd.DataFrame({"group": pd.Series(self.groups, dtype=object), **columns})
 
     def largest(self, k: int) -> list[str]:
-        """Return the k groups with the most rewards, largest first; ties in order of first appearance."""
+        """Return the k groups with the most rewards, largest first; ties in the order of `groups`."""
         order = np.argsort(-self._moments.count[: self.num_groups], kind="stable")[:k]
         labels = self.groups
         return [labels[row] for row in order.tolist()]
@@ -202,7 +194,7 @@ class GroupHistoryManager:
         mine, theirs = self.config.history_options(), other.config.history_options()
         if mine != theirs:
             raise ConfigError(f"cannot merge histories with different options: {mine} and {theirs}")
-        self._moments.merge(self._rows(other.groups), other._moments.take(np.arange(other.num_groups)))
+        self._moments.merge(self._rows(other.groups, ordered=True), other._moments.take(np.arange(other.num_groups)))
 
     def save(self, path: str | os.PathLike[str], step: int | None = None) -> None:
         """Write the history to a Parquet file, atomically.
@@ -248,7 +240,7 @@ class GroupHistoryManager:
             GroupLabelError: a label is not text, or not unique.
         """
         history = cls(config)
-        rows = history._rows(history._labels(labels, None))
+        rows = history._rows(history._labels(labels, None), ordered=True)
         if history.num_groups < len(rows):
             raise GroupLabelError(f"{len(rows)} labels, of which only {history.num_groups} are distinct")
         history._moments.merge(rows, moments)
@@ -264,7 +256,7 @@ class GroupHistoryManager:
         else:
             self._moments.update(rows, values, prompts)
             used, pool = self._moments.take(rows), self._pool()
-        mean, std, cold = self._normalizer(used, *(pool or (0.0, 0.0)))
+        mean, std, cold = normalizer(used, *(pool or (0.0, 0.0)), self.config.prior_strength, self.config.min_count)
         shrinkage = self.config.baseline == "shrinkage"
         if shrinkage:
             within = share_within(used)
@@ -294,43 +286,25 @@ class GroupHistoryManager:
         needed = self.config.prior_strength > 0 or self.config.min_count > 0
         return self._moments.pooled() if needed and self.total_count else None
 
-    def _normalizer(self, own: Moments, pool_mean: float, pool_std: float) -> tuple[Floats, Floats, Booleans]:
-        """Return the mean and std that normalize each row, and whether its group's own history was insufficient."""
-        mean, std = own.mean, own.std()
-        std = _without_rounding(std, mean)
-        cold = std == 0
-        prior, min_count = self.config.prior_strength, self.config.min_count
-        if prior > 0:
-            # The prior is worth `prior` rewards with the mean and variance of all groups (normal-inverse-gamma update).
-            weight = own.weight(own.count)
-            between = (weight * prior / (weight + prior)) * (mean - pool_mean) ** 2
-            dof = own.degrees_of_freedom(own.count) + prior
-            std = np.sqrt((own.m2 + prior * pool_std**2 + between) / dof)
-            mean = (weight * mean + prior * pool_mean) / (weight + prior)
-            cold = cold | (own.count < prior)
-        if min_count > 0:
-            few = own.count < min_count
-            mean, std, cold = np.where(few, pool_mean, mean), np.where(few, pool_std, std), cold | few
-        return mean, _without_rounding(std, mean), cold
-
-    def _rows(self, labels: list[str]) -> Integers:
-        """Return the row of each label, adding unknown labels."""
+    def _rows(self, labels: list[str], ordered: bool = False) -> Integers:
+        """Return the row of each label, adding unknown labels: sorted, unless `labels` have an order that counts."""
         row_of = self._row_of
-        rows = np.fromiter((row_of.setdefault(x, len(row_of)) for x in labels), dtype=np.int64, count=len(labels))
+        new = dict.fromkeys(label for label in labels if label not in row_of)
+        for label in new if ordered else sorted(new):
+            row_of[label] = len(row_of)
+        rows = np.fromiter(map(row_of.__getitem__, labels), dtype=np.int64, count=len(labels))
         if len(row_of) > len(self._moments):
             self._moments.resize(len(row_of) + len(row_of) // 8)
         return rows
 
     def _check_batch(
         self, groups: Sequence[Hashable], rewards: ArrayLike, prompt_ids: Sequence[Hashable] | None
-    ) -> tuple[list[str], Floats, Booleans]:
-        """Return labels, rewards and which of them are finite. Raises before anything changes."""
-        if hasattr(rewards, "detach"):  # a torch tensor, whose bfloat16 numpy does not know
-            rewards = rewards.detach().double().cpu()
-        try:
-            values = np.array(rewards, dtype=np.float64)
-        except OverflowError:  # an integer that no float64 can hold
-            values = np.array([x if abs(x) <= MAX_MAGNITUDE else np.inf for x in rewards], dtype=np.float64)  # type: ignore
+    ) -> tuple[list[str], Booleans, list[str], Floats, Integers | None]:
+        """Return all labels and which rewards are finite; of these rows the labels, rewards and numbers of prompts.
+
+        Raises before anything changes.
+        """
+        values, prompt_ids = as_floats(rewards), _plain(prompt_ids)
         sizes = [len(groups), *([] if prompt_ids is None else [len(prompt_ids)])]
         if values.ndim != 1 or any(size != len(values) for size in sizes):
             raise ValueError(
@@ -342,39 +316,16 @@ class GroupHistoryManager:
         if self.config.on_nonfinite == "error" and not finite.all():
             row = int(np.argmin(finite))
             raise NonFiniteRewardError(
-                f"reward {values[row]} of group {labels[row]!r}{_location(row, prompt_ids)} is not usable: "
+                f"reward {values[row]} of group {labels[row]!r} ({describe_row(row, prompt_ids)}) is not usable: "
                 f"{np.count_nonzero(~finite)} of {len(values)} rewards are NaN, infinite or beyond {MAX_MAGNITUDE:g}. "
                 "Fix the reward function, or set on_nonfinite=skip to drop these rows."
             )
-        return labels, values, finite
+        rows = np.flatnonzero(finite).tolist()
+        prompts = None if prompt_ids is None else _codes(prompt_ids[row] for row in rows)
+        return labels, finite, [labels[row] for row in rows], values[finite], prompts
 
     def _labels(self, groups: Iterable[Hashable], prompt_ids: Sequence[Hashable] | None) -> list[str]:
-        """Return the groups as text, with `default_group` in place of missing ones."""
-        labels = list(groups)
-        try:
-            unknown = {label for label in labels if label not in self._row_of}
-        except TypeError:  # unhashable: a list, a dict
-            unknown = labels  # type: ignore[assignment]
-        if all(type(label) is str and label.isascii() for label in unknown):
-            return list(map(str, labels))
-        missing = [row for row, label in enumerate(labels) if is_missing(label)]
-        if missing and self.config.default_group is None:
-            raise MissingGroupError(
-                f"{len(missing)} of {len(labels)} rows have no preference group (first: row {missing[0]}"
-                f"{_location(missing[0], prompt_ids, '')}). Fill {self.config.group_key!r} in the data, or set "
-                "default_group to the name of a group for such rows."
-            )
-        for row in missing:
-            labels[row] = self.config.default_group  # type: ignore[call-overload]
-        for row, label in enumerate(labels):
-            problem = None if isinstance(label, str) else f"has type {type(label).__name__}, not text"
-            try:
-                str(label).encode()
-            except UnicodeEncodeError as error:
-                problem = problem or f"is not valid text: {error.reason}"
-            if problem is not None:
-                raise GroupLabelError(f"preference group {label!r}{_location(row, prompt_ids)} {problem}")
-        return [str(label) for label in labels]
+        return check_labels(groups, self._row_of, self.config.default_group, self.config.group_key, prompt_ids)
 
 
 def _plain(prompt_ids: Any) -> list[Hashable] | None:
@@ -382,18 +333,7 @@ def _plain(prompt_ids: Any) -> list[Hashable] | None:
     return prompt_ids.tolist() if hasattr(prompt_ids, "tolist") else None if prompt_ids is None else list(prompt_ids)
 
 
-def _without_rounding(std: Floats, mean: Floats) -> Floats:
-    """Replace a std that is only a rounding error by 0: equal rewards that were computed in different ways."""
-    return np.where(std > 8 * np.finfo(np.float64).eps * np.abs(mean), std, 0.0)
-
-
 def _codes(values: Iterable[Hashable]) -> Integers:
     """Number values by their first appearance."""
     code_of: dict[Hashable, int] = {}
     return np.array([code_of.setdefault(value, len(code_of)) for value in values], dtype=np.int64)
-
-
-def _location(row: int, prompt_ids: Sequence[Hashable] | None, template: str = " (row {})") -> str:
-    if prompt_ids is None:
-        return template.format(row)
-    return f" (row {row}, uid {prompt_ids[row]})" if template else f", uid {prompt_ids[row]}"

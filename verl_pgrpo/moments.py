@@ -27,9 +27,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["FIELDS", "MAX_MAGNITUDE", "Moments"]
+__all__ = ["FIELDS", "MAX_MAGNITUDE", "Moments", "as_floats"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -37,6 +37,16 @@ Integers = NDArray[np.int64]
 # The sum of squares of larger values may overflow a float64.
 MAX_MAGNITUDE = 1e140
 FIELDS = ("count", "mean", "m2", "within", "within_dof")
+
+
+def as_floats(values: ArrayLike) -> Floats:
+    """Return any sequence of numbers as float64; a number that no float64 can hold becomes infinite."""
+    if hasattr(values, "detach"):  # a torch tensor, whose bfloat16 numpy does not know
+        values = values.detach().double().cpu()
+    try:
+        return np.array(values, dtype=np.float64)
+    except OverflowError:
+        return np.array([x if abs(x) <= MAX_MAGNITUDE else np.inf for x in values], dtype=np.float64)  # type: ignore
 
 
 class Moments:

@@ -61,7 +61,7 @@ def describe_run(history: GroupHistoryManager, sizes: Mapping[str, int] | None) 
         sizes: training rows per group; None if unknown.
     """
     if sizes is None:
-        data = "groups unknown until the first rollout (the dataset is not a table, or is in another process)"
+        data = "groups unknown until the first rollout (the dataset is not a table)"
     else:
         total, ordered = sum(sizes.values()), sorted(sizes, key=lambda group: -sizes[group])
         shown = [f"{group!r:.50} {sizes[group]} ({sizes[group] / max(total, 1):.1%})" for group in ordered]
@@ -111,8 +111,11 @@ class HistoryMonitor:
                 "rows": 1,
             }
         )
-        # min_count=1 keeps the sum of NaN a NaN
-        self._batches.append(frame[~result.skipped].groupby("group", sort=False).sum(min_count=1))
+        frame = frame[~result.skipped]
+        codes, _ = pd.factorize(frame["group"].to_numpy(object), sort=True)
+        # Sorted rows, because sums are rounded differently in another order. min_count=1 keeps the sum of NaN a NaN.
+        order = np.lexsort((*frame[_PER_ROW].to_numpy(np.float64).T, codes))
+        self._batches.append(frame.iloc[order].groupby("group", sort=False).sum(min_count=1))
         self._skipped += int(result.skipped.sum())
 
     def end_step(self) -> dict[str, float]:

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -44,7 +45,8 @@ def test_a_missing_value_is_none(value):
     assert group_label(value) is None
 
 
-ODD = [1.5, 2.0, True, np.bool_(False), b"x", ["a"], {"a": 1}, np.zeros(2), torch.zeros(2), Decimal("sNaN")]
+ODD = [np.array([np.nan]), torch.tensor([torch.nan]), pd.Series([None]), pd.array([pd.NA]), pa.array([np.nan])]
+ODD += [1.5, 2.0, True, np.bool_(False), b"x", ["a"], {"a": 1}, np.zeros(2), torch.zeros(2), Decimal("sNaN")]
 
 
 @pytest.mark.parametrize("value", ODD, ids=lambda value: type(value).__name__)

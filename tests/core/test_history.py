@@ -29,6 +29,7 @@ from verl_pgrpo import (
     personalized_advantage,
 )
 from verl_pgrpo.moments import Moments
+from verl_pgrpo.monitoring import HistoryMonitor
 
 rewards = st.floats(min_value=-100, max_value=100, width=32)
 batch = st.lists(st.tuples(st.sampled_from(["a", "b", "c", "é\n", ""]), rewards), min_size=1, max_size=16)
@@ -92,21 +93,35 @@ def test_the_method_equals_its_exact_reference(batches):
     assert sorted(history.groups) == sorted({group for rows in batches for group, _ in rows})
 
 
+@pytest.mark.parametrize("baseline", ["history", "blended", "shrinkage"])
 @pytest.mark.parametrize(
-    "options", [{}, {"half_life": 8}, {"prior_strength": 3, "min_count": 2}, {"baseline": "blended"}]
+    "options",
+    [
+        {},
+        {"half_life": 8, "update_order": "after_normalize"},
+        {"prior_strength": 3, "min_count": 2, "group_balance": 0.5},
+        {"norm_adv_by_std_in_grpo": False, "max_logged_groups": 2},
+    ],
 )
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("pqrs"), rewards), max_size=16), st.data())
-def test_the_order_of_rows_does_not_matter(options, rows, data):
-    past = [(["a"] * 3 + ["b"] * 2, [1.0, 2.0, 4.0, -1.0, 0.5])]
+@given(st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("pqrs"), rewards), max_size=24), st.data())
+def test_the_order_of_rows_does_not_matter(baseline, options, rows, data):
+    """To the last bit, signs of zeros included: results, history and metrics."""
     order = data.draw(st.permutations(range(len(rows))))
-    results = []
+    config = PGRPOConfig(baseline=baseline, **options)
+    outcomes = []
     for permuted in (rows, [rows[i] for i in order]):
+        history = GroupHistoryManager(config)
+        history.update(["a"] * 3 + ["b"] * 2, [1.0, 2.0, 4.0, -1.0, 0.5], ["p", "p", "q", "r", "r"])
+        monitor = HistoryMonitor(history)
         groups, prompts, values = ([row[i] for row in permuted] for i in range(3))
-        results.append(computed(PGRPOConfig(**options), groups, values, prompts, past=past))
-    for name in ("mean", "std", "count", "cold", *([] if "baseline" in options else ["advantages"])):
-        np.testing.assert_array_equal(getattr(results[0], name)[order], getattr(results[1], name))
-    for name in ("advantages", "scale", "shift"):  # sums over a prompt round differently in another order
-        np.testing.assert_allclose(getattr(results[0], name)[order], getattr(results[1], name), rtol=1e-9, atol=1e-9)
+        result = history.compute_advantages(groups, values, prompts)
+        monitor.add(values, result)
+        metrics = {name: float(value).hex() for name, value in monitor.end_step().items()}
+        outcomes.append((result, history.groups, history.to_frame().to_numpy(str).tolist(), metrics))
+    (result, *rest), (permuted_result, *permuted_rest) = outcomes
+    for name in ("advantages", "mean", "std", "count", "scale", "shift", "cold"):
+        assert getattr(result, name)[order].tobytes() == getattr(permuted_result, name).tobytes(), name
+    assert rest == permuted_rest
 
 
 def test_after_normalize_uses_the_past_and_a_first_batch_itself():

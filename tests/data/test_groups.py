@@ -156,10 +156,19 @@ def test_fit_assign_inspect(table: Path, capsys: pytest.CaptureFixture[str]) -> 
         lines = (table / "assigned.jsonl").read_text().splitlines()
         assert [str(json.loads(line)["user"]) for line in lines] == [str(i + 2**53) for i in range(400)]
         assert (table / "assigned.csv").read_text().splitlines()[3].replace('"', "").startswith(f"{2**53 + 2},g")
-    capsys.readouterr()
+    assert "silhouette" not in capsys.readouterr().out, "how K was chosen belongs to the fit"
     assert run("inspect", artefact, "--input", table / "users.csv", "--json") == 0
     assert [row["users"] for row in json.loads(capsys.readouterr().out)["groups"]] == list(SIZES)
     assert run("inspect", artefact) == 0
+
+
+def test_ids_in_several_spellings_are_reported(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame({"user": ["caf\u00e9", "cafe\u0301", " b", "c"] * 10, "a": np.arange(40.0)})
+    frame.to_parquet(table / "spelled.parquet")
+    own = ("--input", table / "spelled.parquet", "--id-column", "user", "--groups", 2, "--json")
+    assert run("fit", *own, "--out", table / "s.json") == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert [("U+0301" in note, note.count("10 rows")) for note in notes] == [(True, 2)]
 
 
 def test_random_control_by_command(table: Path) -> None:

@@ -245,13 +245,13 @@ def test_any_type_and_any_missing_value(tmp_path: Path, group, truth, user) -> N
 def test_types_that_parquet_does_not_have() -> None:
     text = pa.array(["a", None, " "])
     for column in (text.cast(pa.string_view()), text.cast(pa.binary()), pc.run_end_encode(text)):
-        assert label_values(UserTable(pa.table({"c": column}), "t"), "c", "--group-column") == ["a", None, None]
+        assert label_values(UserTable(pa.table({"c": column}), "t"), "c", "--group-column", []) == ["a", None, None]
 
 
 def test_a_column_without_a_text_form_is_an_error() -> None:
     for column in (pa.array([[1], None]), pa.array([{"a": 1}, None]), pa.array([b"\xff", None])):
         with pytest.raises(DataError, match="expected text, numbers or dates"):
-            label_values(UserTable(pa.table({"c": column}), "t"), "c", "--group-column")
+            label_values(UserTable(pa.table({"c": column}), "t"), "c", "--group-column", [])
 
 
 @pytest.mark.parametrize("role", ["--group-column", "--truth-column", "--user-column", "--time-column", "--keep",
@@ -333,10 +333,26 @@ def test_labels_are_normalized_and_look_alikes_reported(tmp_path: Path, capsys) 
     rows = [{"q": f"q {i}", "g": alike[i % 5]} for i in range(40)]
     write_lines(tmp_path / "t.jsonl", rows)
     assert run(tmp_path, "t.jsonl", "--group-column", "g", "--json", prompt="q") == 0
-    warnings = json.loads(capsys.readouterr().out)["warnings"]
+    summary = json.loads(capsys.readouterr().out)
+    warnings, [note] = summary["warnings"], summary["notes"]
+    assert note.count("8 rows") == 2, "the two spellings of Pokémon"
+    assert "U+0301 COMBINING ACUTE ACCENT" in note
     assert set(all_rows(tmp_path)["preference_group"]) == {nfc, "jazz", "jazz\u200b", "nan"}
     assert any("U+200B" in warning for warning in warnings)
     assert any("'nan'" in warning for warning in warnings), "text that spells a missing value"
+
+
+def test_class_labels_are_written_by_name(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features({"q": datasets.Value("string"), "g": datasets.ClassLabel(names=["jazz", "rock"])})
+    rows = {"q": [f"q {i}" for i in range(40)], "g": [i % 2 for i in range(39)] + [None]}
+    data = datasets.Dataset.from_dict(rows, features)
+    data.to_parquet(tmp_path / "t.parquet")
+    data.save_to_disk(tmp_path / "folder")
+    for source in ("t.parquet", "folder"):
+        assert run(tmp_path, source, "--group-column", "g", "--bad-rows", "drop", prompt="q") == 0
+        assert all_rows(tmp_path)["preference_group"].value_counts().to_dict() == {"jazz": 20, "rock": 19}
 
 
 # -- splits and groups

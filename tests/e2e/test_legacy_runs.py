@@ -139,6 +139,7 @@ def test_fully_async_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
     log = runs.finish(
         runs.start(tmp_path, "second", f"rollout.total_rollout_steps={16 * end}", *same, **where), tmp_path, "second"
     )
+    assert "preference groups in 256 training rows" in log
     assert f"history so far: {32 * saved} rewards" in log
     final = max(int(path.name.split("_")[-1]) for path in (tmp_path / "checkpoints").glob("global_step_*"))
     assert final > saved

@@ -85,6 +85,13 @@ def test_a_persona_rates_the_mark_on_its_own_scale() -> None:
         assert (body["model"], body["temperature"], body["max_tokens"]) == ("j", 0.0, 8)
 
 
+@pytest.mark.parametrize(("task", "ground_truth"), [(personas_judge, TASTE), (goodreads_judge, REVIEW)])
+def test_the_judge_sees_no_reasoning_that_was_cut_off(task: Any, ground_truth: str) -> None:
+    for text, shown in (("hm, so", ""), ("hm</think>Yes.", "Yes.")):
+        _, [body] = ask(task, text, ground_truth, lambda body: says("5"), reasoning=True)
+        assert f"<candidate>{shown}</candidate>" in body["messages"][0]["content"]
+
+
 def test_options_of_the_request() -> None:
     more = {"judge_constrain": True, "judge_options": {"max_tokens": 99}}
     _, [body] = ask(goodreads_judge, "Nice.", REVIEW, lambda body: says("8"), **more)

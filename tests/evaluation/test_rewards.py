@@ -81,6 +81,25 @@ def test_no_reward_reads_reasoning(task: str, ground_truth: str, good: str) -> N
     assert score(good)["score"] > score("")["score"]
 
 
+@pytest.mark.parametrize(
+    ("task", "ground_truth", "good"),
+    [
+        ("personas", truth("english"), METAL),
+        ("movielens", FILMS, "The Matrix"),
+        ("movielens_stars", json.dumps({"stars": {"A": 5.0, "B": 1.0}}), "A"),
+        ("goodreads", REVIEW, REFERENCE),
+    ],
+)
+def test_cut_off_in_reasoning_that_the_template_opened(task: str, ground_truth: str, good: str) -> None:
+    compute_score = importlib.import_module(f"verl_pgrpo.rewards.{task}").compute_score
+
+    def score(response: str, **options: bool) -> dict[str, float]:
+        return compute_score(task, response, ground_truth, extra_info={}, **options)
+
+    assert score(good, reasoning=True) == score("") != score(good)
+    assert score(f"so</think>{good}", reasoning=True) == score(good)
+
+
 # -- personas
 
 

@@ -124,10 +124,16 @@ def test_filtered_rows_do_not_count():
     assert count_groups(data, PGRPOConfig())[1] == {"a": 1, "b": 1}
 
 
-def test_class_labels_count_as_verl_decodes_them():
-    features = datasets.Features({"preference_group": datasets.ClassLabel(names=["x", "y"])})
-    data = SimpleNamespace(dataframe=datasets.Dataset.from_dict({"preference_group": [0, 1, 0]}, features=features))
-    assert count_groups(data, PGRPOConfig())[1] == {"0": 2, "1": 1}
+@pytest.mark.parametrize("key", ["segment", "user.segment"])
+def test_a_class_label_is_refused_because_verl_passes_on_its_number(key, load, tmp_path):
+    feature = datasets.ClassLabel(names=["jazz", "rock"])
+    features = {"prompt": datasets.Value("string"), "segment": feature, "user": {"segment": feature}}
+    columns = {"prompt": ["?"] * 3, "segment": [0, 1, 0], "user": [{"segment": 0}] * 3}
+    datasets.Dataset.from_dict(columns, datasets.Features(features)).to_parquet(tmp_path / "data.parquet")
+    dataset = load(tmp_path / "data.parquet")
+    assert dataset.dataframe[1]["segment"] == 1
+    with pytest.raises(GroupLabelError, match=f"'{key}' is a ClassLabel.*'jazz', 'rock'"):
+        count_groups(dataset, PGRPOConfig(group_key=key))
 
 
 def test_a_column_whose_name_has_dots_takes_precedence():
@@ -224,7 +230,7 @@ def test_a_class_without_a_required_method_is_named():
     with pytest.raises(UnsupportedVerlError, match=r"Trainer has no _compute_advantage\."):
         trainers.with_history(Trainer)
     require_hooks(Trainer, "step", "_load_checkpoint")
-    for name, (cls, _, _) in legacy._REPLACED.items():
-        for module in (SimpleNamespace(__name__=name), SimpleNamespace(__name__=name, **{cls: Trainer})):
+    for name, classes in legacy._REPLACED.items():
+        for members in ({}, dict.fromkeys(classes, Trainer)):
             with pytest.raises(UnsupportedVerlError, match=r" has no \w+"):
-                legacy.personalize_module(module)
+                legacy.personalize_module(SimpleNamespace(__name__=name, **members))

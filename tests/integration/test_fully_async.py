@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.integration.legacy_run import (
+    GROUPS,
     N,
     Prompts,
     Workers,
@@ -22,8 +23,9 @@ from tests.integration.legacy_run import (
     rollout,
     saved,
 )
-from verl_pgrpo import ConfigError, GroupHistoryManager, HistoryFileWrongStep
-from verl_pgrpo.integration.legacy import _GROUP, LegacyTrainerMixin
+from verl_pgrpo import ConfigError, GroupHistoryManager, HistoryFileWrongStep, MissingGroupError
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.integration.legacy import _GROUP
 from verl_pgrpo.integration.state import HISTORY_FILE
 
 pytestmark = pytest.mark.slow
@@ -43,6 +45,10 @@ class Remote:
         done = Future()
         done.set_result(self.answer)
         return done
+
+    def __await__(self):
+        yield from ()
+        return self.answer
 
 
 class Queue:
@@ -73,11 +79,22 @@ class Queue:
         return len(self.rows)
 
 
-def trainer_behind_the_actor():
-    from verl.experimental.fully_async_policy.fully_async_main import FullyAsyncTrainer as actor
+def behind_the_actor(name, options):
+    """Return the class behind one of the launcher's actors, which has verl's own options."""
+    from verl.experimental.fully_async_policy import fully_async_main
 
-    assert actor._default_options == {"num_cpus": 10}  # verl's own
+    actor = getattr(fully_async_main, name)
+    assert actor._default_options == options
     return actor.__ray_metadata__.modified_class.__ray_actor_class__
+
+
+def rollouter(config, dataset, monkeypatch):
+    """verl's own rollouter, on this dataset."""
+    from verl.experimental.fully_async_policy import fully_async_rollouter
+
+    monkeypatch.setattr(fully_async_rollouter, "create_rl_dataset", lambda *_, **__: dataset)
+    cls = behind_the_actor("FullyAsyncRollouter", {"num_cpus": 10, "max_concurrency": 100})
+    return cls(config=config, tokenizer=None)
 
 
 @pytest.fixture
@@ -98,8 +115,8 @@ def run(monkeypatch, tmp_path):
     async def update_weights(**_):
         pass
 
-    def ran(config, rows):
-        trainer = trainer_behind_the_actor()(
+    def ran(config, rows, dataset=None):
+        trainer = behind_the_actor("FullyAsyncTrainer", {"num_cpus": 10})(
             config=config,
             tokenizer=None,
             role_worker_mapping={},
@@ -109,7 +126,10 @@ def run(monkeypatch, tmp_path):
         trainer.actor_rollout_wg = workers = Workers()
         trainer.checkpoint_manager = SimpleNamespace(update_weights=update_weights)
         trainer.message_queue_client = Queue(config, rows)
-        trainer.rollouter = SimpleNamespace(
+        trainer._setup_checkpoint_manager = update_weights
+        group_sizes = rollouter(config, dataset or Prompts(), monkeypatch).pgrpo_group_sizes
+        rollouts = SimpleNamespace(
+            pgrpo_group_sizes=Remote(group_sizes),
             get_total_produced_samples=Remote(lambda: 0),
             get_completed_steps=Remote(lambda: 0),
             reset_staleness=Remote(dict),
@@ -117,6 +137,7 @@ def run(monkeypatch, tmp_path):
         )
 
         async def train():
+            await trainer.set_rollouter(rollouts)
             await trainer.load_checkpoint()
             await trainer.fit()
 
@@ -145,18 +166,25 @@ def test_groups_come_with_the_queue_and_checkpoints_count_versions(config, run, 
     assert_same(recomputed(history, seen), saved(tmp_path, 5))
 
 
-def test_other_estimators_and_the_rollouter_are_verls_own(config, run, tmp_path):
-    from verl.experimental.fully_async_policy.fully_async_rollouter import FullyAsyncRollouter
-    from verl.experimental.separation.ray_trainer import SeparateRayPPOTrainer
+def test_the_rollouter_checks_and_counts_the_training_data(config, run, monkeypatch, capsys):
+    run(config(), range(24))
+    assert "3 preference groups in 8 training rows: 'a' 4 (50.0%)" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="no preference group in common"):
+        run(config(), range(24, 32), Prompts(preference_group=["x"] * 8))
+    reserved = {"preference_group": GROUPS, "trajectory": GROUPS}
+    for columns, error in (({"other": GROUPS}, MissingGroupError), (reserved, DataError)):
+        with pytest.raises(error, match=r"preference_group|trajectory"):
+            rollouter(config(), Prompts(**columns), monkeypatch)
+        grpo = rollouter(config("algorithm.adv_estimator=grpo"), Prompts(**columns), monkeypatch)
+        assert grpo.pgrpo_group_sizes() is None
 
+
+def test_other_estimators_are_verls_own(config, run, tmp_path):
     grpo = config("algorithm.adv_estimator=grpo", "+algorithm.pgrpo.nonsense=1")
     seen, metrics = run(grpo, range(8))
     assert len(seen) == 2
     assert not any("pgrpo" in name for name in metrics[1])
     assert not list(tmp_path.rglob(HISTORY_FILE))
-    rollouter = FullyAsyncRollouter.__ray_metadata__.modified_class.__ray_actor_class__
-    assert rollouter.__mro__[1] is SeparateRayPPOTrainer
-    assert not issubclass(rollouter, LegacyTrainerMixin)
     sample, _ = asyncio.run(Queue(grpo, [0]).get_sample())
     assert _GROUP not in sample.full_batch.non_tensor_batch
 

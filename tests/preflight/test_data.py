@@ -163,6 +163,20 @@ def test_the_filter_is_sampled_on_large_data(case: Case, monkeypatch: pytest.Mon
     assert ("note", "data") in at(report, "data.train_files")
 
 
+def test_groups_of_large_data_are_estimated_after_the_filter(case: Case, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("verl_pgrpo.preflight.data.FILTER_LIMIT", 32)
+    monkeypatch.setattr("verl_pgrpo.preflight.data.FILTER_SAMPLE", 64)  # every row, so the estimate is exact
+
+    def check(long: range):
+        table = rows(prompt=lambda i: [{"role": "user", "content": "few words " * (50 if i in long else 1)}])
+        return case.check(case.write(table), "data.filter_overlong_prompts=True", skip=("reward",))
+
+    report = check(range(0, 48, 2))
+    assert "2 preference groups, the smallest with 8 training rows" in report.facts
+    assert problems(report) == {("warning", "data")}
+    assert ("warning", "groups") in problems(check(range(0, 64, 2))), "all rows of one group"
+
+
 def test_a_chat_template_that_rejects_the_prompts(case: Case, tmp_path):
     import shutil
 

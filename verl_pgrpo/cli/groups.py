@@ -108,7 +108,8 @@ def assign(
     users = _read_users(source, split, encoding, model.columns, id_column)
     assigned = model.assign(users.values, users.ids)
     _write_assigned(out, users, id_column, assigned)
-    _emit(f"{len(assigned):,} users assigned: {out}", model, as_json, users, assigned)
+    # How K was chosen is known from the fit.
+    _emit(f"{len(assigned):,} users assigned: {out}", replace(model, choice=[]), as_json, users, assigned)
 
 
 @app.command(epilog="Example: verl-pgrpo groups inspect groups.json --input users.parquet --picture groups.png")
@@ -135,13 +136,14 @@ def inspect(
 
 
 class _Users(NamedTuple):
-    """N users: the table, the columns that were used, (N, D) features and their names, and the ids, if any."""
+    """N users: the table, the columns that were used, (N, D) features and their names, the ids, if any, and notes."""
 
     table: UserTable
     columns: tuple[str, ...]
     values: Matrix
     features: list[str]
     ids: list[str] | None
+    notes: list[str]
 
 
 def _read_users(
@@ -149,9 +151,9 @@ def _read_users(
 ) -> _Users:
     """Read features and ids, neither of which may be missing. Without `columns`, all but the id are features."""
     table = read_user_table(source, split, encoding)
-    ids = None
+    ids, notes = None, list[str]()
     if id_column:
-        labels = label_values(table, id_column, "--id-column")
+        labels = label_values(table, id_column, "--id-column", notes)
         if None in labels:
             raise DataError(f"{table.where(labels.index(None))}: no id in column {id_column!r}")
         ids = [str(label) for label in labels]
@@ -161,7 +163,7 @@ def _read_users(
     values, features = feature_matrix(table, columns, "--features")
     for row, place in np.argwhere(np.isnan(values))[:1].tolist():
         raise DataError(f"{table.where(row)}: {features[place]!r} is missing or not finite")
-    return _Users(table, columns, values, features, ids)
+    return _Users(table, columns, values, features, ids, notes)
 
 
 def _write_assigned(path: Path, users: _Users, id_column: str | None, assigned: Assigned) -> None:
@@ -195,5 +197,5 @@ def _emit(
         f"k={one['k']}: silhouette {one['silhouette']:.3f}, stability {one['stability']:.3f}, smallest cluster "
         f"{one['smallest']} users of the sample{'' if one['large_enough'] else ', too small'}"
         for one in model.choice
-    ]
+    ] + (users.notes if users else [])
     emit_summary(Summary(title, groups=rows, notes=notes), as_json, algorithm=model.algorithm, choice=model.choice)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +18,12 @@ import pyarrow.compute as pc
 
 from verl_pgrpo.data.user_table import UserTable
 from verl_pgrpo.errors import DataError
+from verl_pgrpo.groups import describe_code_points
 
 Matrix = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
+MOST_NAMED = 5  # labels with several spellings
 EXACT = 2.0**53  # from here on, a float no longer holds every integer
 
 
@@ -49,10 +52,24 @@ def text_values(table: UserTable, name: str, option: str) -> list[str | None]:
     return [text if text is not None and text.strip() else None for text in texts]
 
 
-def label_values(table: UserTable, name: str, option: str) -> list[str | None]:
-    """Return `text_values` as labels: without white space at the ends, in Unicode's NFC."""
+def label_values(table: UserTable, name: str, option: str, notes: list[str]) -> list[str | None]:
+    """Return `text_values` as labels: without white space at the ends, in Unicode's NFC.
+
+    `notes` gets a line with counts for each label that has several spellings in the column.
+    """
     texts = text_values(table, name, option)
-    return [text if text is None else unicodedata.normalize("NFC", text.strip()) for text in texts]
+    rows = Counter(text for text in texts if text is not None)
+    label_of = {text: unicodedata.normalize("NFC", text.strip()) for text in rows}
+    spellings: defaultdict[str, list[str]] = defaultdict(list)
+    for text, label in label_of.items():
+        spellings[label].append(text)
+    merged = [same for same in spellings.values() if len(same) > 1]
+    for same in merged[:MOST_NAMED]:
+        counts = "; ".join(f"{describe_code_points(text)} {rows[text]:,} rows" for text in same)
+        notes.append(f"column {name!r} ({option}): {len(same)} spellings are one label: {counts}")
+    if len(merged) > MOST_NAMED:
+        notes.append(f"column {name!r} ({option}): {len(merged) - MOST_NAMED:,} more labels have several spellings")
+    return [text if text is None else label_of[text] for text in texts]
 
 
 def truth_values(table: UserTable, name: str, option: str) -> list[str | None]:

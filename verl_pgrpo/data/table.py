@@ -14,6 +14,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,10 @@ def _used_columns(
     data: dict[str, list[Any]] = {"prompt": _prompts(table, options.prompt_column)}
     reasons = dict.fromkeys(prompt for prompt in data["prompt"] if isinstance(prompt, str))
     bad = {reason: np.array([prompt == reason for prompt in data["prompt"]]) for reason in reasons}
+    labels = partial(label_values, notes=summary.notes)
     for name, column, read in (
-        ("group", options.group_column, label_values),
-        ("user", options.user_column, label_values),
+        ("group", options.group_column, labels),
+        ("user", options.user_column, labels),
         ("truth", options.truth_column, truth_values),
     ):
         if column:

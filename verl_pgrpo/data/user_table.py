@@ -76,7 +76,7 @@ def read_user_table(path: Path, split: str | None = None, encoding: str | None =
         if path.is_dir():
             table = _read_hugging_face(path, split)
         elif suffix in (".parquet", ".pq"):
-            table = pq.ParquetFile(path).read()
+            table = _with_class_names(pq.ParquetFile(path).read())
         elif suffix in (".jsonl", ".ndjson"):
             table = _read_json(_read_text(path, encoding))
         elif suffix in (".csv", ".tsv"):
@@ -157,7 +157,20 @@ def _read_hugging_face(path: Path, split: str | None) -> pa.Table:
             problem = f"no split {split!r}" if split else "several splits; choose one with --split"
             raise DataError(f"{path}: {problem}; it has {', '.join(data)}")
         data = data[split]
-    return data.with_format("arrow")[:]
+    return _with_class_names(data.with_format("arrow")[:])
+
+
+def _with_class_names(table: pa.Table) -> pa.Table:
+    """Replace the numbers of `ClassLabel` columns by their names. The Hugging Face library keeps these as metadata."""
+    if b"huggingface" not in (table.schema.metadata or {}):
+        return table
+    import datasets
+
+    for name, feature in datasets.Features.from_arrow_schema(table.schema).items():
+        if isinstance(feature, datasets.ClassLabel):
+            values = [None if code is None or code < 0 else feature.names[code] for code in table[name].to_pylist()]
+            table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
+    return table
 
 
 def _first_row_is_1(message: str) -> str:

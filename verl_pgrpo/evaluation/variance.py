@@ -21,7 +21,7 @@ def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
             groups, also those of different steps) and `reward` (a number).
 
     Returns:
-        one row per group, by first appearance, with the columns
+        one row per group, in the order of `GroupHistoryManager.groups`, with the columns
 
         - `group`, `responses`, `prompts`, `share` (of all responses), `mean`, `std`;
         - `within`, `between`: variances in squared units of the reward, NaN if no prompt has two responses;

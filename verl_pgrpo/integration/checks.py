@@ -127,7 +127,7 @@ def count_groups(dataset: Any, options: PGRPOConfig) -> tuple[GroupColumn | None
 
     Raises:
         MissingGroupError: the column is missing, or empty in some rows, and `default_group` is not set.
-        GroupLabelError: a label is neither text nor an integer.
+        GroupLabelError: a label is neither text nor an integer, or a number that stands for a name.
     """
     table: Any = getattr(dataset, "dataframe", None)
     if not hasattr(table, "select_columns") or not hasattr(table, "column_names"):
@@ -142,6 +142,16 @@ def count_groups(dataset: Any, options: PGRPOConfig) -> tuple[GroupColumn | None
             f"{', '.join(table.column_names)}. Add it, name the right one with +algorithm.pgrpo.group_key="
             f"{nearest[0] if nearest else '<column>'}, or assign all rows to one group with "
             "+algorithm.pgrpo.default_group=<name>."
+        )
+    feature = getattr(table, "features", {}).get(column.name)
+    for name in column.path:
+        feature = feature.get(name) if isinstance(feature, dict) else None
+    class_names = getattr(feature, "names", None)
+    if isinstance(class_names, list):  # a datasets.ClassLabel
+        raise GroupLabelError(
+            f"the column {options.group_key!r} is a ClassLabel, of which verl passes on the numbers: the preference "
+            f"groups would be '0', '1', ... instead of {', '.join(map(repr, class_names[:3]))}, ... Add a column "
+            "with the names as text, and name it in group_key (`verl-pgrpo data table` writes names)."
         )
     counts: dict[str, int] = {}
     missing: list[int] = []

@@ -26,6 +26,7 @@ from verl_pgrpo.integration.checks import check_dataset_columns, count_groups, i
 from verl_pgrpo.integration.mixin import PGRPOTrainerMixin
 
 __all__ = [
+    "FullyAsyncRollouterMixin",
     "FullyAsyncTrainerMixin",
     "LegacyTrainerMixin",
     "OneStepOffTrainerMixin",
@@ -42,10 +43,9 @@ class LegacyTrainerMixin(PGRPOTrainerMixin):
 
     def __init__(self, config: DictConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        if self.pgrpo is not None:
-            dataset = getattr(self, "train_dataset", None)
-            check_dataset_columns(dataset, use_v1=False)
-            self.pgrpo.start(count_groups(dataset, self.pgrpo.config)[1])
+        dataset = getattr(self, "train_dataset", None)
+        if self.pgrpo is not None and dataset is not None:  # fully-async: see `set_rollouter`
+            self.pgrpo.start(_check_dataset(dataset, self.pgrpo.config))
 
     def _get_gen_batch(self, batch: Any) -> Any:
         if self.pgrpo is None:
@@ -113,8 +113,13 @@ class FullyAsyncTrainerMixin(_SeparateTrainerMixin):
     """For the class of the Ray actor FullyAsyncTrainer.
 
     Its checkpoints are numbered by the version of the rollout weights, with several local steps per version. The
-    training data is in another process, so missing groups are only found at the first advantage.
+    training data is in another process, the rollouter's, which checks it and counts its groups.
     """
+
+    async def set_rollouter(self, rollouter: Any) -> None:
+        if self.pgrpo is not None:
+            self.pgrpo.start(await rollouter.pgrpo_group_sizes.remote())
+        await super().set_rollouter(rollouter)  # type: ignore[misc]
 
     def _pgrpo_checkpoint_step(self) -> int:
         return self.current_param_version  # type: ignore[attr-defined]
@@ -133,6 +138,22 @@ class FullyAsyncTrainerMixin(_SeparateTrainerMixin):
             self.logger.log(data=self.pgrpo.end_step(), step=self.current_param_version)  # type: ignore[attr-defined]
 
 
+class FullyAsyncRollouterMixin:
+    """For the class of the Ray actor FullyAsyncRollouter, which has the training data. verl creates it last."""
+
+    _pgrpo_sizes: dict[str, int] | None = None
+
+    def _create_dataloader(self, train_dataset: Any, *args: Any, **kwargs: Any) -> None:
+        if is_personalized(self.config):  # type: ignore[attr-defined]
+            options = PGRPOConfig.from_algorithm(self.config.algorithm)  # type: ignore[attr-defined]
+            self._pgrpo_sizes = _check_dataset(train_dataset, options)
+        super()._create_dataloader(train_dataset, *args, **kwargs)  # type: ignore[misc]
+
+    def pgrpo_group_sizes(self) -> dict[str, int] | None:
+        """Return the training rows per preference group; None if the dataset is not a table."""
+        return self._pgrpo_sizes
+
+
 class PreferenceGroupMixin:
     """For FullyAsyncAgentLoopManager: a prompt's preference group returns with its rollouts."""
 
@@ -142,6 +163,12 @@ class PreferenceGroupMixin:
             options = PGRPOConfig.from_algorithm(self.config.algorithm)  # type: ignore[attr-defined]
             output.non_tensor_batch[_GROUP] = preference_groups(prompts, options)
         return output
+
+
+def _check_dataset(dataset: Any, options: PGRPOConfig) -> dict[str, int] | None:
+    """Check the columns of a training dataset, and count its rows per preference group (see `count_groups`)."""
+    check_dataset_columns(dataset, use_v1=False)
+    return count_groups(dataset, options)[1]
 
 
 def preference_groups(batch: Any, options: PGRPOConfig) -> np.ndarray:
@@ -156,44 +183,48 @@ def preference_groups(batch: Any, options: PGRPOConfig) -> np.ndarray:
 
 
 _TRAINER_METHODS = ("_get_gen_batch", "_save_checkpoint", "_load_checkpoint")
-# Module of verl -> class in it, its mixin, and the methods that the mixin overrides.
-_REPLACED = {
-    "verl.trainer.main_ppo_v0": ("RayPPOTrainer", V0TrainerMixin, (*_TRAINER_METHODS, "fit", "_update_actor")),
-    "verl.experimental.one_step_off_policy.ray_trainer": (
-        "OneStepOffRayTrainer",
-        OneStepOffTrainerMixin,
-        (*_TRAINER_METHODS, "_fit_compute_advantage", "_fit_collect_metrics"),
-    ),
-    "verl.experimental.fully_async_policy.fully_async_trainer": (
-        "FullyAsyncTrainer",
-        FullyAsyncTrainerMixin,
-        ("_save_checkpoint", "load_checkpoint", "_fit_compute_advantage", "_fit_log_aggregated_training_metrics"),
-    ),
-    "verl.experimental.fully_async_policy.fully_async_rollouter": (
-        "FullyAsyncAgentLoopManager",
-        PreferenceGroupMixin,
-        ("generate_sequences_single",),
-    ),
+_ASYNC_METHODS = ("_save_checkpoint", "load_checkpoint", "set_rollouter", "_fit_compute_advantage")
+# Module of verl -> classes in it, the mixin of each, and the methods that the mixin overrides.
+_REPLACED: dict[str, dict[str, tuple[type, tuple[str, ...]]]] = {
+    "verl.trainer.main_ppo_v0": {
+        "RayPPOTrainer": (V0TrainerMixin, (*_TRAINER_METHODS, "fit", "_update_actor")),
+    },
+    "verl.experimental.one_step_off_policy.ray_trainer": {
+        "OneStepOffRayTrainer": (
+            OneStepOffTrainerMixin,
+            (*_TRAINER_METHODS, "_fit_compute_advantage", "_fit_collect_metrics"),
+        ),
+    },
+    "verl.experimental.fully_async_policy.fully_async_trainer": {
+        "FullyAsyncTrainer": (
+            FullyAsyncTrainerMixin,
+            (*_ASYNC_METHODS, "_fit_log_aggregated_training_metrics"),
+        ),
+    },
+    "verl.experimental.fully_async_policy.fully_async_rollouter": {
+        "FullyAsyncAgentLoopManager": (PreferenceGroupMixin, ("generate_sequences_single",)),
+        "FullyAsyncRollouter": (FullyAsyncRollouterMixin, ("_create_dataloader",)),
+    },
 }
 
 
 def personalize_module(module: ModuleType) -> None:
-    """Replace the class of one of verl's modules by a subclass with the mixin for it.
+    """Replace the classes of one of verl's modules by subclasses with the mixins for them.
 
     Raises:
-        UnsupportedVerlError: the class lacks a method that the mixin overrides.
+        UnsupportedVerlError: a class lacks a method that the mixin overrides.
     """
-    name, mixin, methods = _REPLACED[module.__name__]
-    require_hooks(module, name)
-    stock = getattr(module, name)
-    if isinstance(stock, type):
-        setattr(module, name, _subclass(mixin, stock, module, methods))
-        return
-    # A Ray actor class cannot be subclassed. The class behind it can, with the same resources.
     import ray
 
-    plain = stock.__ray_metadata__.modified_class.__ray_actor_class__
-    setattr(module, name, ray.remote(**stock._default_options)(_subclass(mixin, plain, module, methods)))
+    for name, (mixin, methods) in _REPLACED[module.__name__].items():
+        require_hooks(module, name)
+        stock = getattr(module, name)
+        if isinstance(stock, type):
+            setattr(module, name, _subclass(mixin, stock, module, methods))
+        else:
+            # A Ray actor class cannot be subclassed. The class behind it can, with the same resources.
+            plain = stock.__ray_metadata__.modified_class.__ray_actor_class__
+            setattr(module, name, ray.remote(**stock._default_options)(_subclass(mixin, plain, module, methods)))
 
 
 def _subclass(mixin: type, stock: type, module: ModuleType, methods: tuple[str, ...]) -> type:

@@ -4,8 +4,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import contextlib
+import io
+import random
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 from verl_pgrpo.config import PGRPOConfig
@@ -14,6 +19,7 @@ from verl_pgrpo.groups import describe_code_points, look_alikes
 from verl_pgrpo.integration.batch import GroupColumn
 from verl_pgrpo.integration.checks import count_groups, is_personalized
 
+from . import data
 from .context import PreflightContext
 from .data import where
 from .diagnostic import Diagnostics
@@ -35,7 +41,7 @@ def check_groups(context: PreflightContext, diagnostics: Diagnostics) -> None:
     except PGRPOError as error:
         diagnostics.raised(error, location, "")
         return
-    context.groups = groups
+    groups = context.groups = _after_filter(trainer.train_dataset, groups, options, location, diagnostics)
     smallest = min(groups.values())
     context.facts.append(f"{len(groups):,} preference groups, the smallest with {smallest:,} training rows")
     _check_sizes(context, groups, location, diagnostics)
@@ -55,6 +61,34 @@ def _count(dataset: Any, options: PGRPOConfig) -> dict[str, int]:
     if None in labels and options.default_group is None:
         raise MissingGroupError(f"{labels.count(None)} of {len(rows)} training rows have no {options.group_key!r}")
     return dict(Counter(str(options.default_group) if label is None else label for label in labels))
+
+
+def _after_filter(
+    dataset: Any, groups: dict[str, int], options: PGRPOConfig, location: str, diagnostics: Diagnostics
+) -> dict[str, int]:
+    """Estimate the rows of each group that verl's filter of overlong prompts keeps, where it ran on a sample only."""
+    each = data.FILTER_SAMPLE // len(groups)
+    table: Any = getattr(dataset, "dataframe", None)
+    filters = getattr(dataset, "filter_overlong_prompts", False) and hasattr(table, "select_columns")
+    if not filters or len(dataset) <= data.FILTER_LIMIT or each < FEW:
+        return groups
+    column = GroupColumn.parse(options.group_key, table.column_names)
+    labels: list[Any] = [None] * len(table) if column.name not in table.column_names else []
+    if not labels:
+        for batch in table.select_columns([column.name]).with_format(None).iter(batch_size=1 << 16):
+            labels += column.labels(batch[column.name])
+    rows: defaultdict[str, list[int]] = defaultdict(list)
+    for row, label in enumerate(labels):
+        rows[str(options.default_group) if label is None else label].append(row)
+    drawn = {name: random.Random(0).sample(of_group, min(each, len(of_group))) for name, of_group in rows.items()}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        kept = dataset.maybe_filter_out_long_prompts(table.select(sorted(chain.from_iterable(drawn.values()))))
+    left = count_groups(SimpleNamespace(dataframe=kept), options)[1] or {}
+    diagnostics.note(f"rows that the filter keeps are estimated from up to {each} rows of each group", location)
+    if gone := [name for name in groups if name not in left]:
+        message = f"all sampled rows of {len(gone):,} preference groups are longer than data.max_prompt_length"
+        diagnostics.warning(f"{message}: {_names(gone)}", location, "raise data.max_prompt_length")
+    return {name: max(1, round(size * left.get(name, 0) / len(drawn[name]))) for name, size in groups.items()}
 
 
 def _options(context: PreflightContext) -> PGRPOConfig:

@@ -31,14 +31,19 @@ _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs: object
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict | None = None,
+    reasoning: bool = False,
+    **kwargs: object,
 ) -> dict[str, float]:
     """Return `score`, `closeness`, `sentiment` and `length`, each 0 to 1.
 
     `ground_truth` is a JSON object as text: `reference`, `rating` (1 to 5) and `max_words`.
     """
     truth = json.loads(ground_truth)
-    text = strip_reasoning(solution_str)
+    text = strip_reasoning(solution_str, reasoning)
     length = length_fit(text, truth["max_words"])
     closeness = min(1.0, rouge_l(text, truth["reference"]) / FULL_CLOSENESS)
     sentiment = sentiment_fit(text, truth["rating"]) if length else 0.0

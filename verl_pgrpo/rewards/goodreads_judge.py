@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from verl_pgrpo.rewards.judge import QUESTION, ask_mark, escape_candidate
+from verl_pgrpo.rewards.reasoning import strip_reasoning
 
 PROMPT = """A reader gave the book "{title}" {rating} of 5 stars and wrote this review:
 <reference>{reference}</reference>
@@ -20,13 +21,18 @@ How well does the candidate say what this reader thinks, in a mood that fits {ra
 
 
 async def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **judge: Any
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict | None = None,
+    reasoning: bool = False,
+    **judge: Any,
 ) -> dict[str, float]:
     """Return `score` (0 to 1, NaN for a malformed answer) and `judged` (0 for a malformed answer, else 1).
 
     `judge` has the keyword arguments of `ask_mark`, which also lists the errors.
     """
-    mark = await ask_mark(judge_prompt(solution_str, ground_truth), **judge)
+    mark = await ask_mark(judge_prompt(strip_reasoning(solution_str, reasoning), ground_truth), **judge)
     return {"score": mark, "judged": float(not math.isnan(mark))}
 
 

@@ -30,14 +30,19 @@ _ARTICLE = re.compile(r"^(.*), (the|an?|les?|la|l'|il|der|die|das|el|los|las)((?
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs: object
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict | None = None,
+    reasoning: bool = False,
+    **kwargs: object,
 ) -> dict[str, float]:
     """Return `score`, `hit`, `genre` (the overlap) and `format`, each 0 to 1.
 
     `ground_truth` is a JSON object as text: `answer`, a title, and `candidates`, a map of titles to lists of genres.
     """
     answer, genres, spellings = _parse(ground_truth)
-    text = strip_reasoning(solution_str)
+    text = strip_reasoning(solution_str, reasoning)
     exact = spellings.get(_normalize(text)) if "\n" not in text else None
     named = exact if exact is not None else _only_mention(text, spellings)
     if named is None:

@@ -22,7 +22,12 @@ _ANSWER = re.compile(rf"{_OPEN}(?:(?:the |my )?(?:answer|choice)(?: is)?:?{_OPEN
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any] | None = None, **kwargs: object
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict[str, Any] | None = None,
+    reasoning: bool = False,
+    **kwargs: object,
 ) -> dict[str, float]:
     """verl's custom reward function.
 
@@ -31,7 +36,7 @@ def compute_score(
         worst) over the candidates, 0 to 1, 0 if invalid; comparable between users. `valid`: 1 if the answer is valid.
     """
     stars = _stars(ground_truth)
-    match = _ANSWER.match(strip_reasoning(solution_str).strip())
+    match = _ANSWER.match(strip_reasoning(solution_str, reasoning))
     chosen = stars.get(match[1].upper()) if match else None
     if chosen is None:
         return {"score": 0.0, "utility": 0.0, "valid": 0.0}

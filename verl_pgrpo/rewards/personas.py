@@ -30,11 +30,16 @@ ENGLISH_MAX_WORDS = 80  # the prompts' limit; longer answers lose in proportion
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs: object
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict | None = None,
+    reasoning: bool = False,
+    **kwargs: object,
 ) -> dict[str, float]:
     """Return `score`, the reward in stars, and `utility`, 0 to 1, which verl adds to its validation metrics."""
     truth = _parse(ground_truth)
-    served = utility(solution_str, ground_truth)
+    served = utility(strip_reasoning(solution_str, reasoning), ground_truth)
     score = truth["offset"] + truth["scale"] * (served + noise(solution_str, ground_truth))
     return {"score": score, "utility": served}
 

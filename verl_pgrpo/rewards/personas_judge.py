@@ -17,6 +17,7 @@ from typing import Any
 
 from verl_pgrpo.rewards.judge import QUESTION, ask_mark, escape_candidate
 from verl_pgrpo.rewards.personas import length_fit, noise, utility
+from verl_pgrpo.rewards.reasoning import strip_reasoning
 
 PROMPT = """Somebody who loves {genre} music asked for music, and got this answer:
 <candidate>{candidate}</candidate>
@@ -32,7 +33,12 @@ GENRES = {"hiphop": "hip-hop"}
 
 
 async def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **judge: Any
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict | None = None,
+    reasoning: bool = False,
+    **judge: Any,
 ) -> dict[str, float]:
     """Return `score` in stars, `mark` (length * mark), `judged`, and `utility` by the rules of `personas`.
 
@@ -43,13 +49,14 @@ async def compute_score(
         ValueError: The row is of the toy surface.
     """
     truth = json.loads(ground_truth)
-    mark = await ask_mark(judge_prompt(solution_str, ground_truth), **judge)
-    mark *= length_fit(solution_str)
+    answer = strip_reasoning(solution_str, reasoning)
+    mark = await ask_mark(judge_prompt(answer, ground_truth), **judge)
+    mark *= length_fit(answer)
     return {
         "score": truth["offset"] + truth["scale"] * (mark + noise(solution_str, ground_truth)),
         "mark": mark,
         "judged": float(not math.isnan(mark)),
-        "utility": utility(solution_str, ground_truth),
+        "utility": utility(answer, ground_truth),
     }
 
 
