@@ -15,23 +15,13 @@ import pyarrow as pa
 import pyarrow.csv
 import typer
 
-from verl_pgrpo.cli.data_common import (
-    AlgorithmOption,
-    EncodingOption,
-    GroupsOption,
-    KMaxOption,
-    KMinOption,
-    MinSizeOption,
-    SplitOption,
-    emit_summary,
-    names,
-    number_of_groups,
-)
-from verl_pgrpo.cli.output import JsonOption, SeedOption
-from verl_pgrpo.data.cluster import fit_groups, randomize
+from verl_pgrpo.cli.data_common import emit_summary, with_options
+from verl_pgrpo.cli.output import JsonOption
+from verl_pgrpo.data.cluster import randomize
 from verl_pgrpo.data.columns import Matrix, feature_matrix, label_values
 from verl_pgrpo.data.group_model import GroupModel, load_groups, save_groups
 from verl_pgrpo.data.group_picture import distinctive_features, draw_groups
+from verl_pgrpo.data.options import Clustering, EncodingOption, SplitOption, names
 from verl_pgrpo.data.schema import write_table
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.user_table import UserTable, read_user_table
@@ -49,9 +39,11 @@ Assigned = npt.NDArray[np.str_]
 
 @app.command(epilog="Example: verl-pgrpo groups fit --input users.parquet --id-column user --out groups.json "
              "--picture groups.png")  # fmt: skip
+@with_options(Clustering)
 def fit(
     source: InputOption,
     out: Annotated[Path, typer.Option(help="The grouping (JSON).")],
+    options: Clustering,
     assignments: Annotated[
         Path | None, typer.Option(help="Also write each user's group (.parquet, .csv, .jsonl).")
     ] = None,
@@ -62,25 +54,15 @@ def fit(
     picture: PictureOption = None,
     split: SplitOption = None,
     encoding: EncodingOption = None,
-    groups: GroupsOption = "auto",
-    algorithm: AlgorithmOption = "kmeans",
-    k_min: KMinOption = 2,
-    k_max: KMaxOption = 10,
-    min_size: MinSizeOption = None,
-    seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Find groups in a table of features."""
     if random and not id_column:
         raise DataError("--random needs --id-column: random groups are assigned by user id")
     users = _read_users(source, split, encoding, names(features), id_column)
-    model = fit_groups(
-        users.values, users.features, algorithm=algorithm, k=number_of_groups(groups), k_range=(k_min, k_max),
-        min_size=min_size, scale=not no_scale, seed=seed, id_column=id_column,
-    )  # fmt: skip
-    model = replace(model, columns=users.columns)
+    model = replace(options.fit(users.values, users.features, id_column, not no_scale), columns=users.columns)
     if random:
-        model = randomize(model, model.assign(users.values), users.ids or [], seed)
+        model = randomize(model, model.assign(users.values), users.ids or [], options.seed)
     save_groups(model, out)
     assigned = model.assign(users.values, users.ids)
     if assignments:

@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from typer import Option
 
 from verl_pgrpo.data.goodreads_files import read_books, read_reviews
 from verl_pgrpo.data.group_model import id_hashes, random_groups, save_groups
@@ -41,20 +42,16 @@ OWN_FIELDS += [("rating", pa.int64()), ("answer_time", pa.int64())]
 class GoodreadsOptions(Archive):
     """How Goodreads files become a dataset. The test side begins with a day; validation has all ratings equally."""
 
-    # rating, as in the paper, or cluster
-    group_by: str = "rating"
+    group_by: Annotated[
+        Literal["rating", "cluster"], Option(help="The review's rating, as in the paper, or clusters of readers.")
+    ] = "rating"
     # shorter reviews contain nothing a reward can compare with, longer ones cost tokens
-    min_words: int = 20
-    max_words: int = 120
-    # words of a book's description in the prompt
-    description_words: int = 60
+    min_words: Annotated[int, Option(min=1, help="Words of a review.")] = 20
+    max_words: Annotated[int, Option(help="Words of a review, and the limit in the prompt.")] = 120
+    description_words: Annotated[int, Option(min=0, help="Words of the book's description in the prompt.")] = 60
 
     def check(self) -> None:
-        """Raise DataError if an option is out of range."""
         Archive.check(self)
-        if self.group_by not in ("rating", "cluster"):
-            raise DataError(f"--group-by must be rating or cluster (got {self.group_by!r})")
-        self.check_minimum(min_words=1, description_words=0)
         if self.max_words < self.min_words:
             raise DataError(f"--max-words {self.max_words} is less than --min-words {self.min_words}")
 
