@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -48,10 +49,8 @@ def fit_groups(
         features: (D,) their names.
         algorithm: one of `ALGORITHMS`.
         k: number of clusters; None chooses it from `k_range` (first and last).
-        k_range: see `k`.
         min_size: users of the smallest group. Smaller clusters are merged with the nearest. Default: 1% of the users.
         scale: standardize the features. Not useful for embeddings, whose axes have no meaning of their own.
-        seed: seed of everything random.
         id_column: stored for `groups assign`.
 
     Raises:
@@ -60,7 +59,7 @@ def fit_groups(
     from sklearn.preprocessing import StandardScaler
 
     size = max(2, round(len(values) * SMALLEST_SHARE)) if min_size is None else min_size
-    _check(values, algorithm, k, k_range, size, seed)
+    _check(values, k, k_range, size)
     scaler = StandardScaler().fit(values)
     mean, spread = (scaler.mean_, scaler.scale_) if scale else (np.zeros(values.shape[1]), np.ones(values.shape[1]))
     scaled = (values - mean) / spread
@@ -107,21 +106,17 @@ def _fit(scaled: Matrix, algorithm: str, k: int, seed: int) -> GroupModel:
             weights = np.maximum(fit.weights_, 1e-12)
             parameters = {"means": fit.means_, "variances": fit.covariances_, "weights": weights}
         else:
-            kind, own = (KMeans, {}) if algorithm == "kmeans" else (MiniBatchKMeans, {"batch_size": 4096})
-            parameters = {"centers": kind(k, n_init=4, random_state=seed, **own).fit(scaled).cluster_centers_}
+            kind = {"kmeans": KMeans, "minibatch-kmeans": partial(MiniBatchKMeans, batch_size=4096)}[algorithm]
+            parameters = {"centers": kind(k, n_init=4, random_state=seed).fit(scaled).cluster_centers_}
     return GroupModel(
         algorithm=algorithm, features=(), mean=np.empty(0), scale=np.empty(0), parameters=parameters,
         cluster_group=np.arange(k), groups=tuple(map(str, range(k))), sizes=(), seed=seed,
     )  # fmt: skip
 
 
-def _check(values: Matrix, algorithm: str, k: int | None, k_range: tuple[int, int], min_size: int, seed: int) -> None:
-    if algorithm not in ALGORITHMS:
-        raise DataError(f"unknown algorithm {algorithm!r}; choose from {', '.join(ALGORITHMS)}")
+def _check(values: Matrix, k: int | None, k_range: tuple[int, int], min_size: int) -> None:
     if values.ndim != 2 or not values.shape[1]:
         raise DataError("there are no features to cluster by")
-    if seed < 0:
-        raise DataError(f"--seed must be >= 0 (got {seed})")
     if min_size < 1 or 2 * min_size > len(values):
         raise DataError(f"--min-size {min_size}: two such groups need {2 * min_size} users (got {len(values)})")
     if not (2 <= k_range[0] <= k_range[1] if k is None else k >= 2):

@@ -31,7 +31,7 @@ class Clustering:
     k_min: Annotated[int, Option(help="First K that --groups auto tries.")] = 2
     k_max: Annotated[int, Option(help="Last K that --groups auto tries.")] = 10
     min_size: Annotated[int | None, Option(help="Users of the smallest group; default 1% of the users.")] = None
-    seed: Annotated[int, Option(help="Equal arguments give equal bytes.")] = 0
+    seed: Annotated[int, Option(min=0, help="Equal arguments give equal bytes.")] = 0
 
     @property
     def k(self) -> int | None:
@@ -50,16 +50,12 @@ class Clustering:
 
     def check(self) -> None:
         """Raise DataError if an option is out of range."""
-        if self.k is not None and self.k < 2:
-            raise DataError(f"--groups must be at least 2 (got {self.k})")
-        if self.seed < 0:
-            raise DataError(f"--seed must be at least 0 (got {self.seed})")
         for name, hint in get_type_hints(type(self), include_extras=True).items():
-            (kind, info), value = get_args(hint), getattr(self, name)
+            (kind, info), value, option = get_args(hint), getattr(self, name), f"--{name.replace('_', '-')}"
             if get_origin(kind) is Literal and value not in get_args(kind):
-                raise DataError(f"--{name.replace('_', '-')} must be one of {', '.join(get_args(kind))} (got {value!r})")
+                raise DataError(f"{option} must be one of {', '.join(get_args(kind))} (got {value!r})")
             if info.min is not None and value is not None and value < info.min:
-                raise DataError(f"--{name.replace('_', '-')} must be at least {info.min} (got {value})")
+                raise DataError(f"{option} must be at least {info.min} (got {value})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
