@@ -148,7 +148,7 @@ def _text(data: dict[str, Any]) -> str:
     if len(groups) > MAX_ROWS:
         groups = sorted(groups, key=lambda line: line["win_rate"] if line["win_rate"] is not None else 2)
     overall = {"group": "all", **data["overall"], "p_holm": None, "significant": None}
-    table = format_table([overall, *groups], most=MAX_ROWS + 1, left="more groups, in which a does better; --json has all")
+    table = format_table([overall, *groups], most=MAX_ROWS + 1, left="groups in which a does better; --json has all")
     lines = ["", f"a = {data['a']}, b = {data['b']}; judge: {data['model']}", table, LEGEND]
     if position["share_first"] is None:
         lines.append("position bias: unknown, as no pair has two valid verdicts")

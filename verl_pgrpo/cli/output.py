@@ -20,6 +20,7 @@ __all__ = ["JsonOption", "SeedOption", "emit", "format_table", "parse_assignment
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Equal arguments give equal bytes.")]
+MORE = "more groups; --json has all"
 
 
 def parse_assignments(assignments: list[str] | None, option: str) -> dict[str, Any]:
@@ -50,7 +51,10 @@ def emit(text: str, data: dict[str, Any], as_json: bool) -> None:
 
 
 def format_table(
-    rows: Sequence[dict[str, Any]] | pd.DataFrame, digits: int = 3, most: int | None = None, left: str = "more groups; --json has all"
+    rows: Sequence[dict[str, Any]] | pd.DataFrame,
+    digits: int = 3,
+    most: int | None = None,
+    left: str = "more groups; --json has all",
 ) -> str:
     """Return rows as aligned plain text: numbers to `digits` significant places, missing values as "-".
 

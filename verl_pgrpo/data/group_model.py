@@ -26,6 +26,7 @@ Indices = npt.NDArray[np.int64]
 
 FORMAT = {"format": "verl-pgrpo preference groups", "version": 2}
 
+
 @dataclass(frozen=True)
 class GroupModel:
     """Maps features of users to preference groups.
@@ -144,7 +145,7 @@ def load_groups(path: Path) -> GroupModel:
         raise DataError(f"{path}: {found['format']} {found['version']}, but this program reads {FORMAT['version']}")
     if not unaltered:
         raise DataError(f"{path}: altered or damaged (its checksum does not match); run `groups fit` again")
-    arrays = {name: np.array(content[name]) for name in ("mean", "scale", "cluster_group")}
+    arrays: dict[str, Any] = {name: np.array(content[name]) for name in ("mean", "scale", "cluster_group")}
     arrays["parameters"] = {name: np.array(values) for name, values in content["parameters"].items()}
     tuples = {name: tuple(content[name]) for name in ("features", "columns", "groups", "sizes")}
     return GroupModel(**(content | arrays | tuples))

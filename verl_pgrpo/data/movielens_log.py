@@ -15,7 +15,7 @@ from typer import Option
 
 from verl_pgrpo.data.movielens_archive import Films
 from verl_pgrpo.data.options import Archive
-from verl_pgrpo.data.splits import LeakError, cut_time
+from verl_pgrpo.data.splits import cut_time
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.errors import DataError
 
@@ -39,9 +39,9 @@ class MovieLensOptions(Archive):
     # about 25 tokens each with title and genres
     history: Annotated[int, Option(min=1, help="Films in a prompt.")] = 10
     min_history: Annotated[int, Option(min=1, help="Ratings a user must have on the training side.")] = 5
-    candidates: Annotated[
-        int | None, Option(min=2, help="Films to choose from; default 10 for next, 5 for stars.")
-    ] = None
+    candidates: Annotated[int | None, Option(min=2, help="Films to choose from; default 10 for next, 5 for stars.")] = (
+        None
+    )
     # the heaviest users have rated thousands of films
     rows_per_user: Annotated[int, Option(min=1, help="Training rows of one user, at most.")] = 20
 
@@ -141,33 +141,3 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.user)
-
-
-def check_no_leak(log: RatingLog, features: Flags, train: Examples, val: Examples, in_order: bool) -> None:
-    """Raise LeakError if finished rows do not respect the split.
-
-    `features` (N,) marks the ratings that features, clusters and popularity were computed from. With `in_order`,
-    nothing in a prompt may be later than what it asks for.
-    """
-    held_out = log.held_out
-    wrong = {
-        "held-out ratings in features": (features & held_out).sum(),
-        "held-out ratings as training answers": held_out[train.asked].sum(),
-        "training-side ratings as validation answers": (~held_out[val.asked]).sum(),
-    }
-    if log.cut is not None:
-        late = log.time >= log.cut
-        wrong["ratings on the wrong side of the cut"] = (late != held_out).sum()
-    for name, rows in (("training", train), ("validation", val)):
-        shown = rows.shown >= 0
-        wrong[f"{name} prompts with held-out ratings"] = (held_out[rows.shown] & shown).any(1).sum()
-        same = (log.film[rows.shown][:, :, None] == log.film[rows.asked][:, None, :]).any(2)
-        wrong[f"{name} prompts that show what they ask for"] = (same & shown).any(1).sum()
-        if in_order:
-            later = log.time[rows.shown] > log.time[rows.asked].min(1, keepdims=True)
-            wrong[f"{name} prompts that know what came after the answer"] = (later & shown).any(1).sum()
-        else:
-            wrong[f"{name} candidates in features"] = features[rows.asked].any(1).sum()
-    found = [f"{what} ({count})" for what, count in wrong.items() if count]
-    if found:
-        raise LeakError(f"the split leaks: {'; '.join(found)}; nothing was written")

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the datasets. Each is declared once: its type, its range, its default, and its help on the command line."""
+"""Options of the datasets. Each is declared once: its type, range, default, and help on the command line."""
 
 from __future__ import annotations
 

@@ -10,10 +10,6 @@ import numpy.typing as npt
 from verl_pgrpo.errors import DataError
 
 
-class LeakError(DataError):
-    """Data of the test side has reached a training row, a prompt, a feature or a cluster."""
-
-
 def cut_time(time: npt.NDArray[np.int64], test_fraction: float) -> int:
     """Return the first moment of the test side, which has about this fraction of all events.
 

@@ -43,9 +43,9 @@ class TableOptions(Clustering):
     group_column: Annotated[str | None, Option(help="Preference group of the row's user.")] = None
     cluster_features: Annotated[str, Option(help="Or: columns to cluster by, separated by commas.")] = ""
     groups_file: Annotated[Path | None, Option(help="Or: a file of `groups fit`.")] = None
-    user_column: Annotated[
-        str | None, Option(help="User of the row: one group per user, no user in both splits.")
-    ] = None
+    user_column: Annotated[str | None, Option(help="User of the row: one group per user, no user in both splits.")] = (
+        None
+    )
     time_column: Annotated[str | None, Option(help="Numbers or ISO 8601 dates: split by time.")] = None
     truth_column: Annotated[str | None, Option(help="ground_truth of the reward function.")] = None
     keep: Annotated[str, Option(help="More columns for extra_info, separated by commas.")] = ""

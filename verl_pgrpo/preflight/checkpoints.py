@@ -112,7 +112,8 @@ def _check_resume(context: PreflightContext, folder: Path, diagnostics: Diagnost
             key = "trainer.resume_from_path"
             diagnostics.error("resume_mode=resume_path without resume_from_path", key, "name a global_step_<N>")
         elif trainer.resume_mode == "auto" and steps:
-            why = f"names step {tracker.read_text().strip()}, which does not exist" if tracker.exists() else "is missing"
+            exists = tracker.exists()
+            why = f"names step {tracker.read_text().strip()}, which does not exist" if exists else "is missing"
             message = f"verl would start from scratch although {len(steps)} checkpoints exist (last: {steps[-1].name})"
             fix = "trainer.resume_mode=resume_path and trainer.resume_from_path=<one of them>, or another folder"
             diagnostics.warning(f"{message}: {TRACKER} {why}", location, fix)

@@ -19,7 +19,6 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.errors import PGRPOError
 from verl_pgrpo.integration.checks import check_config as check_plugin_config
 from verl_pgrpo.integration.checks import is_personalized
 
@@ -126,9 +125,9 @@ def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
             core_algos.get_kl_controller(context.config.algorithm.kl_ctrl)
 
     key, known = f"{ROLLOUT}.checkpoint_engine.backend", CheckpointEngineRegistry._registry
-    if check_choice(key, {*known, *registered("checkpoint_engine", "CheckpointEngineRegistry")}):
-        if context.get(key) not in known:
-            diagnostics.note(f"{key}={context.get(key)} cannot be imported on this machine", key)
+    exists = check_choice(key, {*known, *registered("checkpoint_engine", "CheckpointEngineRegistry")})
+    if exists and context.get(key) not in known:
+        diagnostics.note(f"{key}={context.get(key)} cannot be imported on this machine", key)
 
     loggers = context.get("trainer.logger", [])
     source = inspect.getsource(sys.modules[Tracking.__module__])

@@ -68,7 +68,7 @@ class _Split:
                 self.found.error(f"the {self.name} data have no rows", self.location, "verl stops at an empty dataset")
             return None
         table = getattr(dataset, "dataframe", None)
-        self.check_columns(getattr(table, "column_names", ()))
+        self.check_columns(getattr(table, "column_names", []))
         fix = f"{self.prompt_key}: a list of messages [{{'role': 'user', 'content': ...}}]"
         with self.found.reporting(f"{self.location}, row 0", fix, f"{self.name} row 0: "):
             dataset[0]
@@ -82,29 +82,28 @@ class _Split:
         from verl.trainer.ppo.utils import create_rl_dataset
         from verl.utils.dataset.rl_dataset import RLHFDataset, get_dataset_class
 
-        trainer = self.context.trainer
-        data, tokenizer = trainer.config.data, trainer.tokenizer
+        trainer, data, dataset = self.context.trainer, self.context.trainer.config.data, None
         with self.found.reporting("data.custom_cls", "fix the path, the name or the class"):
             cls = get_dataset_class(data)
             custom = "" if cls.__module__.startswith("verl.") else "data.custom_cls, "
             failed = f"the {self.name} data cannot be loaded: "
             with self.found.reporting(custom + self.location, "fix the file, or the path", failed), self.watched(cls):
-                files, is_train = data[f"{self.name}_files"], self.name == "train"
-                dataset = create_rl_dataset(
-                    files, data, tokenizer, trainer.processor, is_train=is_train, max_samples=self.max_samples
-                )
-                if cls is RLHFDataset and not data.filter_overlong_prompts and tokenizer is not None and len(dataset):
+                options = {"is_train": self.name == "train", "max_samples": self.max_samples}
+                files = data[f"{self.name}_files"]
+                made = create_rl_dataset(files, data, trainer.tokenizer, trainer.processor, **options)
+                filters = data.filter_overlong_prompts or trainer.tokenizer is None
+                if cls is RLHFDataset and not filters and len(made):
                     # The run itself does not filter: verl's filter tells which of the first rows are too long.
-                    first = dataset.dataframe.select(range(min(LENGTH_SAMPLE, len(dataset))))
-                    with mock.patch.object(dataset, "filter_overlong_prompts", True):
-                        dataset.maybe_filter_out_long_prompts(first)
-                return dataset
-        return None
+                    first = made.dataframe.select(range(min(LENGTH_SAMPLE, len(made))))
+                    with mock.patch.object(made, "filter_overlong_prompts", True):
+                        made.maybe_filter_out_long_prompts(first)
+                dataset = made
+        return dataset
 
     @contextlib.contextmanager
     def watched(self, cls: Any) -> Iterator[None]:
         """Report what verl's filter of overlong prompts drops, and run it on a sample of a large dataset only."""
-        stock = getattr(cls, "maybe_filter_out_long_prompts", None)
+        stock: Any = getattr(cls, "maybe_filter_out_long_prompts", None)
 
         def filtered(dataset: Any, table: Any = None) -> Any:
             if not dataset.filter_overlong_prompts or not len(table):
@@ -170,10 +169,10 @@ class _Split:
         start = 0
         for batch in table.select_columns(present).with_format("arrow").iter(batch_size=1 << 14):
             empty = {name: _empty(batch.column(name)) for name in present}
-            if "reward_model" in present and pa.types.is_struct(kind := batch.schema.field("reward_model").type):
-                if kind.get_field_index("ground_truth") >= 0:
-                    without = _empty(pc.struct_field(batch.column("reward_model"), "ground_truth"))
-                    empty["reward_model.ground_truth"] = pc.and_not(without, empty["reward_model"])
+            rewards = batch.column("reward_model") if "reward_model" in present else pa.nulls(batch.num_rows)
+            if pa.types.is_struct(rewards.type) and rewards.type.get_field_index("ground_truth") >= 0:
+                without = _empty(pc.struct_field(rewards, "ground_truth"))
+                empty["reward_model.ground_truth"] = pc.and_not(without, empty["reward_model"])
             for name, flags in empty.items():
                 missing.setdefault(name, []).extend(start + row for row in pc.indices_nonzero(flags).to_pylist())
             start += batch.num_rows

@@ -92,7 +92,8 @@ def in_vllm() -> list[dict[str, Any]]:
 
 def main(kind: str, *more: str) -> None:
     folder = Path(more[-1])
-    answers = in_ray(folder, float(more[0]), *more[1:-1]) if kind == "ray" else in_vllm() if kind == "vllm" else [seen()]
+    looks = {"driver": lambda: [seen()], "vllm": in_vllm, "ray": lambda: in_ray(folder, float(more[0]), *more[1:-1])}
+    answers = looks[kind]()
     (folder / ANSWER).write_text(json.dumps(answers), encoding="utf-8")
 
 
