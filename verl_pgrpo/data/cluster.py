@@ -52,9 +52,6 @@ def fit_groups(
         min_size: users of the smallest group. Smaller clusters are merged with the nearest. Default: 1% of the users.
         scale: standardize the features. Not useful for embeddings, whose axes have no meaning of their own.
         id_column: stored for `groups assign`.
-
-    Raises:
-        DataError: too few users, too few distinct users, or an option out of range.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -75,11 +72,7 @@ def fit_groups(
 
 
 def randomize(model: GroupModel, assigned: npt.NDArray[np.str_], ids: Sequence[object], seed: int) -> GroupModel:
-    """Return the control of a grouping, which takes the same features: see `random_groups`.
-
-    Raises:
-        DataError: an id occurs twice.
-    """
+    """Return the control of a grouping, which takes the same features: see `random_groups`."""
     if len(set(map(str, ids))) < len(ids):
         raise DataError("user ids are not unique, so random groups cannot be assigned by id; give one row per user")
     control = random_groups(assigned, ids, seed, model.groups)

@@ -56,11 +56,7 @@ class GoodreadsOptions(Archive):
 
 
 def prepare(reviews: Path, books: Path, out: Path, options: GoodreadsOptions) -> Summary:
-    """Write `train.parquet` and `val.parquet` to `out`, and `groups.json` with `group_by="cluster"`.
-
-    Raises:
-        DataError: a file, a line or an option is not usable.
-    """
+    """Write `train.parquet` and `val.parquet` to `out`, and `groups.json` with `group_by="cluster"`."""
     options.check()
     summary = Summary(f"Goodreads, {reviews.name}, seed {options.seed}")
     cut = _cut(reviews, options, summary)

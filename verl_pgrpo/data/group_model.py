@@ -51,11 +51,7 @@ class GroupModel:
     columns: tuple[str, ...] = ()
 
     def assign(self, values: Matrix, ids: Sequence[object] | None = None) -> npt.NDArray[np.str_]:
-        """Return the group of each user (N,) from features (N, D), not standardized. A random grouping needs ids (N,).
-
-        Raises:
-            DataError: wrong number of features, or no ids for a random grouping.
-        """
+        """Return the group of each user (N,) from features (N, D), not standardized. A random grouping needs ids (N,)."""
         if values.ndim != 2 or values.shape[1] != len(self.features):
             raise DataError(f"expected {len(self.features)} features ({', '.join(self.features[:6])}, ...)")
         if self.algorithm != "random":
@@ -128,11 +124,7 @@ def save_groups(model: GroupModel, path: Path) -> None:
 
 
 def load_groups(path: Path) -> GroupModel:
-    """Read a grouping.
-
-    Raises:
-        DataError: no such file, not a grouping, another version, or altered.
-    """
+    """Read a grouping."""
     if not path.is_file():
         raise DataError(f"{path}: no such file (`verl-pgrpo groups fit` writes it)")
     try:

@@ -32,11 +32,7 @@ def distinctive_features(model: GroupModel, values: Matrix, assigned: npt.NDArra
 
 
 def draw_groups(model: GroupModel, values: Matrix, assigned: npt.NDArray[np.str_], path: Path) -> None:
-    """Write a picture: users on the two principal axes, and the groups' profiles. The suffix sets the format.
-
-    Raises:
-        DataError: matplotlib is not installed, or it does not know the suffix.
-    """
+    """Write a picture: users on the two principal axes, and the groups' profiles. The suffix sets the format."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

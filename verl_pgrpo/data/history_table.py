@@ -33,11 +33,7 @@ _TYPES = {"group": pa.string(), "count": pa.int64(), **dict.fromkeys(_FLOATS, pa
 
 
 def write_history_table(history: GroupHistoryManager, path: Path) -> None:
-    """Write one line per group, in the history's order. `path` is replaced atomically.
-
-    Raises:
-        DataError: the file name ends in neither .csv nor .jsonl.
-    """
+    """Write one line per group, in the history's order. `path` is replaced atomically."""
     table = history.to_frame()
     if path.suffix == ".csv":
         with atomic_write(path, newline="") as file:  # a label may hold a carriage return, hence the quotes
@@ -53,9 +49,6 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     """Create a history from a .csv or .jsonl table of counts, means and spreads, with the options of the next run.
 
     `std` (or `m2`) are of the plain sample, without forgetting.
-
-    Raises:
-        DataError: a column is missing, or a row is not a valid statistic. The message names the row.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")

@@ -29,11 +29,7 @@ from verl_pgrpo.errors import DataError
 
 
 def prepare(archive: Path, out: Path, options: MovieLensOptions) -> Summary:
-    """Write `train.parquet`, `val.parquet`, `groups.json`, `features.parquet` and `user_groups.parquet` to `out`.
-
-    Raises:
-        DataError: the archive or an option is not usable.
-    """
+    """Write `train.parquet`, `val.parquet`, `groups.json`, `features.parquet` and `user_groups.parquet` to `out`."""
     options.check()
     summary = Summary(f"MovieLens, {archive.name}, task {options.task}, split {options.split}, seed {options.seed}")
     ratings, films = read_archive(archive)

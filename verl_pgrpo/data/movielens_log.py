@@ -85,9 +85,6 @@ def rating_log(ratings: pd.DataFrame, films: Films, options: MovieLensOptions, s
 
     The split "time" holds out the latest `test_fraction` of all ratings; "last" holds out each user's last rating, for
     the task "stars" as many as there are candidates. `summary` counts what was dropped.
-
-    Raises:
-        DataError: no user is left.
     """
     at = pd.Index(films.place_of).get_indexer(pd.Index(ratings["film"]))
     summary.drop("ratings of films that the archive does not list", (at < 0).sum())

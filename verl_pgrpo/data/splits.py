@@ -14,9 +14,6 @@ def cut_time(time: npt.NDArray[np.int64], test_fraction: float) -> int:
     """Return the first moment of the test side, which has about this fraction of all events.
 
     Events at the same moment stay together.
-
-    Raises:
-        DataError: all events before the test side are at one moment.
     """
     place = min(int(len(time) * (1 - test_fraction)), len(time) - 1)
     cut = int(np.partition(time, place)[place])

@@ -70,11 +70,7 @@ class TableOptions(Clustering):
 
 
 def prepare(path: Path, out: Path, options: TableOptions) -> Summary:
-    """Write `train.parquet` and `val.parquet` to `out`, and `groups.json` if groups were clustered.
-
-    Raises:
-        DataError: the table, a column, a row or an option is not usable.
-    """
+    """Write `train.parquet` and `val.parquet` to `out`, and `groups.json` if groups were clustered."""
     options.check()
     table = read_user_table(path, options.split, options.encoding)
     summary = Summary(f"{path.name}, seed {options.seed}", read={"rows": len(table)})

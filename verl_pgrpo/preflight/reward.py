@@ -65,15 +65,10 @@ def _rows(datasets: dict[str, Any]) -> list[tuple[bool, str, int]]:
         if "data_source" not in getattr(table, "column_names", ()):
             chosen += [(True, split, number) for number in range(min(ROWS, len(dataset)))]
             continue
-        first: dict[str, int] = {}
-        start = 0
-        for batch in table.select_columns(["data_source"]).with_format("arrow").iter(batch_size=1 << 16):
-            column = batch.column("data_source").combine_chunks()
-            for source in column.unique().to_pylist():
-                if source is not None and len(first) < MOST_SOURCES:
-                    first.setdefault(source, start + column.index(source).as_py())
-            start += batch.num_rows
-        chosen += [(order < ROWS, split, number) for order, number in enumerate(sorted(first.values()))]
+        column = table.select_columns(["data_source"]).with_format("arrow")[:].column(0)
+        sources = column.unique().drop_null()[:MOST_SOURCES]
+        first = sorted(column.index(source).as_py() for source in sources)
+        chosen += [(order < ROWS, split, number) for order, number in enumerate(first)]
     return sorted(dict.fromkeys(chosen), key=lambda one: not one[0])
 
 
