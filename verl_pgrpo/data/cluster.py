@@ -154,21 +154,18 @@ def _merge_small(
 
     Returns the group of each cluster (k,), the groups' names and their sizes, the largest first.
     """
-    group = np.arange(k)
-    sizes = np.bincount(clusters, minlength=k).astype(np.int64)
-    sums = np.stack([np.bincount(clusters, weights=column, minlength=k) for column in scaled.T], axis=1)
+    merged = np.arange(k)
     while True:
-        alive = np.unique(group)
-        small = alive[np.argmin(sizes[alive])]
+        alive, sizes = np.unique(merged[clusters], return_counts=True)
+        small = sizes.argmin()
         if len(alive) == 1 or sizes[small] >= min_size:
             break
-        others = alive[(alive != small) & (sizes[alive] > 0)]
-        here = sums[small] / max(sizes[small], 1)
-        target = others[np.argmin(((sums[others] / sizes[others, None] - here) ** 2).sum(1))]
-        group[group == small] = target
-        sizes[target] += sizes[small]
-        sums[target] += sums[small]
-    by_size = alive[np.argsort(-sizes[alive], kind="stable")]
-    width = len(str(len(by_size) - 1))
-    names = tuple(f"g{i:0{width}d}" for i in range(len(by_size)))
-    return np.argmax(group[:, None] == by_size, axis=1), names, tuple(sizes[by_size].tolist())
+        centers = np.stack([scaled[merged[clusters] == one].mean(0) for one in alive])
+        distance = ((centers - centers[small]) ** 2).sum(1)
+        distance[small] = np.inf
+        merged[merged == alive[small]] = alive[distance.argmin()]
+    order = np.argsort(-sizes, kind="stable")
+    width = len(str(len(order) - 1))
+    names = tuple(f"g{i:0{width}d}" for i in range(len(order)))
+    # A cluster that got no user of all, as the fit may be on some of them, counts to the largest group.
+    return np.argmax(merged[:, None] == alive[order], axis=1), names, tuple(sizes[order].tolist())

@@ -86,13 +86,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    status: object = 0
-    try:
-        main(Path(sys.argv[1]))
-    except SystemExit as end:  # the user's code
-        status = 0 if end.code is None else end.code
-    if not isinstance(status, int):
-        print(status, file=sys.stderr)
+    main(Path(sys.argv[1]))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status if isinstance(status, int) else 1)  # at once: verl and torch take seconds to shut down
+    os._exit(0)  # at once: verl and torch take seconds to shut down
