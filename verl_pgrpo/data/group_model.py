@@ -51,7 +51,7 @@ class GroupModel:
     columns: tuple[str, ...] = ()
 
     def assign(self, values: Matrix, ids: Sequence[object] | None = None) -> npt.NDArray[np.str_]:
-        """Return the group of each user (N,) from features (N, D), not standardized. A random grouping needs ids (N,)."""
+        """Return the group of each user (N,) from raw features (N, D). A random grouping needs ids (N,)."""
         if values.ndim != 2 or values.shape[1] != len(self.features):
             raise DataError(f"expected {len(self.features)} features ({', '.join(self.features[:6])}, ...)")
         if self.algorithm != "random":

@@ -65,7 +65,7 @@ class Films:
 
 
 def read_archive(path: Path) -> tuple[pd.DataFrame, Films]:
-    """Return all ratings in the archive's order (columns user, film, stars, time in seconds since 1970), and all films."""
+    """Return all ratings in the archive's order (user, film, stars, time in seconds since 1970), and all films."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; download an archive such as ml-100k.zip or ml-1m.zip from GroupLens")
     try:

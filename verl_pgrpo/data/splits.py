@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from verl_pgrpo.errors import DataError
 
@@ -25,8 +26,5 @@ def cut_time(time: npt.NDArray[np.int64], test_fraction: float) -> int:
 def sample_evenly(labels: npt.NDArray[np.str_], size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Return up to `size` indices in random order, with equally many of each label as far as there are."""
     shuffled = rng.permutation(len(labels))
-    turn = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        of_label = shuffled[labels[shuffled] == label]
-        turn[of_label] = np.arange(len(of_label))
-    return shuffled[np.argsort(turn[shuffled], kind="stable")[:size]]
+    turn = pd.Series(shuffled).groupby(labels[shuffled]).cumcount()
+    return shuffled[np.argsort(turn.to_numpy(), kind="stable")[:size]]
