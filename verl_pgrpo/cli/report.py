@@ -29,7 +29,9 @@ def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN", help="A run; NAME=RUN also names its arm.")],
     out: Annotated[Path, Option("--out", "-o", help="The page to write.")],
     data: Annotated[list[Path] | None, Option(help="Training data (Parquet) with the groups. Repeatable.")] = None,
-    group_key: Annotated[str | None, Option(metavar="COLUMN", help=f"Column of the groups in it; default {KEY}.")] = None,
+    group_key: Annotated[
+        str | None, Option(metavar="COLUMN", help=f"Column of the groups in it; default {KEY}.")
+    ] = None,
     group_field: Annotated[str | None, Option(metavar="FIELD", help="Or a field of the dumps: gts.persona.")] = None,
     value: Annotated[str, Option(help=VALUE_HELP)] = "auto",
     baseline: Annotated[str | None, Option(metavar="NAME", help="Arm to compare with; default grpo.")] = None,

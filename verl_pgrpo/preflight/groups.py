@@ -33,13 +33,15 @@ def check_groups(context: PreflightContext, diagnostics: Diagnostics) -> None:
     options = PGRPOConfig.from_mapping({name: str(value) for name, value in chosen.items() if value is not None})
     location = f"{where(context, 'train')}, {options.group_key}"
     with diagnostics.reporting(location):
-        context.groups = groups = _count(trainer.train_dataset, options)
-        smallest = min(groups.values())
-        context.facts.append(f"{len(groups):,} preference groups, the smallest with {smallest:,} training rows")
-        _check_sizes(context, groups, location, diagnostics)
-        _check_labels(groups, location, diagnostics)
-        if trainer.val_dataset is not None:
-            _check_validation(context, groups, options.group_key, diagnostics)
+        context.groups = _count(trainer.train_dataset, options)
+    if not (groups := context.groups):
+        return
+    smallest = min(groups.values())
+    context.facts.append(f"{len(groups):,} preference groups, the smallest with {smallest:,} training rows")
+    _check_sizes(context, groups, location, diagnostics)
+    _check_labels(groups, location, diagnostics)
+    if trainer.val_dataset is not None:
+        _check_validation(context, groups, options.group_key, diagnostics)
 
 
 def _count(dataset: Any, options: PGRPOConfig) -> dict[str, int]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -76,7 +77,8 @@ def _run_checks(config: DictConfig, settings: Settings, report: Report) -> None:
     with IsolatedProcess("checks", files=files, environment=environment) as process:
         process.ends_by(math.inf)  # it keeps its limits itself
         events = [json.loads(line) for line in process.read(RESULTS).split("\n")[:-1]]
-        late, last_line = "Timeout (" in process.read(), process.last_output_line
+        late = re.search(r"^Timeout \(\d+:\d\d:\d\d", process.read(), re.MULTILINE)  # faulthandler's words
+        last_line = process.last_output_line
     report.diagnostics += [Diagnostic(**event["diagnostic"]) for event in events if "diagnostic" in event]
     last: dict[str, Any] = {key: value for event in events for key, value in event.items()}
     if "facts" in last:
