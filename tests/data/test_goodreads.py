@@ -165,7 +165,7 @@ def test_a_wrong_file_is_an_error(files, tmp_path: Path) -> None:
     (tmp_path / "cut.json.gz").write_bytes(files[0].read_bytes()[:50_000])
     (tmp_path / "empty.json.gz").write_bytes(gzip.compress(b""))
     for name in ("cut", "empty"):
-        with pytest.raises(DataError, match=f"{name}.json.gz: (damaged|empty)"):
+        with pytest.raises(DataError, match=f"{name}.json.gz.*(damaged|Empty)"):
             prepare(tmp_path / f"{name}.json.gz", files[1], tmp_path / "out", OPTIONS)
 
 

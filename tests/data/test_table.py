@@ -230,9 +230,9 @@ def test_any_type_and_any_missing_value(tmp_path: Path, group, truth, user) -> N
             prepare(tmp_path / "t.parquet", tmp_path / "out", TableOptions(**options))
     if len(users) < 2:  # one user cannot be on both sides
         with pytest.raises(DataError):
-            prepare(tmp_path / "t.parquet", tmp_path / "out", TableOptions(**options, drop_bad_rows=True))
+            prepare(tmp_path / "t.parquet", tmp_path / "out", TableOptions(**options, bad_rows="drop"))
         return
-    summary = prepare(tmp_path / "t.parquet", tmp_path / "out", TableOptions(**options, drop_bad_rows=True))
+    summary = prepare(tmp_path / "t.parquet", tmp_path / "out", TableOptions(**options, bad_rows="drop"))
     assert sum(summary.dropped.values()) == 24 - len(good)
     rows = {int(row["prompt"][0]["content"]): row for row in all_rows(tmp_path).to_dict("records")}
     assert sorted(rows) == good

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -21,12 +22,12 @@ from verl_pgrpo.preflight import doctor, machine, versions
 from verl_pgrpo.preflight.diagnostic import ERROR, NOTE, WARNING, Diagnostic
 
 
-def ask(kind: str, address: str | None = None, seconds: float = 200.0) -> dict:
-    """What a process of that kind answers in this environment."""
+def ask(kind: str, address: str | None = None, seconds: float = 200.0) -> list[dict]:
+    """What processes of that kind answer in this environment."""
     with doctor.probe(kind, 160.0, address) as process:
-        answer = doctor.answer_of(process, time.monotonic() + seconds)
+        answers = doctor.answers_of(process, time.monotonic() + seconds)
     assert not process.folder.exists()
-    return answer
+    return answers
 
 
 def test_the_tested_set_is_what_the_pins_install():
@@ -75,46 +76,48 @@ def test_packages_of_a_launch(case: Case, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(("policy", "severity"), [("auto", NOTE), ("none", ERROR)])
 def test_the_plugin_in_the_driver(policy: str, severity: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", policy)
-    found = doctor.rate_driver("driver", ask("driver"), {})
+    found = doctor.rate("driver", ask("driver"), {})
     assert found.severity == severity
     assert (policy in found.message) == (severity == ERROR)
 
 
 def test_a_process_that_fails_or_hangs_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    late = doctor.rate_driver("driver", ask("driver", seconds=0.2), {})
+    late = doctor.rate("driver", ask("driver", seconds=0.2), {})
     assert (late.severity, late.fix) == (ERROR, doctor.LATE)
     (tmp_path / "vllm.py").write_text("raise ImportError('libcuda.so.1: no such file')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
-    found = doctor.rate_vllm("vllm", ask("vllm"), {})
+    found = doctor.rate("vllm", ask("vllm"), {})
     assert (found.severity, found.message) == (ERROR, "ImportError: libcuda.so.1: no such file")
 
 
 def node(host: str, **numbers: str) -> dict:
     known = {"verl": "0.9.1", "torch": "2.13.0"} | numbers
-    return {"host": host, "registered": True, "failure": None, "versions": known}
+    return {"host": host, "failure": "", "versions": known}
 
 
 def test_nodes_that_differ_are_named():
     def rate(*nodes: dict) -> Diagnostic:
-        return doctor.rate_ray("Ray", {"nodes": list(nodes), "private": False}, node("here"))
+        return doctor.rate("ray", list(nodes), node("here")["versions"])
 
     assert rate(node("a"), node("b")).severity == NOTE
     other = rate(node("a"), node("b", verl="0.9.0"))
     assert (other.severity, other.location) == (ERROR, "b")
-    lacking = rate(node("a"), node("b") | {"registered": False, "entry_point": False})
+    lacking = rate(node("a"), node("b") | {"failure": "not installed there"})
     assert (lacking.severity, lacking.location) == (ERROR, "b")
 
 
-def test_resources(tmp_path: Path):
-    rated = [
-        machine.rate_shared_memory(*sizes).severity
-        for sizes in ((1 / 16, 1 / 16, 500), (16, 16, 500), (250, 0.5, 500), (250, 250, 500))
-    ]
-    assert rated == [ERROR, WARNING, WARNING, NOTE]
+def test_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def rate(folder: Path, total: float, free: float, enough: float) -> str:
+        usage = SimpleNamespace(total=total * machine.GIB, used=(total - free) * machine.GIB, free=free * machine.GIB)
+        monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
+        return machine.check_space("space", folder, 1.0, enough, "more").severity
+
     assert 0 < machine.memory_bytes() <= psutil.virtual_memory().total
-    assert machine.check_disk("disk", tmp_path / "none").severity == ERROR
-    assert machine.check_disk("disk", Path("/proc")).severity == ERROR  # 0 bytes
-    assert machine.check_disk("disk", tmp_path).location == str(tmp_path)
+    assert machine.check_space("disk", tmp_path / "none", 1.0, 20.0, "more").severity == ERROR
+    shared = ((1 / 16, 1 / 16), (16, 16), (250, 0.5), (250, 250))
+    assert [rate(machine.SHARED_MEMORY, *sizes, 150) for sizes in shared] == [ERROR, WARNING, WARNING, NOTE]
+    disk = ((100, 0.5), (100, 10), (1000, 30), (100, 50))
+    assert [rate(tmp_path, *sizes, 20) for sizes in disk] == [ERROR, WARNING, WARNING, NOTE]
 
 
 def test_one_screen(monkeypatch: pytest.MonkeyPatch):
@@ -165,8 +168,8 @@ def test_every_node_of_a_cluster_is_asked(monkeypatch: pytest.MonkeyPatch):
     cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
     try:
         cluster.add_node(**size)
-        answer = ask("ray", cluster.address)
+        answers = ask("ray", cluster.address)
     finally:
         cluster.shutdown()
-    assert len(answer["nodes"]) == 2
-    assert doctor.rate_ray("Ray", answer, answer["nodes"][0]).severity == NOTE
+    assert len(answers) == 2
+    assert doctor.rate("ray", answers, answers[0]["versions"]).severity == NOTE

@@ -14,7 +14,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import typer
 
@@ -45,10 +45,7 @@ COMMANDS = {
     "judge": Command("judge", "eval", "Let a judge model compare two models, per preference group."),
     "history": Command("history", "data", "Show, compare, merge and convert history files."),
 }
-# typer has its own copy of click, or, in older versions, uses the package.
-_UsageError: type[Exception] = next(
-    c for c in typer.BadParameter.__mro__ if issubclass(c, Exception) and c.__name__ == "ClickException"
-)
+_UsageError: Any = typer.BadParameter.__base__  # of click, which newer versions of typer have a copy of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise KeyboardInterrupt
         return status if isinstance(status, int) else 0
     except _UsageError as error:
-        error.show()  # type: ignore[attr-defined]
+        error.show()
         return BAD_INPUT
     except BrokenPipeError:  # the reader of our output is gone, as with `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -84,9 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PGRPOError as error:
         return _fail(str(error), BAD_INPUT)
     except ModuleNotFoundError as error:
-        hint = (
-            f"pip install 'verl-pgrpo[{COMMANDS[name].extra}]' (from a clone: pip install '.[{COMMANDS[name].extra}]')"
-        )
+        extra = f"[{COMMANDS[name].extra}]'"
+        hint = f"pip install 'verl-pgrpo{extra} (from a clone: pip install '.{extra})"
         return _fail(f"{error.name} is not installed: {hint}", BAD_INPUT)
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT)

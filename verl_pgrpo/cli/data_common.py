@@ -4,50 +4,36 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any, Literal
-
-import typer
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, fields
+from typing import Any, get_type_hints
 
 from verl_pgrpo.cli.output import emit, format_table
 from verl_pgrpo.data.summary import Summary
-from verl_pgrpo.errors import DataError
-
-GroupsOption = Annotated[str, typer.Option("--groups", metavar="K|auto", help="Number of groups.")]
-AlgorithmOption = Annotated[
-    Literal["kmeans", "minibatch-kmeans", "gaussian-mixture"],
-    typer.Option("--algorithm", help="scikit-learn estimator."),
-]
-KMinOption = Annotated[int, typer.Option(help="First K that --groups auto tries.")]
-KMaxOption = Annotated[int, typer.Option(help="Last K that --groups auto tries.")]
-MinSizeOption = Annotated[int | None, typer.Option(help="Users of the smallest group; default 1% of the users.")]
-SplitOption = Annotated[str | None, typer.Option("--split", help="Split of a Hugging Face DatasetDict.")]
-EncodingOption = Annotated[
-    str | None, typer.Option(help="Encoding of a text file; default UTF-8, or UTF-16 with a byte order mark.")
-]
 
 
-def clustering(groups: str, algorithm: str, k_min: int, k_max: int, min_size: int | None, seed: int) -> dict[str, Any]:
-    """Return the fields of `verl_pgrpo.data.options.Clustering`."""
-    return {"groups": number_of_groups(groups), "algorithm": algorithm, "k_range": (k_min, k_max),
-            "min_size": min_size, "seed": seed}  # fmt: skip
+def with_options(cls: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the fields of a dataclass as options; it gets them as its argument `options`."""
+    hints, keyword = get_type_hints(cls, include_extras=True), inspect.Parameter.KEYWORD_ONLY
+    own = []
+    for field in sorted(fields(cls), key=lambda field: field.name not in cls.__annotations__):  # inherited ones last
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
+        own.append(inspect.Parameter(field.name, keyword, default=default, annotation=hints[field.name]))
 
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def called(**given: Any) -> None:
+            command(options=cls(**{one.name: given.pop(one.name) for one in own}), **given)
 
-def number_of_groups(text: str) -> int | None:
-    """Return the number in --groups, None for auto.
+        parameters = []
+        for one in inspect.signature(command, eval_str=True).parameters.values():
+            parameters += own if one.name == "options" else [one.replace(kind=keyword)]
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return called
 
-    Raises:
-        DataError: neither a number nor auto.
-    """
-    try:
-        return None if text == "auto" else int(text)
-    except ValueError as error:
-        raise DataError(f"--groups must be a number or auto (got {text!r})") from error
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Return the parts of a comma-separated list."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    return decorate
 
 
 def emit_summary(summary: Summary, as_json: bool, **more: Any) -> None:

@@ -4,15 +4,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated, Any
 
 import typer
 
-from verl_pgrpo.cli.output import JsonOption, SeedOption, emit, format_table
+from verl_pgrpo.cli.output import JsonOption, SeedOption, emit, format_table, parse_assignments
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.comparison import RESAMPLES, Scores, compare, describe
 from verl_pgrpo.evaluation.generate import GenerationError, Sampling, generate
@@ -30,33 +30,23 @@ SUMMARY_NAMES = {
     "gap": "gap, best to worst",
     "gini": "Gini",
 }
+MODEL_HELP = "Hugging Face folder, PEFT folder or verl checkpoint; the first is the baseline."
+REWARD_HELP = "pkg://package.module or a file, with :function if need be. Default: by data_source."
+ENGINE_HELP = "Argument of vllm.LLM, such as tensor_parallel_size=4."
 
 app = typer.Typer(add_completion=False)
 Option = typer.Option
+Texts = list[str] | None
 
 
 @app.command(help="Score models per preference group, and compare them.", epilog=f"Example: {EXAMPLE}")
 def evaluate(
-    model: Annotated[
-        list[str] | None,
-        Option(
-            metavar="[NAME=]PATH",
-            help="Hugging Face folder, PEFT folder or verl checkpoint; the first is the baseline.",
-        ),
-    ] = None,
-    scored: Annotated[
-        list[str] | None, Option(metavar="[NAME=]FILE", help="Instead of --model: a file that --out wrote.")
-    ] = None,
+    model: Annotated[Texts, Option(metavar="[NAME=]PATH", help=MODEL_HELP)] = None,
+    scored: Annotated[Texts, Option(metavar="[NAME=]FILE", help="Instead of --model: a file that --out wrote.")] = None,
     data: Annotated[Path | None, Option(help="Validation Parquet file in verl's layout.")] = None,
-    out: Annotated[
-        Path | None, Option(help="Folder for NAME.jsonl, one line per response; `judge` reads them.")
-    ] = None,
-    reward: Annotated[
-        str | None, Option(help="pkg://package.module or a file, with :function if need be. Default: by data_source.")
-    ] = None,
-    reward_option: Annotated[
-        list[str] | None, Option(metavar="NAME=VALUE", help="Keyword argument of the reward function.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="Folder for NAME.jsonl, a line per response; `judge` reads them.")] = None,
+    reward: Annotated[str | None, Option(help=REWARD_HELP)] = None,
+    reward_option: Annotated[Texts, Option(metavar="NAME=VALUE", help="Argument of the reward function.")] = None,
     value: Annotated[str, Option(help="Which of the reward function's numbers to report.")] = "score",
     group_key: Annotated[str, Option(help="Column of the preference group, or a dotted path.")] = GROUP_KEY,
     limit: Annotated[int | None, Option(help="Number of prompts, spread evenly over the groups.")] = None,
@@ -64,12 +54,8 @@ def evaluate(
     temperature: Annotated[float, Option(help="1.0 is what verl trains with.")] = 1.0,
     top_p: Annotated[float, Option()] = 1.0,
     max_tokens: Annotated[int, Option(help="Limit of a response.")] = 512,
-    no_thinking: Annotated[
-        bool, Option("--no-thinking", help="Pass enable_thinking=False to the chat template.")
-    ] = False,
-    engine: Annotated[
-        list[str] | None, Option(metavar="NAME=VALUE", help="Argument of vllm.LLM, such as tensor_parallel_size=4.")
-    ] = None,
+    no_thinking: Annotated[bool, Option("--no-thinking", help="enable_thinking=False for the chat template.")] = False,
+    engine: Annotated[Texts, Option(metavar="NAME=VALUE", help=ENGINE_HELP)] = None,
     resamples: Annotated[int, Option(help="Resamples of the bootstrap and of the tests.")] = RESAMPLES,
     seed: SeedOption = 0,
     json_output: JsonOption = False,
@@ -127,24 +113,6 @@ def _generate(
     return responses, files
 
 
-def parse_assignments(assignments: list[str] | None, option: str) -> dict[str, Any]:
-    """Parse `NAME=VALUE` options; a value that is not JSON is text.
-
-    Raises:
-        DataError: An option without a name or an equals sign.
-    """
-    found = {}
-    for one in assignments or []:
-        name, equals, value = one.partition("=")
-        if not equals or not name:
-            raise DataError(f"{option} takes NAME=VALUE, not {one!r}")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
-
-
 def _text(result: dict[str, Any], files: dict[str, str]) -> str:
     reward = f" of {result['reward']}" if result["reward"] else ""
     blocks = []
@@ -156,7 +124,7 @@ def _text(result: dict[str, Any], files: dict[str, str]) -> str:
         head += f"\n  with the LoRA adapter {model['adapter']}" if model["adapter"] else ""
         head += f"\n  left out: {model['unscored']:,} responses without a finite score" if model["unscored"] else ""
         rows = [{"over groups": text, "group": None, **model[name]} for name, text in SUMMARY_NAMES.items()]
-        blocks.append("\n".join([head, *_groups(model["groups"], "mean"), *_indented(rows)]))
+        blocks.append(_block(head, model["groups"], "mean", rows))
     for comparison in result["comparisons"]:
         head = f"{comparison['model']} minus {comparison['baseline']}, paired by prompt"
         if comparison["unmatched"]:
@@ -164,7 +132,7 @@ def _text(result: dict[str, Any], files: dict[str, str]) -> str:
         rows = [{"over groups": "all prompts", **comparison["overall"]}]
         rows += [{"over groups": text, **comparison[name], "p": None} for name, text in SUMMARY_NAMES.items()]
         rows = [{key: row[key] for key in ("over groups", "difference", "low", "high", "p")} for row in rows]
-        blocks.append("\n".join([head, *_groups(comparison["groups"], "difference"), *_indented(rows)]))
+        blocks.append(_block(head, comparison["groups"], "difference", rows))
     notes = ["low, high: 95 % interval over prompts; -: fewer than 5 prompts, or all with one value"]
     if result["comparisons"]:
         notes.append("p: paired permutation test; p_holm: corrected for all groups above; significant: p_holm < 0.05")
@@ -174,12 +142,9 @@ def _text(result: dict[str, Any], files: dict[str, str]) -> str:
     return "\n\n".join([*blocks, "\n".join(notes)])
 
 
-def _groups(groups: list[dict[str, Any]], key: str) -> list[str]:
-    """The groups as a table; if there are too many, those with the lowest values."""
-    rows = groups if len(groups) <= MAX_ROWS else sorted(groups, key=lambda line: line[key])[:MAX_ROWS]
-    left = len(groups) - len(rows)
-    return _indented(rows) + ([f"  ({left:,} better groups; --json has all)"] if left else [])
-
-
-def _indented(rows: list[dict[str, Any]]) -> list[str]:
-    return [f"  {line}" for line in format_table(rows).splitlines()]
+def _block(head: str, groups: list[dict[str, Any]], key: str, summary: list[dict[str, Any]]) -> str:
+    """A table of the groups, of too many the worst ones, and one of the summaries."""
+    if len(groups) > MAX_ROWS:
+        groups = sorted(groups, key=lambda line: line[key])
+    tables = format_table(groups, most=MAX_ROWS, left="better groups; --json has all"), format_table(summary)
+    return "\n".join([head, *(indent(table, "  ") for table in tables)])

@@ -15,23 +15,13 @@ import pyarrow as pa
 import pyarrow.csv
 import typer
 
-from verl_pgrpo.cli.data_common import (
-    AlgorithmOption,
-    EncodingOption,
-    GroupsOption,
-    KMaxOption,
-    KMinOption,
-    MinSizeOption,
-    SplitOption,
-    emit_summary,
-    names,
-    number_of_groups,
-)
-from verl_pgrpo.cli.output import JsonOption, SeedOption
-from verl_pgrpo.data.cluster import fit_groups, randomize
+from verl_pgrpo.cli.data_common import emit_summary, with_options
+from verl_pgrpo.cli.output import JsonOption
+from verl_pgrpo.data.cluster import randomize
 from verl_pgrpo.data.columns import Matrix, feature_matrix, label_values
 from verl_pgrpo.data.group_model import GroupModel, load_groups, save_groups
 from verl_pgrpo.data.group_picture import distinctive_features, draw_groups
+from verl_pgrpo.data.options import Clustering, EncodingOption, SplitOption, names
 from verl_pgrpo.data.schema import write_table
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.user_table import UserTable, read_user_table
@@ -43,18 +33,17 @@ app = typer.Typer(help="Cluster users into preference groups, and assign new use
 
 InputOption = Annotated[Path, typer.Option("--input", help="One row per user: .jsonl, .csv, .parquet or a folder.")]
 PictureOption = Annotated[Path | None, typer.Option(help="Draw the groups (.png).")]
-GroupsFile = Annotated[Path, typer.Option("--groups", help="A file of `groups fit`.")]
 Assigned = npt.NDArray[np.str_]
 
 
 @app.command(epilog="Example: verl-pgrpo groups fit --input users.parquet --id-column user --out groups.json "
              "--picture groups.png")  # fmt: skip
+@with_options(Clustering)
 def fit(
     source: InputOption,
     out: Annotated[Path, typer.Option(help="The grouping (JSON).")],
-    assignments: Annotated[
-        Path | None, typer.Option(help="Also write each user's group (.parquet, .csv, .jsonl).")
-    ] = None,
+    options: Clustering,
+    assignments: Annotated[Path | None, typer.Option(help="Also write the users' groups, as `assign --out`.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Ids of the users; needed for --random.")] = None,
     features: Annotated[str, typer.Option(help="Columns, separated by commas; default all but the id.")] = "",
     no_scale: Annotated[bool, typer.Option("--no-scale", help="Do not standardize features; for embeddings.")] = False,
@@ -62,39 +51,27 @@ def fit(
     picture: PictureOption = None,
     split: SplitOption = None,
     encoding: EncodingOption = None,
-    groups: GroupsOption = "auto",
-    algorithm: AlgorithmOption = "kmeans",
-    k_min: KMinOption = 2,
-    k_max: KMaxOption = 10,
-    min_size: MinSizeOption = None,
-    seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Find groups in a table of features."""
     if random and not id_column:
         raise DataError("--random needs --id-column: random groups are assigned by user id")
     users = _read_users(source, split, encoding, names(features), id_column)
-    model = fit_groups(
-        users.values, users.features, algorithm=algorithm, k=number_of_groups(groups), k_range=(k_min, k_max),
-        min_size=min_size, scale=not no_scale, seed=seed, id_column=id_column,
-    )  # fmt: skip
-    model = replace(model, columns=users.columns)
+    model = replace(options.fit(users.values, users.features, id_column, not no_scale), columns=users.columns)
     if random:
-        model = randomize(model, model.assign(users.values), users.ids or [], seed)
+        model = randomize(model, model.assign(users.values), users.ids or [], options.seed)
     save_groups(model, out)
     assigned = model.assign(users.values, users.ids)
     if assignments:
         _write_assigned(assignments, users, id_column, assigned)
-    if picture:
-        draw_groups(model, users.values, assigned, picture)
-    _emit(f"{len(assigned):,} users in {len(model.groups)} groups: {out}", model, as_json, users, assigned)
+    _show(f"{len(assigned):,} users in {len(model.groups)} groups: {out}", model, as_json, users, picture)
 
 
 @app.command(
     epilog="Example: verl-pgrpo groups assign --groups groups.json --input new_users.csv --out assigned.parquet"
 )
 def assign(
-    groups: GroupsFile,
+    groups: Annotated[Path, typer.Option("--groups", help="A file of `groups fit`.")],
     source: InputOption,
     out: Annotated[Path, typer.Option(help=".parquet, .csv or .jsonl with id and preference_group.")],
     id_column: Annotated[str | None, typer.Option(help="Default: as in the fit; without one, the row number.")] = None,
@@ -106,10 +83,9 @@ def assign(
     model = load_groups(groups)
     id_column = id_column or model.id_column
     users = _read_users(source, split, encoding, model.columns, id_column)
-    assigned = model.assign(users.values, users.ids)
-    _write_assigned(out, users, id_column, assigned)
+    _write_assigned(out, users, id_column, model.assign(users.values, users.ids))
     # How K was chosen is known from the fit.
-    _emit(f"{len(assigned):,} users assigned: {out}", replace(model, choice=[]), as_json, users, assigned)
+    _show(f"{len(users.values):,} users assigned: {out}", replace(model, choice=[]), as_json, users)
 
 
 @app.command(epilog="Example: verl-pgrpo groups inspect groups.json --input users.parquet --picture groups.png")
@@ -123,16 +99,14 @@ def inspect(
 ) -> None:
     """Show the groups of a fit."""
     model = load_groups(groups)
-    if source is None:
-        if picture:
-            raise DataError("--picture shows users, so it needs --input, a table of features")
-        _emit(f"{groups}: {model.algorithm}, {len(model.features)} features", model, as_json)
-        return
-    users = _read_users(source, split, encoding, model.columns, model.id_column)
-    assigned = model.assign(users.values, users.ids)
-    if picture:
-        draw_groups(model, users.values, assigned, picture)
-    _emit(f"{groups}: {model.algorithm}, with {len(assigned):,} users", model, as_json, users, assigned)
+    if source is not None:
+        users = _read_users(source, split, encoding, model.columns, model.id_column)
+        title = f"{groups}: {model.algorithm}, with {len(users.values):,} users"
+        _show(title, model, as_json, users, picture)
+    elif picture:
+        raise DataError("--picture shows users, so it needs --input, a table of features")
+    else:
+        _show(f"{groups}: {model.algorithm}, {len(model.features)} features", model, as_json)
 
 
 class _Users(NamedTuple):
@@ -183,16 +157,19 @@ def _write_assigned(path: Path, users: _Users, id_column: str | None, assigned: 
         raise DataError(f"{path}: expected a name that ends in .parquet, .csv or .jsonl")
 
 
-def _emit(
-    title: str, model: GroupModel, as_json: bool, users: _Users | None = None, assigned: Assigned | None = None
+def _show(
+    title: str, model: GroupModel, as_json: bool, users: _Users | None = None, picture: Path | None = None
 ) -> None:
     """Print the groups, their sizes and what sets them apart, and how K was chosen."""
     rows: list[dict[str, Any]] = [
         {"group": name, "fitted on": size} for name, size in zip(model.groups, model.sizes, strict=True)
     ]
-    if users is not None and assigned is not None:
+    if users is not None:
+        assigned = model.assign(users.values, users.ids)
         for row, differs in zip(rows, distinctive_features(model, users.values, assigned), strict=True):
             row |= {"users": int((assigned == row["group"]).sum()), "differs in": differs}
+        if picture:
+            draw_groups(model, users.values, assigned, picture)
     notes = [
         f"k={one['k']}: silhouette {one['silhouette']:.3f}, stability {one['stability']:.3f}, smallest cluster "
         f"{one['smallest']} users of the sample{'' if one['large_enough'] else ', too small'}"

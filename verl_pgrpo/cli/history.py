@@ -35,53 +35,35 @@ def show(
     history, header = GroupHistoryManager.load(file), read_header(file)
     table = history.to_frame().drop(columns=["m2", "within", "within_dof"])
     table = table.sort_values(sort, ascending=sort in ("group", "mean"), kind="stable")
-    rows = _rows(table.head(top or len(table)))
-    options = ", ".join(f"{key}={value}" for key, value in history.config.history_options().items())
-    text = (
-        f"{file}: step {header['step']}, {history.num_groups:,} groups, {history.total_count:,} rewards\n"
-        f"recorded with {options}\n\n{_listing(rows, history.num_groups)}"
-    )
-    data = {
-        "file": str(file),
-        "step": header["step"],
-        "schema_version": header["schema_version"],
-        "groups": history.num_groups,
-        "rewards": history.total_count,
-        "options": header["options"],
-        "fingerprint": header["fingerprint"],
-        "rows": rows,
-    }
-    emit(text, data, as_json)
+    rewards, options = history.total_count, history.config.history_options()
+    lines = [
+        f"{file}: step {header['step']}, {len(table):,} groups, {rewards:,} rewards",
+        f"recorded with {', '.join(f'{key}={value}' for key, value in options.items())}",
+        "",
+        _listing(table, top),
+    ]
+    data = {name: header[name] for name in ("step", "schema_version", "options", "fingerprint")}
+    data |= {"file": str(file), "groups": len(table), "rewards": rewards, "rows": _rows(table, top)}
+    emit("\n".join(lines), data, as_json)
 
 
 @app.command(epilog="Example: verl-pgrpo history diff global_step_50/pgrpo_history.parquet other.parquet")
 def diff(old: Path, new: Path, top: Top = 30, as_json: JsonOption = False) -> None:
     """Show what changed from one history to another."""
     before, after = GroupHistoryManager.load(old), GroupHistoryManager.load(new)
-    both = before.to_frame().merge(after.to_frame(), how="outer", on="group", suffixes=(" old", ""), indicator=True)
-    appeared = sorted(both.loc[both["_merge"] == "right_only", "group"])
-    vanished = sorted(both.loc[both["_merge"] == "left_only", "group"])
-    both = both[both["_merge"] == "both"]
-    changed = both[
-        (both["count"] != both["count old"]) | (both["mean"] != both["mean old"]) | (both["m2"] != both["m2 old"])
-    ]
+    table = before.to_frame().merge(after.to_frame(), how="outer", on="group", suffixes=(" old", ""), indicator=True)
+    appeared, vanished = (sorted(table["group"][table["_merge"] == side]) for side in ("right_only", "left_only"))
+    both = table[table["_merge"] == "both"]
+    table = both[(both[["count", "mean", "m2"]].to_numpy() != both[["count old", "mean old", "m2 old"]]).any(axis=1)]
     # Of the difference of two independent means. The rewards of two histories overlap: a yardstick, not a test.
-    error = np.sqrt(changed["std old"] ** 2 / changed["count old"] + changed["std"] ** 2 / changed["count"])
-    moved = changed["mean"] - changed["mean old"]
-    table = pd.DataFrame(
-        {
-            "group": changed["group"],
-            "count": changed["count"].astype(int),
-            "new rewards": (changed["count"] - changed["count old"]).astype(int),
-            "mean": changed["mean"],
-            "mean moved": moved,
-            "in standard errors": (moved / error).where(error > 0),
-            "std": changed["std"],
-        }
-    )
+    error = np.sqrt(table["std old"] ** 2 / table["count old"] + table["std"] ** 2 / table["count"])
+    moved = table["mean"] - table["mean old"]
+    columns = {"mean moved": moved, "in standard errors": (moved / error).where(error > 0)}
+    table = table.assign(**{"new rewards": table["count"] - table["count old"]}, **columns)
+    table = table.astype({"count": int, "new rewards": int})
     order = table["in standard errors"].abs().fillna(0.0)
     table = table.assign(order=order).sort_values(["order", "new rewards"], ascending=False, kind="stable")
-    rows = _rows(table.drop(columns="order").head(top or len(table)))
+    table = table[["group", "count", "new rewards", "mean", *columns, "std"]]
     was, now = before.config.history_options(), after.config.history_options()
     data: dict[str, Any] = {
         "rewards": [before.total_count, after.total_count],
@@ -90,16 +72,16 @@ def diff(old: Path, new: Path, top: Top = 30, as_json: JsonOption = False) -> No
         "vanished": vanished,
         "unchanged": len(both) - len(table),
         "options_changed": {key: [was[key], now[key]] for key in was if was[key] != now[key]},
-        "rows": rows,
+        "rows": _rows(table, top),
     }
     lines = [
         f"rewards: {before.total_count:,} before, {after.total_count:,} now",
         f"groups: {before.num_groups:,} before, {after.num_groups:,} now",
         f"{len(table):,} changed, {data['unchanged']:,} unchanged, {len(appeared):,} new, {len(vanished):,} gone",
         *(f"option {key}: {a} before, {b} now" for key, (a, b) in data["options_changed"].items()),
-        *(f"{what}: {_first(names)}" for what, names in (("new", appeared), ("gone", vanished)) if names),
+        *(f"{what}: {', '.join(names[:10])}" for what, names in (("new", appeared), ("gone", vanished)) if names),
         "",
-        _listing(rows, len(table)),
+        _listing(table, top),
     ]
     emit("\n".join(lines), data, as_json)
 
@@ -162,14 +144,9 @@ def _check_out(out: Path, *sources: Path) -> None:
         raise ConfigError(f"--out {out}: no folder {out.parent}")
 
 
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+def _rows(table: pd.DataFrame, top: int) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.head(top or len(table)).to_dict("records")]
 
 
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
-
-
-def _listing(rows: list[dict[str, Any]], total: int) -> str:
-    more = f"\n({total - len(rows):,} more; --top 0 shows all)" if total > len(rows) else ""
-    return format_table(rows, digits=4) + more
+def _listing(table: pd.DataFrame, top: int) -> str:
+    return format_table(table, digits=4, most=top or None, left="more; --top 0 shows all")

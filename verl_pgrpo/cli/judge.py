@@ -14,8 +14,7 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from verl_pgrpo.cli.evaluate import parse_assignments
-from verl_pgrpo.cli.output import format_table
+from verl_pgrpo.cli.output import format_table, parse_assignments
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.judge_cache import Answer, JudgeCache
 from verl_pgrpo.evaluation.judge_client import JudgeError, JudgeServer, judge_all
@@ -33,6 +32,12 @@ MAX_ROWS = 40  # preference groups in the table
 
 app = typer.Typer(add_completion=False)
 Option = typer.Option
+FileOrNone = Path | None
+CACHE_HELP = "The judge's answers. Default: next to the results, or to --a."
+LEGEND = (
+    "win_rate: of a, over prompts, ties count half; low, high: 95 % interval; p: sign test; p_holm: corrected for all "
+    "groups\n"
+)
 
 
 @app.command(
@@ -43,21 +48,13 @@ def judge(
     b: Annotated[Path, Option(metavar="FILE", help="The responses to compare with.")],
     model: Annotated[str, Option(help="The judge's name at the server.")],
     base_url: Annotated[str, Option(help="An OpenAI-compatible server, such as vLLM's.")],
-    results: Annotated[Path | None, Option("--json", metavar="FILE", help="Write the results to this file.")] = None,
-    cache: Annotated[
-        Path | None, Option(metavar="FILE", help="The judge's answers. Default: next to the results, or to --a.")
-    ] = None,
-    api_key_env: Annotated[
-        str, Option(metavar="NAME", help="Environment variable with the API key.")
-    ] = "OPENAI_API_KEY",
-    question: Annotated[str | None, Option(help="What makes a response better, instead of the usual question.")] = None,
+    results: Annotated[FileOrNone, Option("--json", metavar="FILE", help="Write the results to this file.")] = None,
+    cache: Annotated[FileOrNone, Option(metavar="FILE", help=CACHE_HELP)] = None,
+    api_key_env: Annotated[str, Option(metavar="NAME", help="Variable with the API key.")] = "OPENAI_API_KEY",
+    question: Annotated[str, Option(show_default=False, help="What makes a response better.")] = QUESTION,
     max_tokens: Annotated[int, Option(help="Limit of an answer, reasoning included.")] = 2048,
-    option: Annotated[
-        list[str] | None, Option(metavar="NAME=VALUE", help="Field of the request; null removes one.")
-    ] = None,
-    constrain: Annotated[
-        bool, Option("--constrain", help="Let vLLM allow no other answers than A, B and TIE.")
-    ] = False,
+    option: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="Field of the request; null: none.")] = None,
+    constrain: Annotated[bool, Option("--constrain", help="Let vLLM allow A, B and TIE only.")] = False,
     concurrency: Annotated[int, Option(help="Requests at a time.")] = 8,
     rate: Annotated[float | None, Option(help="Requests per minute, at most.")] = None,
     timeout: Annotated[float, Option(help="Seconds for an answer.")] = 120.0,
@@ -78,7 +75,7 @@ def judge(
         concurrency=concurrency, rate=rate, timeout=timeout, retries=retries,
     )  # fmt: skip
     options = {**(CONSTRAINT if constrain else {}), **parse_assignments(option, "--option")}
-    request = JudgeRequest(model=model, question=question or QUESTION, max_tokens=max_tokens, options=options)
+    request = JudgeRequest(model=model, question=question, max_tokens=max_tokens, options=options)
     pairs, unmatched = read_pairs(a, b)
     keys, requests = plan_requests(pairs, request)
     if results is not None:
@@ -148,16 +145,11 @@ def _write(path: Path | None, data: dict[str, Any]) -> None:
 
 def _text(data: dict[str, Any]) -> str:
     groups, position, verdicts, requests = (data[name] for name in ("groups", "position", "verdicts", "requests"))
-    if left := max(0, len(groups) - MAX_ROWS):
+    if len(groups) > MAX_ROWS:
         groups = sorted(groups, key=lambda line: line["win_rate"] if line["win_rate"] is not None else 2)
-    rows = [*groups[:MAX_ROWS], {"group": "all", **data["overall"], "p_holm": None, "significant": None}]
-    lines = ["", f"a = {data['a']}, b = {data['b']}; judge: {data['model']}", format_table(rows)]
-    if left:
-        lines.append(f"({left:,} more groups, in which a does better; --json has all)")
-    lines.append(
-        "win_rate: of a, over prompts, ties count half; low, high: 95 % interval; p: sign test; p_holm: corrected for "
-        "all groups\n"
-    )
+    overall = {"group": "all", **data["overall"], "p_holm": None, "significant": None}
+    table = format_table([overall, *groups], most=MAX_ROWS + 1, left="groups in which a does better; --json has all")
+    lines = ["", f"a = {data['a']}, b = {data['b']}; judge: {data['model']}", table, LEGEND]
     if position["share_first"] is None:
         lines.append("position bias: unknown, as no pair has two valid verdicts")
     else:

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What commands print: text for people, strict JSON for programs, tables."""
+"""What commands share: options, and what they print: text for people, strict JSON for programs, tables."""
 
 from __future__ import annotations
 
@@ -14,10 +14,31 @@ import numpy as np
 import pandas as pd
 import typer
 
-__all__ = ["JsonOption", "SeedOption", "emit", "format_table"]
+from verl_pgrpo.errors import DataError
+
+__all__ = ["JsonOption", "SeedOption", "emit", "format_table", "parse_assignments"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Equal arguments give equal bytes.")]
+MORE = "more groups; --json has all"
+
+
+def parse_assignments(assignments: list[str] | None, option: str) -> dict[str, Any]:
+    """Parse `NAME=VALUE` options; a value that is not JSON is text.
+
+    Raises:
+        DataError: no name, or no equals sign.
+    """
+    found = {}
+    for one in assignments or []:
+        name, equals, value = one.partition("=")
+        if not equals or not name:
+            raise DataError(f"{option} takes NAME=VALUE, not {one!r}")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def emit(text: str, data: dict[str, Any], as_json: bool) -> None:
@@ -29,22 +50,32 @@ def emit(text: str, data: dict[str, Any], as_json: bool) -> None:
     print(json.dumps(_plain(data), ensure_ascii=not unicode, allow_nan=False, indent=1), flush=True)
 
 
-def format_table(rows: Sequence[dict[str, Any]] | pd.DataFrame, digits: int = 3) -> str:
-    """Return rows as aligned plain text: numbers to `digits` significant places, missing values as "-"."""
+def format_table(
+    rows: Sequence[dict[str, Any]] | pd.DataFrame,
+    digits: int = 3,
+    most: int | None = None,
+    left: str = "more groups; --json has all",
+) -> str:
+    """Return rows as aligned plain text: numbers to `digits` significant places, missing values as "-".
+
+    With `most`, only the first rows, and a line that counts the others: `(60 <left>)`.
+    """
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     if frame.empty:
         return "(none)"
-    cells = frame.astype(object).map(lambda value: _cell(value, digits))
-    numeric = {
-        column: frame[column].map(lambda value: isinstance(value, (int, float, np.number))).any() for column in frame
-    }
-    width = {column: max(len(str(column)), *map(len, cells[column])) for column in frame}
+    shown = frame.head(len(frame) if most is None else most)
+    cells = shown.astype(object).map(lambda value: _cell(value, digits))
+    numeric = {name: shown[name].map(lambda value: isinstance(value, int | float | np.number)).any() for name in shown}
+    width = {name: max(len(str(name)), *map(len, cells[name])) for name in shown}
 
     def line(values: Sequence[str]) -> str:
-        pairs = zip(frame.columns, values, strict=True)
+        pairs = zip(shown.columns, values, strict=True)
         return "  ".join(v.rjust(width[c]) if numeric[c] else v.ljust(width[c]) for c, v in pairs).rstrip()
 
-    return "\n".join([line([str(column) for column in frame.columns]), *map(line, cells.to_numpy().tolist())])
+    lines = [line([str(name) for name in shown]), *map(line, cells.to_numpy().tolist())]
+    if len(frame) > len(shown):
+        lines.append(f"({len(frame) - len(shown):,} {left})")
+    return "\n".join(lines)
 
 
 def _cell(value: Any, digits: int) -> str:

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from omegaconf import OmegaConf
 from tqdm import tqdm
-from yaml import YAMLError  # type: ignore[import-untyped]
 
-from verl_pgrpo.cli.output import JsonOption, emit, format_table
+from verl_pgrpo.cli.output import JsonOption, emit, format_table, parse_assignments
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.errors import ConfigError, DataError
+from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import find_logs, read_log
 from verl_pgrpo.evaluation.replay import Replay, replay
 from verl_pgrpo.evaluation.rollouts import GroupsFromData, GroupsFromField, find_dumps, read_dump
 from verl_pgrpo.evaluation.variance import recommended_options
 
+DATA_HELP = "The run's training data (Parquet) with the groups. Repeat for more files."
+FIELD_HELP = "Or a field of the dumps with the groups, such as gts.persona."
+OPTION_HELP = "An option of algorithm.pgrpo, such as group_key=user."
 SHOWN = 40  # groups in the table
 LEGEND = """
 share                 of all responses; of GRPO's and of P-GRPO's signal (the sum of squared advantages)
@@ -36,24 +37,16 @@ app = typer.Typer(add_completion=False)
 @app.command("replay", epilog="Example: verl-pgrpo replay runs/grpo/rollouts --data data/train.parquet")
 def replay_command(
     rollouts: Annotated[Path, typer.Argument(help="The run's trainer.rollout_data_dir.")],
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(help="The run's training data (Parquet) with the groups. Repeat for more files."),
-    ] = None,
-    group_field: Annotated[
-        str | None, typer.Option(metavar="FIELD", help="Or a field of the dumps with the groups, such as gts.persona.")
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="An option of algorithm.pgrpo, such as group_key=user."),
-    ] = None,
+    data: Annotated[list[Path] | None, typer.Option(help=DATA_HELP)] = None,
+    group_field: Annotated[str | None, typer.Option(metavar="FIELD", help=FIELD_HELP)] = None,
+    option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=OPTION_HELP)] = None,
     parts: Annotated[int, typer.Option(min=0, help="Rows of the table over time; 0 for every step.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the advantages of GRPO and P-GRPO on the rollouts of a finished run, trained with any estimator."""
     if bool(data) == bool(group_field):
         raise DataError("give either --data (the training data) or --group-field (a field of the dumps)")
-    config = _config(option or [])
+    config = PGRPOConfig.from_mapping(parse_assignments(option, "--option"))
     metrics = find_logs(rollouts.parent if rollouts.name == "rollouts" else rollouts)
     dumps = find_dumps(rollouts, read_log(metrics))
     if data:
@@ -83,17 +76,6 @@ def replay_command(
     emit(_text(rollouts, result, facts, parts), facts, as_json)
 
 
-def _config(options: list[str]) -> PGRPOConfig:
-    for option in options:
-        if "=" not in option:
-            raise ConfigError(f"--option takes NAME=VALUE, such as half_life=512 (got {option!r})")
-    try:
-        values = OmegaConf.from_dotlist(options)
-    except YAMLError as error:
-        raise ConfigError(f"--option {' '.join(options)}: not a value ({error})") from error
-    return PGRPOConfig.from_mapping(values)
-
-
 def _text(folder: Path, result: Replay, facts: dict[str, Any], parts: int) -> str:
     groups, steps = result.by_group(), result.sums["step"].nunique()
     variance = result.variance.sort_values("responses", ascending=False)
@@ -112,12 +94,11 @@ def _text(folder: Path, result: Replay, facts: dict[str, Any], parts: int) -> st
         f"{facts['opposed']:.0%} of the responses have advantages of opposite sign{cosine}",
         *(f"{count:,} {what} and were left out" for what, count in left_out.items() if count),
         "",
-        format_table(groups.head(SHOWN)),
-        *([f"({len(groups) - SHOWN:,} more groups; --json has all)"] if len(groups) > SHOWN else []),
+        format_table(groups, most=SHOWN),
         "",
         format_table(result.by_step(parts or None)),
         "",
-        format_table(variance[["group", "prompts", "share", "std", "between_within", "weight"]].head(SHOWN)),
+        format_table(variance[["group", "prompts", "share", "std", "between_within", "weight"]], most=SHOWN),
         f"recommended options (docs/when.md): {advice or 'the defaults'}",
         LEGEND,
     ]

@@ -12,44 +12,31 @@ import typer
 from verl_pgrpo.cli.output import JsonOption, emit, format_table
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.files import atomic_write
-
-try:
-    from verl_pgrpo.report.comparison import Comparison
-    from verl_pgrpo.report.loading import load_runs
-    from verl_pgrpo.report.narrative import findings, headline, value_name
-    from verl_pgrpo.report.page import as_dict, make_report, render
-except ModuleNotFoundError as error:
-    raise DataError(f"the report needs {error.name}: pip install 'verl-pgrpo[report]'") from error
+from verl_pgrpo.report.comparison import Comparison
+from verl_pgrpo.report.loading import load_runs
+from verl_pgrpo.report.narrative import findings, headline, value_name
+from verl_pgrpo.report.page import as_dict, make_report, render
 
 app = typer.Typer(add_completion=False)
+Option = typer.Option
+Texts = list[str] | None
+KEY = "preference_group"
+VALUE_HELP = "What to compare: auto, utility, score, standardized, or a field of the dumps."
 
 
 @app.command(epilog="Example: verl-pgrpo report grpo=runs/grpo pgrpo=runs/pgrpo -o report.html")
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN", help="A run; NAME=RUN also names its arm.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")],
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(help="Training data (Parquet) with the preference groups. Repeat for more files."),
-    ] = None,
+    out: Annotated[Path, Option("--out", "-o", help="The page to write.")],
+    data: Annotated[list[Path] | None, Option(help="Training data (Parquet) with the groups. Repeatable.")] = None,
     group_key: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of the groups in it. [default: preference_group]")
+        str | None, Option(metavar="COLUMN", help=f"Column of the groups in it; default {KEY}.")
     ] = None,
-    group_field: Annotated[
-        str | None, typer.Option(metavar="FIELD", help="Or a field of the dumps, such as gts.persona.")
-    ] = None,
-    value: Annotated[
-        str, typer.Option(help="What to compare: auto, utility, score, standardized, or a field of the dumps.")
-    ] = "auto",
-    baseline: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The arm that others are compared with. [default: grpo]")
-    ] = None,
-    metrics: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=FILE", help="Metrics file of an arm, if it is elsewhere.")
-    ] = None,
-    samples_of: Annotated[
-        list[str] | None, typer.Option(metavar="GROUP", help="Also show responses to this group.")
-    ] = None,
+    group_field: Annotated[str | None, Option(metavar="FIELD", help="Or a field of the dumps: gts.persona.")] = None,
+    value: Annotated[str, Option(help=VALUE_HELP)] = "auto",
+    baseline: Annotated[str | None, Option(metavar="NAME", help="Arm to compare with; default grpo.")] = None,
+    metrics: Annotated[Texts, Option(metavar="NAME=FILE", help="Metrics of an arm, if elsewhere.")] = None,
+    samples_of: Annotated[Texts, Option(metavar="GROUP", help="Also show responses to this group.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Render one HTML page that shows what each preference group got from each run.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -48,19 +49,14 @@ def fit_groups(
         features: (D,) their names.
         algorithm: one of `ALGORITHMS`.
         k: number of clusters; None chooses it from `k_range` (first and last).
-        k_range: see `k`.
         min_size: users of the smallest group. Smaller clusters are merged with the nearest. Default: 1% of the users.
         scale: standardize the features. Not useful for embeddings, whose axes have no meaning of their own.
-        seed: seed of everything random.
         id_column: stored for `groups assign`.
-
-    Raises:
-        DataError: too few users, too few distinct users, or an option out of range.
     """
     from sklearn.preprocessing import StandardScaler
 
     size = max(2, round(len(values) * SMALLEST_SHARE)) if min_size is None else min_size
-    _check(values, algorithm, k, k_range, size, seed)
+    _check(values, k, k_range, size)
     scaler = StandardScaler().fit(values)
     mean, spread = (scaler.mean_, scaler.scale_) if scale else (np.zeros(values.shape[1]), np.ones(values.shape[1]))
     scaled = (values - mean) / spread
@@ -76,11 +72,7 @@ def fit_groups(
 
 
 def randomize(model: GroupModel, assigned: npt.NDArray[np.str_], ids: Sequence[object], seed: int) -> GroupModel:
-    """Return the control of a grouping, which takes the same features: see `random_groups`.
-
-    Raises:
-        DataError: an id occurs twice.
-    """
+    """Return the control of a grouping, which takes the same features: see `random_groups`."""
     if len(set(map(str, ids))) < len(ids):
         raise DataError("user ids are not unique, so random groups cannot be assigned by id; give one row per user")
     control = random_groups(assigned, ids, seed, model.groups)
@@ -107,21 +99,17 @@ def _fit(scaled: Matrix, algorithm: str, k: int, seed: int) -> GroupModel:
             weights = np.maximum(fit.weights_, 1e-12)
             parameters = {"means": fit.means_, "variances": fit.covariances_, "weights": weights}
         else:
-            kind, own = (KMeans, {}) if algorithm == "kmeans" else (MiniBatchKMeans, {"batch_size": 4096})
-            parameters = {"centers": kind(k, n_init=4, random_state=seed, **own).fit(scaled).cluster_centers_}
+            kind = {"kmeans": KMeans, "minibatch-kmeans": partial(MiniBatchKMeans, batch_size=4096)}[algorithm]
+            parameters = {"centers": kind(k, n_init=4, random_state=seed).fit(scaled).cluster_centers_}
     return GroupModel(
         algorithm=algorithm, features=(), mean=np.empty(0), scale=np.empty(0), parameters=parameters,
         cluster_group=np.arange(k), groups=tuple(map(str, range(k))), sizes=(), seed=seed,
     )  # fmt: skip
 
 
-def _check(values: Matrix, algorithm: str, k: int | None, k_range: tuple[int, int], min_size: int, seed: int) -> None:
-    if algorithm not in ALGORITHMS:
-        raise DataError(f"unknown algorithm {algorithm!r}; choose from {', '.join(ALGORITHMS)}")
+def _check(values: Matrix, k: int | None, k_range: tuple[int, int], min_size: int) -> None:
     if values.ndim != 2 or not values.shape[1]:
         raise DataError("there are no features to cluster by")
-    if seed < 0:
-        raise DataError(f"--seed must be >= 0 (got {seed})")
     if min_size < 1 or 2 * min_size > len(values):
         raise DataError(f"--min-size {min_size}: two such groups need {2 * min_size} users (got {len(values)})")
     if not (2 <= k_range[0] <= k_range[1] if k is None else k >= 2):
@@ -166,21 +154,18 @@ def _merge_small(
 
     Returns the group of each cluster (k,), the groups' names and their sizes, the largest first.
     """
-    group = np.arange(k)
-    sizes = np.bincount(clusters, minlength=k).astype(np.int64)
-    sums = np.stack([np.bincount(clusters, weights=column, minlength=k) for column in scaled.T], axis=1)
+    merged = np.arange(k)
     while True:
-        alive = np.unique(group)
-        small = alive[np.argmin(sizes[alive])]
+        alive, sizes = np.unique(merged[clusters], return_counts=True)
+        small = sizes.argmin()
         if len(alive) == 1 or sizes[small] >= min_size:
             break
-        others = alive[(alive != small) & (sizes[alive] > 0)]
-        here = sums[small] / max(sizes[small], 1)
-        target = others[np.argmin(((sums[others] / sizes[others, None] - here) ** 2).sum(1))]
-        group[group == small] = target
-        sizes[target] += sizes[small]
-        sums[target] += sums[small]
-    by_size = alive[np.argsort(-sizes[alive], kind="stable")]
-    width = len(str(len(by_size) - 1))
-    names = tuple(f"g{i:0{width}d}" for i in range(len(by_size)))
-    return np.argmax(group[:, None] == by_size, axis=1), names, tuple(sizes[by_size].tolist())
+        centers = np.stack([scaled[merged[clusters] == one].mean(0) for one in alive])
+        distance = ((centers - centers[small]) ** 2).sum(1)
+        distance[small] = np.inf
+        merged[merged == alive[small]] = alive[distance.argmin()]
+    order = np.argsort(-sizes, kind="stable")
+    width = len(str(len(order) - 1))
+    names = tuple(f"g{i:0{width}d}" for i in range(len(order)))
+    # A cluster that got no user of all, as the fit may be on some of them, counts to the largest group.
+    return np.argmax(merged[:, None] == alive[order], axis=1), names, tuple(sizes[order].tolist())

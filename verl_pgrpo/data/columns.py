@@ -118,7 +118,7 @@ def feature_matrix(table: UserTable, columns: Sequence[str], option: str) -> tup
             parts.append(_lists(table, name, column))
             names += [f"{name}[{i}]" for i in range(parts[-1].shape[1])]
         else:
-            parts.append(_numbers(table, name, column)[:, None])
+            parts.append(_numbers(table, name, column, option)[:, None])
             names.append(name)
     if not parts:
         raise DataError(f"{table.name}: no columns to cluster by ({option})")
@@ -166,8 +166,7 @@ def _parsed_times(table: UserTable, name: str, texts: pa.Array) -> pa.Array:
     return pa.array(times)
 
 
-def _numbers(table: UserTable, name: str, column: pa.Array) -> Matrix:
-    fix = "name the columns to cluster by, and encode text as numbers"
+def _numbers(table: UserTable, name: str, column: pa.Array, option: str) -> Matrix:
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     if table.text_only:
@@ -176,10 +175,10 @@ def _numbers(table: UserTable, name: str, column: pa.Array) -> Matrix:
         except pa.ArrowInvalid as error:
             texts = pd.Series(column.to_pylist(), dtype=object)
             row = int((pd.to_numeric(texts, errors="coerce").isna() & texts.notna()).argmax())
-            reason = f"column {name!r} is not a number: {str(texts[row])[:40]!r}; {fix}"
+            reason = f"column {name!r} is not a number ({option}): {str(texts[row])[:40]!r}"
             raise DataError(f"{table.where(row)}: {reason}") from error
     if not (_is_number(column.type) or pa.types.is_null(column.type)):
-        raise DataError(f"{table.name}: column {name!r} is not a number column (it holds {column.type}); {fix}")
+        raise DataError(f"{table.name}: column {name!r} is not a number ({option}), it holds {column.type}")
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 

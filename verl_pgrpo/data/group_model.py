@@ -25,12 +25,6 @@ Matrix = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 FORMAT = {"format": "verl-pgrpo preference groups", "version": 2}
-PARAMETERS: dict[str, dict[str, Any]] = {
-    "kmeans": {"centers": float},
-    "minibatch-kmeans": {"centers": float},
-    "gaussian-mixture": {"means": float, "variances": float, "weights": float},
-    "random": {"known": np.int64, "known_cluster": np.int64, "shares": float},
-}
 
 
 @dataclass(frozen=True)
@@ -57,11 +51,7 @@ class GroupModel:
     columns: tuple[str, ...] = ()
 
     def assign(self, values: Matrix, ids: Sequence[object] | None = None) -> npt.NDArray[np.str_]:
-        """Return the group of each user (N,) from features (N, D), not standardized. A random grouping needs ids (N,).
-
-        Raises:
-            DataError: wrong number of features, or no ids for a random grouping.
-        """
+        """Return the group of each user (N,) from raw features (N, D). A random grouping needs ids (N,)."""
         if values.ndim != 2 or values.shape[1] != len(self.features):
             raise DataError(f"expected {len(self.features)} features ({', '.join(self.features[:6])}, ...)")
         if self.algorithm != "random":
@@ -134,52 +124,23 @@ def save_groups(model: GroupModel, path: Path) -> None:
 
 
 def load_groups(path: Path) -> GroupModel:
-    """Read a grouping.
-
-    Raises:
-        DataError: no such file, not a grouping, another version, altered, or inconsistent.
-    """
+    """Read a grouping."""
     if not path.is_file():
         raise DataError(f"{path}: no such file (`verl-pgrpo groups fit` writes it)")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        other = content.get("format") != FORMAT["format"]
-    except (ValueError, RecursionError, AttributeError) as error:
+        unaltered = content.pop("sha256") == checksum(content)
+        found = {name: content.pop(name) for name in FORMAT}
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError) as error:
         raise DataError(f"{path}: not a file of `verl-pgrpo groups fit`, or truncated ({str(error)[:120]})") from error
-    if other:
-        raise DataError(f"{path}: not a file of `verl-pgrpo groups fit`")
-    if content.get("version") != FORMAT["version"]:
-        raise DataError(f"{path}: version {content.get('version')!r}, but this program reads {FORMAT['version']}")
-    if content.pop("sha256", None) != checksum(content):
+    if found != FORMAT:
+        raise DataError(f"{path}: {found['format']} {found['version']}, but this program reads {FORMAT['version']}")
+    if not unaltered:
         raise DataError(f"{path}: altered or damaged (its checksum does not match); run `groups fit` again")
-    try:
-        return _model(content)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-        reason = f"{type(error).__name__}: {str(error)[:120]}"
-        raise DataError(f"{path}: inconsistent ({reason}); run `groups fit` again") from error
-
-
-def _model(content: dict[str, Any]) -> GroupModel:
-    """Build the model, check that its parts fit, and apply it once."""
-    values = {name: value for name, value in content.items() if name not in FORMAT}
-    kinds = PARAMETERS[content["algorithm"]]
-    values["parameters"] = {name: np.array(content["parameters"][name], kind) for name, kind in kinds.items()}
-    values |= {name: np.array(content[name], float) for name in ("mean", "scale")}
-    values["cluster_group"] = np.array(content["cluster_group"], np.int64)
-    values |= {name: tuple(content[name]) for name in ("features", "columns", "groups", "sizes")}
-    model = GroupModel(**values)
-    numbers = [model.mean, model.scale, *model.parameters.values()]
-    clusters = len(model.parameters.get("shares", numbers[2]))
-    if not (
-        all(np.isfinite(array).all() for array in numbers)
-        and model.mean.shape == model.scale.shape == (len(model.features),)
-        and model.cluster_group.shape == (clusters,)
-        and set(model.cluster_group.tolist()) == set(range(len(model.groups)))
-        and len(model.sizes) == len(model.groups)
-    ):
-        raise ValueError("numbers of features, clusters or groups differ, or are not finite")
-    model.assign(np.zeros((1, len(model.features))), ["a"])
-    return model
+    arrays: dict[str, Any] = {name: np.array(content[name]) for name in ("mean", "scale", "cluster_group")}
+    arrays["parameters"] = {name: np.array(values) for name, values in content["parameters"].items()}
+    tuples = {name: tuple(content[name]) for name in ("features", "columns", "groups", "sizes")}
+    return GroupModel(**(content | arrays | tuples))
 
 
 def checksum(content: dict[str, Any]) -> str:

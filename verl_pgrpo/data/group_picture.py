@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from verl_pgrpo.data.group_model import GroupModel, Matrix
 from verl_pgrpo.errors import DataError
@@ -18,9 +19,10 @@ FEATURES = 16
 
 def profiles(model: GroupModel, values: Matrix, assigned: npt.NDArray[np.str_]) -> Matrix:
     """Return each group's mean distance from the average user in standard deviations, (groups, D)."""
-    scaled = _standardize(values)
-    inside = [assigned == name for name in model.groups]
-    return np.stack([scaled[rows].mean(0) if rows.any() else np.zeros(scaled.shape[1]) for rows in inside])
+    from sklearn.preprocessing import StandardScaler
+
+    means = pd.DataFrame(StandardScaler().fit_transform(values)).groupby(assigned).mean()
+    return means.reindex(model.groups, fill_value=0.0).to_numpy()
 
 
 def distinctive_features(model: GroupModel, values: Matrix, assigned: npt.NDArray[np.str_]) -> list[str]:
@@ -32,23 +34,16 @@ def distinctive_features(model: GroupModel, values: Matrix, assigned: npt.NDArra
 
 
 def draw_groups(model: GroupModel, values: Matrix, assigned: npt.NDArray[np.str_], path: Path) -> None:
-    """Write a picture: users on the two principal axes, and the groups' profiles. The suffix sets the format.
+    """Write a picture: users on the two principal axes, and the groups' profiles. The suffix sets the format."""
+    from matplotlib.figure import Figure
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import StandardScaler
 
-    Raises:
-        DataError: matplotlib is not installed, or it does not know the suffix.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DataError(f'--picture needs matplotlib: pip install "verl-pgrpo[data]" ({error})') from error
     rows = np.sort(np.random.default_rng(0).choice(len(values), min(POINTS, len(values)), replace=False))
-    scaled = _standardize(values)[rows]
-    _, _, axes = np.linalg.svd(scaled - scaled.mean(0), full_matrices=False)
-    flat = scaled @ axes[:2].T if len(axes) > 1 else np.column_stack([scaled[:, 0], np.zeros(len(rows))])
-
+    flat = np.zeros((len(rows), 2))
+    axes = min(2, *values.shape)
+    flat[:, :axes] = PCA(axes, svd_solver="full").fit_transform(StandardScaler().fit_transform(values)[rows])
     figure = Figure(figsize=(13, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
     users, heat = figure.subplots(1, 2)
     for name in model.groups:
         here = assigned[rows] == name
@@ -66,9 +61,5 @@ def draw_groups(model: GroupModel, values: Matrix, assigned: npt.NDArray[np.str_
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         figure.savefig(path, dpi=110)
-    except ValueError as error:
+    except ValueError as error:  # an unknown suffix
         raise DataError(f"{path}: {error}") from error
-
-
-def _standardize(values: Matrix) -> Matrix:
-    return (values - values.mean(0)) / np.where(values.std(0) > 0, values.std(0), 1.0)

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
 
 from verl_pgrpo.config import PGRPOConfig
+from verl_pgrpo.data.columns import feature_matrix, text_values
+from verl_pgrpo.data.user_table import read_user_table
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.files import atomic_write
 from verl_pgrpo.history import GroupHistoryManager
@@ -27,17 +26,11 @@ from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
 
 __all__ = ["read_history_table", "write_history_table"]
 
-_WITHIN = ["within", "within_dof"]  # optional: the spread within prompts, which baseline=shrinkage uses
-_FLOATS = ["mean", "m2", "std", *_WITHIN]
-_TYPES = {"group": pa.string(), "count": pa.int64(), **dict.fromkeys(_FLOATS, pa.float64())}
+_WITHIN = ("within", "within_dof")  # optional: the spread within prompts, which baseline=shrinkage uses
 
 
 def write_history_table(history: GroupHistoryManager, path: Path) -> None:
-    """Write one line per group, in the history's order. `path` is replaced atomically.
-
-    Raises:
-        DataError: the file name ends in neither .csv nor .jsonl.
-    """
+    """Write one line per group, in the history's order. `path`, a .csv or .jsonl, is replaced atomically."""
     table = history.to_frame()
     if path.suffix == ".csv":
         with atomic_write(path, newline="") as file:  # a label may hold a carriage return, hence the quotes
@@ -53,61 +46,39 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     """Create a history from a .csv or .jsonl table of counts, means and spreads, with the options of the next run.
 
     `std` (or `m2`) are of the plain sample, without forgetting.
-
-    Raises:
-        DataError: a column is missing, or a row is not a valid statistic. The message names the row.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    table = _read(path)
-    if table.columns.has_duplicates:
-        raise DataError(f"{path}: a column appears twice ({', '.join(map(str, table.columns))})")
-    missing = [name for name in ("group", "count", "mean") if name not in table]
-    missing += ["m2 or std"] if "m2" not in table and "std" not in table else []
+    if path.suffix not in (".csv", ".jsonl"):
+        raise DataError(f"{path}: the name must end in .csv or .jsonl")
+    table = read_user_table(path)
+    names = table.data.column_names
+    missing = [name for name in ("group", "count", "mean") if name not in names]
+    missing += ["m2 or std"] if not {"m2", "std"} & set(names) else []
     if missing:
-        raise DataError(f"{path}: no column {', '.join(missing)} (found: {', '.join(map(str, table))})")
-    count, mean = table["count"].to_numpy(np.float64), table["mean"].to_numpy(np.float64)
-    if "std" in table:
-        std = np.where(count > 1, table["std"].to_numpy(np.float64), 0.0)
-    else:
-        m2 = table["m2"].to_numpy(np.float64)
-        std = np.sqrt(np.where(m2 >= 0, m2, np.nan) / np.maximum(count - 1, 1))
-    within = [name for name in _WITHIN if name in table]
+        raise DataError(f"{path}: no column {', '.join(missing)} (found: {', '.join(names)})")
+    group = text_values(table, "group", "history table")
+    numbers = [name for name in ("count", "mean", "m2", "std", *_WITHIN) if name in names]
+    values = dict(zip(numbers, feature_matrix(table, numbers, "history table")[0].T, strict=True))  # NaN where missing
+    count, mean, m2 = values["count"], values["mean"], values.get("m2", np.zeros(len(table)))
+    std = values.get("std", np.sqrt(np.where(m2 >= 0, m2, np.nan) / np.maximum(count - 1, 1)))
+    std = np.where((count == 1) & np.isnan(std), 0.0, std)
+    within = [name for name in _WITHIN if name in names]
     for wrong, reason in (
-        (table["group"].isna() | (table["group"] == ""), "group must be text"),
-        (table["group"].duplicated(), "the group appears twice"),
-        (~(count >= 1), "count must be an integer >= 1"),
+        (np.array([label is None for label in group]), "group must be text"),
+        (pd.Series(group).duplicated().to_numpy(), "the group appears twice"),
+        (~((count >= 1) & (count % 1 == 0)), "count must be an integer >= 1"),
         (~(np.abs(mean) <= MAX_MAGNITUDE), "mean must be a finite number"),
         (~((std >= 0) & (std <= MAX_MAGNITUDE)), "m2 or std must be a finite number >= 0"),
         ((count == 1) & (std > 0), "m2 must be 0 for a single reward"),
-        *((~((table[name] >= 0) & (table[name] < np.inf)), f"{name} must be a finite number >= 0") for name in within),
+        *((~(values[name] >= 0), f"{name} must be a finite number >= 0") for name in within),
     ):
-        if np.any(wrong):
-            raise DataError(f"{path}, row {int(np.argmax(wrong)) + 1}: {reason}")
+        if wrong.any():
+            raise DataError(f"{path}, row {int(wrong.argmax()) + 1}: {reason}")
     config = config or PGRPOConfig()
     moments = Moments(len(table), config.half_life)
     moments.count[:], moments.mean[:] = count.astype(np.int64), mean
     moments.m2[:] = std**2 * moments.degrees_of_freedom(moments.count)
-    if "m2" in table and np.allclose(table["m2"], moments.m2, rtol=1e-9, atol=0):
-        moments.m2[:] = table["m2"]  # the value of a history file, which std gives back to the last place only
-    if within == _WITHIN:
-        moments.within[:], moments.within_dof[:] = table["within"], table["within_dof"]
-    return GroupHistoryManager.from_moments(table["group"].tolist(), moments, config)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        if path.suffix == ".csv":
-            options = pyarrow.csv.ConvertOptions(column_types=_TYPES, strings_can_be_null=False)
-            parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-            table = pyarrow.csv.read_csv(path, convert_options=options, parse_options=parse)
-        elif path.suffix == ".jsonl":
-            schema = pyarrow.json.ParseOptions(explicit_schema=pa.schema(list(_TYPES.items())))
-            table = pyarrow.json.read_json(path, parse_options=schema)
-            empty = [name for name in table.column_names if table[name].null_count == len(table)]
-            table = table.drop_columns(empty)  # columns of the schema that the file does not have
-        else:
-            raise DataError(f"{path}: the name must end in .csv or .jsonl")
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: {error}") from error
-    return table.to_pandas(integer_object_nulls=True)
+    if "m2" in values and np.allclose(m2, moments.m2, rtol=1e-9, atol=0):
+        moments.m2[:] = m2  # the value of a history file, which std gives back to the last place only
+    if len(within) == 2:
+        moments.within[:], moments.within_dof[:] = values["within"], values["within_dof"]
+    return GroupHistoryManager.from_moments([str(label) for label in group], moments, config)

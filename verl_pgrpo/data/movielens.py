@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from verl_pgrpo.data import movielens_next, movielens_stars
 from verl_pgrpo.data.cluster import randomize
 from verl_pgrpo.data.group_model import save_groups
 from verl_pgrpo.data.group_picture import distinctive_features
-from verl_pgrpo.data.movielens_archive import Films, read_archive
-from verl_pgrpo.data.movielens_log import Examples, MovieLensOptions, RatingLog, check_no_leak, rating_log
+from verl_pgrpo.data.movielens_archive import read_archive
+from verl_pgrpo.data.movielens_log import Examples, MovieLensOptions, rating_log
 from verl_pgrpo.data.schema import output_folder, verl_row, write_splits, write_table
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.data.taste import genre_tastes, rating_style
@@ -30,12 +29,7 @@ from verl_pgrpo.errors import DataError
 
 
 def prepare(archive: Path, out: Path, options: MovieLensOptions) -> Summary:
-    """Write `train.parquet`, `val.parquet`, `groups.json`, `features.parquet` and `user_groups.parquet` to `out`.
-
-    Raises:
-        DataError: the archive or an option is not usable.
-        LeakError: the finished rows do not respect the split; a fault of this program.
-    """
+    """Write `train.parquet`, `val.parquet`, `groups.json`, `features.parquet` and `user_groups.parquet` to `out`."""
     options.check()
     summary = Summary(f"MovieLens, {archive.name}, task {options.task}, split {options.split}, seed {options.seed}")
     ratings, films = read_archive(archive)
@@ -48,10 +42,9 @@ def prepare(archive: Path, out: Path, options: MovieLensOptions) -> Summary:
     features = genre_tastes(log.user[basis], log.film[basis], log.stars[basis], films.genres, len(log.user_ids))
     if stars:
         features |= rating_style(log.user[basis], log.stars[basis], len(log.user_ids))
-    values = np.column_stack(list(features.values()))
+    values, ids = np.column_stack(list(features.values())), log.user_ids.tolist()
     model = options.fit(values, list(features), "user")
     group = model.assign(values)
-    ids = log.user_ids.tolist()
     random_group = randomize(model, group, ids, options.seed).assign(values, ids)
 
     if stars:
@@ -67,35 +60,25 @@ def prepare(archive: Path, out: Path, options: MovieLensOptions) -> Summary:
                 f"the {name} split has no rows: no user has enough ratings on both sides for --min-history "
                 f"{options.min_history}, --candidates {options.num_candidates} and --split {options.split}"
             )
-    check_no_leak(log, basis, train, val, in_order=not stars)
 
-    output_folder(out)
-    splits = {
-        split: _verl_rows(rows, log, films, group, random_group, stars)
-        for split, rows in (("train", train), ("val", val))
-    }
-    own = (movielens_stars if stars else movielens_next).OWN_FIELDS
-    counts = write_splits(out, splits, own, options.seed, summary)
+    task, source = (movielens_stars, "movielens_stars") if stars else (movielens_next, "movielens")
+
+    def rows_of(examples: Examples) -> Iterator[dict[str, Any]]:
+        for user, (prompt, truth, own) in zip(examples.user, task.render(log, examples, films), strict=True):
+            yield verl_row(source, group[user], prompt, "recommendation", truth, random_group[user], own)
+
+    splits = {"train": rows_of(train), "val": rows_of(val)}
+    counts = write_splits(output_folder(out), splits, task.OWN_FIELDS, options.seed, summary)
     users = {"user": log.user_ids, "preference_group": group, "random_group": random_group}
     write_table(out / "user_groups.parquet", pa.table(users))
     write_table(out / "features.parquet", pa.table({"user": log.user_ids, **features}))
     save_groups(model, out / "groups.json")
+    differs = distinctive_features(model, values, group)
     summary.groups = [
-        {"group": name, "users": size, **{split: counts[split][name] for split in counts}, "differs in": differs}
-        for name, size, differs in zip(
-            model.groups, model.sizes, distinctive_features(model, values, group), strict=True
-        )
+        {"group": name, "users": size, **{split: counts[split][name] for split in counts}, "differs in": text}
+        for name, size, text in zip(model.groups, model.sizes, differs, strict=True)
     ]
     summary.warn_small_groups()
     if log.cut is not None:
         summary.notes.append(f"the test side begins at {log.cut} (seconds since 1970)")
     return summary
-
-
-def _verl_rows(
-    rows: Examples, log: RatingLog, films: Films, group: npt.NDArray[np.str_], random_group: npt.NDArray[np.str_],
-    stars: bool,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    task, render = ("movielens_stars", movielens_stars.render) if stars else ("movielens", movielens_next.render)
-    for user, (prompt, truth, own) in zip(rows.user, render(log, rows, films), strict=True):
-        yield verl_row(task, group[user], prompt, "recommendation", truth, random_group[user], own)

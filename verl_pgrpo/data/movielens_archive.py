@@ -28,11 +28,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
-from tqdm import tqdm
 
 from verl_pgrpo.errors import DataError
 
-BLOCK = 1 << 24
 FIELDS = {"userId": pa.int32(), "movieId": pa.int32(), "rating": pa.float32(), "timestamp": pa.int64()}
 SEPARATORS = {"u.data": "\t", "ratings.dat": ":", "ratings.csv": ","}
 FILMS_OF = {"u.data": "u.item", "ratings.dat": "movies.dat", "ratings.csv": "movies.csv"}
@@ -67,11 +65,7 @@ class Films:
 
 
 def read_archive(path: Path) -> tuple[pd.DataFrame, Films]:
-    """Return all ratings in the archive's order (columns user, film, stars, time in seconds since 1970), and all films.
-
-    Raises:
-        DataError: no such file, not a MovieLens archive, or a malformed line.
-    """
+    """Return all ratings in the archive's order (user, film, stars, time in seconds since 1970), and all films."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; download an archive such as ml-100k.zip or ml-1m.zip from GroupLens")
     try:
@@ -131,11 +125,7 @@ def _read_films(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Films:
 
 
 def _parse_film(kind: str, line: Any) -> tuple[int, str, list[str]]:
-    """Return id, title and genres from a line, in CSV a list of fields.
-
-    Raises:
-        ValueError: too few or too many fields, or one that is not as expected.
-    """
+    """Return id, title and genres from a line, in CSV a list of fields; ValueError if it is not as expected."""
     if kind == "u.item":
         film, title, _, _, _, *flags = line.split("|")
         if len(flags) != len(GENRES_100K) or set(flags) - {"0", "1"}:
@@ -162,36 +152,30 @@ def _read_ratings(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> pd.DataF
     if kind == "ratings.dat":  # Arrow splits at one character, so every second column is empty
         names = [name for field in FIELDS for name in (field, f"after {field}")][:-1]
     header = kind == "ratings.csv"
-    read = pa.csv.ReadOptions(use_threads=False, column_names=None if header else names, block_size=BLOCK)
+    read = pa.csv.ReadOptions(use_threads=False, column_names=None if header else names)
     quote = '"' if header else False
     parse = pa.csv.ParseOptions(delimiter=SEPARATORS[kind], quote_char=quote, ignore_empty_lines=False)
     types = {name: FIELDS.get(name, pa.null()) for name in names}
     convert = pa.csv.ConvertOptions(column_types=types, include_columns=list(FIELDS), null_values=[""])
-    parts: list[pa.RecordBatch] = []
-    line = 1 + header
     try:
-        with archive.open(member) as raw, tqdm(desc="ratings", unit="B", unit_scale=True, total=member.file_size,
-                                               leave=False, disable=None) as bar:  # fmt: skip
-            for batch in pa.csv.open_csv(pa.PythonFile(raw, mode="r"), read, parse, convert):
-                _check_ratings(batch, f"{member.filename}, line", line)
-                parts.append(batch)
-                line += len(batch)
-                bar.update(BLOCK)
+        with archive.open(member) as raw:
+            table = pa.csv.read_csv(pa.PythonFile(raw, mode="r"), read, parse, convert)
     except (pa.ArrowInvalid, KeyError) as error:  # Arrow counts lines as rows
         reason = " ".join(re.sub(r"Row #(\d+)", r"line \1", str(error)).split())[:200]
         raise DataError(f"{member.filename}: {reason}; expected user, film, stars, time") from error
-    if line == 1 + header:
+    if not len(table):
         raise DataError(f"{member.filename}: no ratings")
-    return pa.Table.from_batches(parts).rename_columns(["user", "film", "stars", "time"]).to_pandas()
+    _check_ratings(table, f"{member.filename}, line", 1 + header)
+    return table.rename_columns(["user", "film", "stars", "time"]).to_pandas()
 
 
-def _check_ratings(batch: pa.RecordBatch, where: str, first: int) -> None:
+def _check_ratings(table: pa.Table, where: str, first: int) -> None:
     """Raise DataError for the first missing or impossible value."""
-    user, film, stars, time = (batch.column(name).to_numpy(zero_copy_only=False) for name in FIELDS)
+    user, film, stars, time = (table.column(name).to_numpy() for name in FIELDS)
     with np.errstate(invalid="ignore"):
         good = (user >= 1) & (film >= 1) & (time >= 0) & (stars >= 0.5) & (stars <= 5) & (stars * 2 % 1 == 0)
     if not good.all():
         row = int(good.argmin())
-        values = batch.slice(row, 1).to_pylist()[0].values()
+        values = table.slice(row, 1).to_pylist()[0].values()
         found = ", ".join("nothing" if value is None else str(value) for value in values)
         raise DataError(f"{where} {first + row}: expected user, film, stars (0.5 to 5) and time, found {found}")

@@ -1,55 +1,78 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several datasets share."""
+"""Options of the datasets. Each is declared once: its type, range, default, and help on the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+from typer import Option
 
 from verl_pgrpo.data.cluster import fit_groups
 from verl_pgrpo.data.group_model import GroupModel, Matrix
 from verl_pgrpo.errors import DataError
+
+SplitOption = Annotated[str | None, Option("--split", help="Split of a Hugging Face DatasetDict.")]
+EncodingOption = Annotated[
+    str | None, Option("--encoding", help="Encoding of a text file; default UTF-8, or UTF-16 with a byte order mark.")
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clustering:
     """How users are clustered into preference groups."""
 
-    # None: chosen by silhouette and stability
-    groups: int | None = None
-    k_range: tuple[int, int] = (2, 10)
-    algorithm: str = "kmeans"
-    # users of the smallest group; None: one percent of all
-    min_size: int | None = None
-    seed: int = 0
+    groups: Annotated[str, Option(metavar="K|auto", help="Number of groups; auto: chosen by silhouette.")] = "auto"
+    algorithm: Annotated[
+        Literal["kmeans", "minibatch-kmeans", "gaussian-mixture"], Option(help="scikit-learn estimator.")
+    ] = "kmeans"
+    k_min: Annotated[int, Option(help="First K that --groups auto tries.")] = 2
+    k_max: Annotated[int, Option(help="Last K that --groups auto tries.")] = 10
+    min_size: Annotated[int | None, Option(help="Users of the smallest group; default 1% of the users.")] = None
+    seed: Annotated[int, Option(min=0, help="Equal arguments give equal bytes.")] = 0
 
-    def fit(self, values: Matrix, features: Sequence[str], id_column: str | None) -> GroupModel:
+    @property
+    def k(self) -> int | None:
+        """The number of groups; None for auto."""
+        try:
+            return None if self.groups == "auto" else int(self.groups)
+        except ValueError as error:
+            raise DataError(f"--groups must be a number or auto (got {self.groups!r})") from error
+
+    def fit(self, values: Matrix, features: Sequence[str], id_column: str | None, scale: bool = True) -> GroupModel:
         """Cluster users by `values` (users, features)."""
-        return fit_groups(values, features, algorithm=self.algorithm, k=self.groups, k_range=self.k_range,
-                          min_size=self.min_size, seed=self.seed, id_column=id_column)  # fmt: skip
+        return fit_groups(
+            values, features, algorithm=self.algorithm, k=self.k, k_range=(self.k_min, self.k_max),
+            min_size=self.min_size, scale=scale, seed=self.seed, id_column=id_column,
+        )  # fmt: skip
 
-    def check_minimum(self, **lowest: int) -> None:
-        """Raise DataError if an option of these names is below its lowest value. Options that are None pass."""
-        for name, least in lowest.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise DataError(f"--{name.replace('_', '-')} must be at least {least} (got {value})")
+    def check(self) -> None:
+        """Raise DataError if an option is out of range."""
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            (kind, info), value, option = get_args(hint), getattr(self, name), f"--{name.replace('_', '-')}"
+            if get_origin(kind) is Literal and value not in get_args(kind):
+                raise DataError(f"{option} must be one of {', '.join(get_args(kind))} (got {value!r})")
+            if info.min is not None and value is not None and value < info.min:
+                raise DataError(f"{option} must be at least {info.min} (got {value})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Archive(Clustering):
     """How a public archive becomes a training and a validation split."""
 
-    # share of all events that is held out by a split in time, the latest ones
-    test_fraction: float = 0.1
-    # at most; 64 steps of 256 prompts per epoch
-    train_size: int = 16384
-    # at most; divided among the groups as equally as they allow
-    val_size: int = 1024
+    test_fraction: Annotated[float, Option(help="Latest events that a split in time holds out.")] = 0.1
+    # 64 steps of 256 prompts per epoch
+    train_size: Annotated[int, Option(min=1, help="Training rows, at most.")] = 16384
+    val_size: Annotated[int, Option(min=1, help="Validation rows, at most; divided equally among the groups.")] = 1024
 
     def check(self) -> None:
-        """Raise DataError if an option is out of range."""
-        self.check_minimum(groups=2, seed=0, train_size=1, val_size=1)
+        Clustering.check(self)
         if not 0 < self.test_fraction < 1:
             raise DataError(f"--test-fraction must be between 0 and 1 (got {self.test_fraction})")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Return the parts of a comma-separated list."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

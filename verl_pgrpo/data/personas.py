@@ -48,11 +48,7 @@ def prepare(
     out: Path, *, surface: str, train_size: int, val_size: int, seed: int = 0, noise: float = 0.0, mood: float = 0.0,
     short: bool = False,
 ) -> Summary:  # fmt: skip
-    """Write `train.parquet` and `val.parquet` to `out`, and `vocabulary.txt` for `tiny_model` with the toy surface.
-
-    Raises:
-        DataError: an argument is out of range; nothing was written.
-    """
+    """Write `train.parquet` and `val.parquet` to `out`, and `vocabulary.txt` for `tiny_model` with the toy surface."""
     sizes = {"train": train_size, "val": val_size}
     rows = {split: make_split(split, size, surface, seed, noise, mood, short) for split, size in sizes.items()}
     splits: dict[str, Any] = {split: frame.to_dict("records") for split, frame in rows.items()}
@@ -77,20 +73,14 @@ def make_split(
     split: str, size: int, surface: str = "toy", seed: int = 0, noise: float = 0.0, mood: float = 0.0,
     short: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return one split in verl's layout.
+    """Return `size` rows in verl's layout.
 
     Args:
         split: `train` (personas by their shares, shuffled) or `val` (equal numbers, no noise, no mood).
-        size: rows.
-        surface: `toy` or `english`.
-        seed: seed of prompts, order and noise.
         noise: std of the rating of one response, in units of the persona's scale.
         mood: std of an offset that all responses to one prompt share, in units of the persona's scale. GRPO's
             generation group cancels it, a preference group's history does not.
         short: one-line prompts of the `english` surface.
-
-    Raises:
-        DataError: an argument is out of range.
     """
     for wrong, message in (
         (split not in ("train", "val"), f"split must be 'train' or 'val' (got {split!r})"),

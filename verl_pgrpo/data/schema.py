@@ -48,19 +48,9 @@ def write_splits(
     out: Path, splits: Mapping[str, Iterable[dict[str, Any]]], own: Iterable[tuple[str, pa.DataType]], seed: int,
     summary: Summary,
 ) -> dict[str, Counter[str]]:  # fmt: skip
-    """Write `<split>.parquet` for each split to an existing folder, and complete the summary.
+    """Write rows of `verl_row` to `<split>.parquet` in an existing folder; return the rows per split and group.
 
-    Args:
-        out: the folder.
-        splits: rows of `verl_row` per split.
-        own: names and types of the task's own fields of `extra_info`.
-        seed: seed of the dataset.
-        summary: gets files, groups and label warnings.
-
-    Returns the rows per split and preference group.
-
-    Raises:
-        DataError: a split has no rows.
+    `own` has names and types of the task's own fields of `extra_info`. The summary gets files, groups and warnings.
     """
     counts: dict[str, Counter[str]] = {}
     common = [("index", pa.int64()), ("split", pa.string()), ("random_group", pa.string()), ("seed", pa.int64())]

@@ -6,21 +6,15 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from verl_pgrpo.errors import DataError
-
-
-class LeakError(DataError):
-    """Data of the test side has reached a training row, a prompt, a feature or a cluster."""
 
 
 def cut_time(time: npt.NDArray[np.int64], test_fraction: float) -> int:
     """Return the first moment of the test side, which has about this fraction of all events.
 
     Events at the same moment stay together.
-
-    Raises:
-        DataError: all events before the test side are at one moment.
     """
     place = min(int(len(time) * (1 - test_fraction)), len(time) - 1)
     cut = int(np.partition(time, place)[place])
@@ -32,8 +26,5 @@ def cut_time(time: npt.NDArray[np.int64], test_fraction: float) -> int:
 def sample_evenly(labels: npt.NDArray[np.str_], size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Return up to `size` indices in random order, with equally many of each label as far as there are."""
     shuffled = rng.permutation(len(labels))
-    turn = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        of_label = shuffled[labels[shuffled] == label]
-        turn[of_label] = np.arange(len(of_label))
-    return shuffled[np.argsort(turn[shuffled], kind="stable")[:size]]
+    turn = pd.Series(shuffled).groupby(labels[shuffled]).cumcount()
+    return shuffled[np.argsort(turn.to_numpy(), kind="stable")[:size]]

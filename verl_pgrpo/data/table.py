@@ -16,15 +16,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from typer import Option
 
 from verl_pgrpo.data.columns import Flags, feature_matrix, kept_values, label_values, time_ranks, truth_values
 from verl_pgrpo.data.group_model import GroupModel, id_hashes, load_groups, random_groups, save_groups
-from verl_pgrpo.data.options import Clustering
+from verl_pgrpo.data.options import Clustering, EncodingOption, SplitOption, names
 from verl_pgrpo.data.schema import output_folder, verl_row, write_splits
 from verl_pgrpo.data.splits import cut_time
 from verl_pgrpo.data.summary import Summary
@@ -39,43 +40,38 @@ RESERVED = {"index", "split", "user", "random_group", "seed"}
 class TableOptions(Clustering):
     """The meaning of columns. Exactly one of `group_column`, `cluster_features` and `groups_file` is given."""
 
-    prompt_column: str
-    group_column: str | None = None
-    cluster_features: tuple[str, ...] = ()
-    groups_file: Path | None = None
-    user_column: str | None = None
-    time_column: str | None = None
-    truth_column: str | None = None
-    # more columns for the reward function, in extra_info
-    keep: tuple[str, ...] = ()
-    # first part of data_source; None: the name of the input
-    task: str | None = None
-    val_fraction: float = 0.1
-    # drop rows with a missing value in a used column, instead of stopping at the first one
-    drop_bad_rows: bool = False
-    # split of a Hugging Face DatasetDict
-    split: str | None = None
-    # encoding of a text file; None: UTF-8, or UTF-16 with a byte order mark
-    encoding: str | None = None
+    prompt_column: Annotated[str, Option(help="Text, or chat messages.")]
+    group_column: Annotated[str | None, Option(help="Preference group of the row's user.")] = None
+    cluster_features: Annotated[str, Option(help="Or: columns to cluster by, separated by commas.")] = ""
+    groups_file: Annotated[Path | None, Option(help="Or: a file of `groups fit`.")] = None
+    user_column: Annotated[str | None, Option(help="User of the row: one group per user, no user in both splits.")] = (
+        None
+    )
+    time_column: Annotated[str | None, Option(help="Numbers or ISO 8601 dates: split by time.")] = None
+    truth_column: Annotated[str | None, Option(help="ground_truth of the reward function.")] = None
+    keep: Annotated[str, Option(help="More columns for extra_info, separated by commas.")] = ""
+    task: Annotated[str | None, Option(help="First part of data_source; default the input's name.")] = None
+    val_fraction: Annotated[float, Option(help="Share of the validation split.")] = 0.1
+    bad_rows: Annotated[
+        Literal["error", "drop"],
+        Option(help="Rows with a missing value in a used column: stop, or drop and count them."),
+    ] = "error"
+    split: SplitOption = None
+    encoding: EncodingOption = None
 
     def check(self) -> None:
-        """Raise DataError if an option is out of range."""
-        self.check_minimum(seed=0)
+        Clustering.check(self)
         if sum(map(bool, (self.group_column, self.cluster_features, self.groups_file))) != 1:
             raise DataError("choose the source of groups: one of --group-column, --cluster-features, --groups-file")
         if not 0 < self.val_fraction < 1:
             raise DataError(f"--val-fraction must be between 0 and 1 (got {self.val_fraction})")
-        taken = RESERVED & set(self.keep)
+        taken = RESERVED & set(names(self.keep))
         if taken:
             raise DataError(f"--keep {', '.join(sorted(taken))}: extra_info already has a field of that name")
 
 
 def prepare(path: Path, out: Path, options: TableOptions) -> Summary:
-    """Write `train.parquet` and `val.parquet` to `out`, and `groups.json` if groups were clustered.
-
-    Raises:
-        DataError: the table, a column, a row or an option is not usable.
-    """
+    """Write `train.parquet` and `val.parquet` to `out`, and `groups.json` if groups were clustered."""
     options.check()
     table = read_user_table(path, options.split, options.encoding)
     summary = Summary(f"{path.name}, seed {options.seed}", read={"rows": len(table)})
@@ -97,7 +93,7 @@ def prepare(path: Path, out: Path, options: TableOptions) -> Summary:
     def rows(part: pd.DataFrame) -> Iterator[dict[str, Any]]:
         for row in part.to_dict("records"):
             own = {"user": row["user"] if options.user_column else None}
-            own |= {name: row[f"keep {name}"] for name in options.keep}
+            own |= {name: row[f"keep {name}"] for name in names(options.keep)}
             truth = row.get("truth", "")
             yield verl_row(task, row["group"], row["prompt"], "personalization", truth, row["random_group"], own)
 
@@ -133,23 +129,23 @@ def _used_columns(
         time, missing = time_ranks(table, options.time_column, "--time-column")
         data["time"], bad[f"no time in column {options.time_column!r}"] = time.tolist(), missing
     kept_types = []
-    for name in options.keep:
+    for name in names(options.keep):
         array, missing = kept_values(table, name, "--keep")
         data[f"keep {name}"], bad[f"no value in column {name!r} (--keep)"] = array.to_pylist(), missing
         kept_types.append((name, array.type))
-    features, names = np.empty((len(table), 0)), list[str]()
+    features, feature_names = np.empty((len(table), 0)), list[str]()
     if not options.group_column:
-        columns = model.columns if model else options.cluster_features
-        features, names = feature_matrix(table, columns, "--groups-file" if model else "--cluster-features")
+        columns = model.columns if model else names(options.cluster_features)
+        features, feature_names = feature_matrix(table, columns, "--groups-file" if model else "--cluster-features")
         for i in np.flatnonzero(np.isnan(features).any(0)):
-            bad[f"no finite number in column {names[i]!r}"] = np.isnan(features[:, i])
+            bad[f"no finite number in column {feature_names[i]!r}"] = np.isnan(features[:, i])
 
     wrong = np.zeros(len(table), bool)
     for reason, rows in bad.items():
-        if rows.any() and not options.drop_bad_rows:
+        if rows.any() and options.bad_rows == "error":
             raise DataError(f"{table.where(int(rows.argmax()))}: {reason}; rows with this fault: {rows.sum():,} "
                             "(--bad-rows drop leaves them out)")  # fmt: skip
-        if options.drop_bad_rows:
+        if options.bad_rows == "drop":
             summary.drop(f"rows with {reason}", (rows & ~wrong).sum())
         wrong |= rows
     if wrong.all():
@@ -157,7 +153,7 @@ def _used_columns(
     frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in data.items()})
     if not options.user_column:
         frame["user"] = frame.index.astype(str)
-    return frame[~wrong].copy(), pd.DataFrame(features, columns=names)[~wrong], kept_types
+    return frame[~wrong].copy(), pd.DataFrame(features, columns=feature_names)[~wrong], kept_types
 
 
 def _prompts(table: UserTable, name: str) -> list[list[dict[str, str]] | str]:
@@ -218,8 +214,8 @@ def _with_clusters(
         trained = of_user.loc[sorted(set(data["user"][~data["val"]]))]
         if not len(trained):
             raise DataError("the training split has no rows to cluster")
-        names = list(features.columns)
-        model = replace(options.fit(trained.to_numpy(), names, options.user_column), columns=options.cluster_features)
+        fitted = options.fit(trained.to_numpy(), list(features.columns), options.user_column)
+        model = replace(fitted, columns=names(options.cluster_features))
         save_groups(model, output_folder(out) / "groups.json")
         summary.notes.append(f"{len(model.groups)} groups were fitted on {len(trained):,} users of the training split")
     assigned = model.assign(of_user.to_numpy(), of_user.index.tolist())

@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Qwen3 with 0.3 million random parameters and a word-level tokenizer, to train on a CPU.
 
-    python -m verl_pgrpo.data.tiny_model --words-file words.txt --out runs/tiny --seed 0
+    python -m verl_pgrpo.data.tiny_model --data data/movielens --out data/movielens/model --seed 0
 
 For demonstrations of reinforcement learning and for tests. Equal words and seeds give equal files with one version of
 torch.
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import PreTrainedTokenizerFast
@@ -89,13 +92,30 @@ def make_tiny_qwen3(path: str | Path, words: Sequence[str], seed: int = 0) -> Pa
     return path
 
 
+def words_of(folder: Path) -> list[str]:
+    """Return the words of all prompts and ground truths of both splits of a dataset, the most frequent first.
+
+    Words are split at white space. Ground truths are JSON, so quotes, commas, braces and colons count as spaces there.
+    """
+    counts: Counter[str] = Counter()
+    spaces = str.maketrans(dict.fromkeys('"{}[]:,', " "))
+    for split in ("train", "val"):
+        for batch in pq.ParquetFile(folder / f"{split}.parquet").iter_batches(columns=["prompt", "reward_model"]):
+            for row in batch.to_pylist():
+                counts.update(word for message in row["prompt"] for word in message["content"].split())
+                counts.update(row["reward_model"]["ground_truth"].translate(spaces).split())
+    return sorted(counts, key=lambda word: (-counts[word], word))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make a tiny random Qwen3 with a word-level tokenizer.")
-    parser.add_argument("--words-file", type=Path, required=True, help="text file of words, split at white space")
+    parser.add_argument("--data", type=Path, help="folder with train.parquet and val.parquet: their words")
+    parser.add_argument("--words-file", type=Path, help="text file of (more) words, split at white space")
     parser.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    words = arguments.words_file.read_text(encoding="utf-8").split()
+    words = words_of(arguments.data) if arguments.data else []
+    words += arguments.words_file.read_text(encoding="utf-8").split() if arguments.words_file else []
     path = make_tiny_qwen3(arguments.out, words, arguments.seed)
     print(f"{path}: tiny Qwen3, {len(make_tokenizer(words))} tokens, seed {arguments.seed}")
 

@@ -22,7 +22,7 @@ from verl_pgrpo.errors import DataError
 
 FORMATS = ".jsonl, .csv, .tsv (each also .gz), .parquet, or a folder written by Dataset.save_to_disk"
 LARGEST_BLOCK = 2**31 - 1  # bytes; Arrow infers types from one block, and a field must fit into it
-NULLS = ["", "#N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null", "-nan", "-NaN"]
+NULLS = [*pa.csv.ConvertOptions().null_values, "<NA>", "NaT", "None"]
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,7 @@ class UserTable:
         return f"{self.name}, row {index + 1}"
 
     def column(self, name: str, option: str) -> pa.Array:
-        """Return a column without dictionary or run-length encoding.
-
-        Raises:
-            DataError: no column, or more than one, has this name.
-        """
+        """Return a column without dictionary or run-length encoding."""
         names = self.data.column_names
         if names.count(name) != 1:
             found = "no column" if name not in names else f"{names.count(name)} columns are named"
@@ -59,15 +55,9 @@ class UserTable:
 
 
 def read_user_table(path: Path, split: str | None = None, encoding: str | None = None) -> UserTable:
-    """Read a table. The suffix sets the format; a folder is a Hugging Face dataset.
+    """Read a table. The suffix sets the format; a folder is a Hugging Face dataset, of which `split` is read.
 
-    Args:
-        path: file or folder.
-        split: split of a Hugging Face DatasetDict.
-        encoding: encoding of a text file; by default UTF-8, or UTF-16 with a byte order mark.
-
-    Raises:
-        DataError: no such file, unknown format, damaged, wrong encoding, or no rows.
+    Text is UTF-8, or UTF-16 with a byte order mark, unless `encoding` is given.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file")

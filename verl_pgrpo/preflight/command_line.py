@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import os
 import re
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,28 +26,20 @@ from verl_pgrpo.errors import ConfigError, PGRPOError, UnsupportedVerlError
 
 from .diagnostic import Diagnostics, one_line
 
-__all__ = ["CommandLine", "compose", "compose_valid_part", "parse"]
+__all__ = ["compose", "compose_valid_part", "parse"]
 
 MAIN_PPO = "verl.trainer.main_ppo"
 
 
-@dataclass(frozen=True, slots=True)
-class CommandLine:
-    """Hydra's arguments: the configuration, a folder to search besides verl's own, and the overrides."""
-
-    config_name: str
-    config_path: str
-    config_dir: str | None
-    overrides: tuple[str, ...]
-
-
-class _Parser(argparse.ArgumentParser):
+class _Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"not arguments of one main_ppo run: {message}")
 
 
-def parse(arguments: Sequence[str]) -> CommandLine:
+def parse(arguments: Sequence[str]) -> Namespace:
     """Parse what follows `python3 -m verl.trainer.main_ppo`; the words up to main_ppo may be included.
+
+    Returns config_name, config_path, config_dir and overrides.
 
     Raises:
         ConfigError: an option that Hydra does not have, or that does not start a run.
@@ -61,11 +52,10 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     parser.add_argument("--config-path", "-cp", default="config")
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("overrides", nargs="*")
-    options = parser.parse_args(arguments)
-    return CommandLine(options.config_name, options.config_path, options.config_dir, tuple(options.overrides))
+    return parser.parse_args(arguments)
 
 
-def compose(line: CommandLine) -> DictConfig:
+def compose(line: Namespace) -> DictConfig:
     """Return verl's configuration.
 
     Raises:
@@ -77,15 +67,14 @@ def compose(line: CommandLine) -> DictConfig:
     if spec is None or spec.origin is None:
         raise UnsupportedVerlError("verl is not installed here; run `verl-pgrpo doctor`")
     main = Path(spec.origin).parent / "trainer" / line.config_path  # an absolute path replaces what precedes it
-    if not main.is_dir():
-        raise ConfigError(f"--config-path {line.config_path}: no such folder: {main}")
-    if line.config_dir is not None and not Path(line.config_dir).is_dir():
-        raise ConfigError(f"--config-dir {line.config_dir}: no such folder: {Path(line.config_dir).absolute()}")
-    Plugins.instance().register(_ExtraFolder)
     _ExtraFolder.path = None if line.config_dir is None else os.path.abspath(line.config_dir)
+    for option, given, folder in (("path", line.config_path, main), ("dir", line.config_dir, _ExtraFolder.path)):
+        if folder is not None and not Path(folder).is_dir():
+            raise ConfigError(f"--config-{option} {given}: no such folder: {folder}")
+    Plugins.instance().register(_ExtraFolder)
     try:
         with hydra.initialize_config_dir(str(main), version_base=None):
-            return hydra.compose(line.config_name, list(line.overrides))
+            return hydra.compose(line.config_name, line.overrides)
     finally:
         _ExtraFolder.path = None
 
@@ -100,9 +89,9 @@ class _ExtraFolder(SearchPathPlugin):
             search_path.append("command-line", f"file://{self.path}")
 
 
-def compose_valid_part(line: CommandLine, diagnostics: Diagnostics) -> DictConfig | None:
+def compose_valid_part(line: Namespace, diagnostics: Diagnostics) -> DictConfig | None:
     """Compose without the overrides that Hydra rejects, which are reported; None if nothing can be composed."""
-    rejected: list[tuple[str, Exception]] = []
+    rejected: dict[str, Exception] = {}
     config = None
     while config is None:
         try:
@@ -110,41 +99,40 @@ def compose_valid_part(line: CommandLine, diagnostics: Diagnostics) -> DictConfi
             OmegaConf.to_container(config, resolve=True)
         except (HydraException, OmegaConfBaseException, PGRPOError) as error:
             config = None
-            culprit = _culprit(error, line)
+            culprit = _culprit(error, line.overrides)
             if culprit is None:
-                diagnostics.raised(error, "the command line", "see Hydra's message")
+                diagnostics.error(one_line(error), "the command line", "see the message")
                 break
-            rejected.append((culprit, error))
-            line = replace(line, overrides=tuple(override for override in line.overrides if override != culprit))
-    for override, rejection in rejected:
+            rejected[culprit] = error
+            line.overrides = [override for override in line.overrides if override != culprit]
+    for override, rejection in rejected.items():
         diagnostics.error(one_line(rejection), override, _fix(override, rejection, config))
     return config
 
 
-def _culprit(error: Exception, line: CommandLine) -> str | None:
+def _culprit(error: Exception, overrides: Sequence[str]) -> str | None:
     """Return the override that Hydra rejects, unless it is a choice of a whole file."""
-    for override in line.overrides:
+    missing = re.match(r"Interpolation key '(.*)' not found", str(error))
+    for override in overrides:
         try:
             key = OverridesParser.create().parse_overrides([override])[0].key_or_group
         except HydraException:
             return override
-        if re.search(rf"'{re.escape(key)}['=]", str(error)):
+        if re.search(rf"'{re.escape(key)}['=]", str(error)) or (missing and f"${{{missing[1]}}}" in override):
             return override
-    missing = re.match(r"Interpolation key '(.*)' not found", str(error))
-    return next((o for o in line.overrides if missing and f"${{{missing[1]}}}" in o), None)
+    return None
 
 
 def _fix(override: str, error: Exception, config: DictConfig | None) -> str:
-    key = override.lstrip("+~").partition("=")[0]
     if "Interpolation" in str(error):
         return "write out the value that it refers to"
     if "Could not append" in str(error):
         return f"the key exists already: {override.lstrip('+')}"
-    parent, _, name = key.rpartition(".")
-    node: Any = config if config is None or not parent else OmegaConf.select(config, parent)
-    near = difflib.get_close_matches(name, [str(known) for known in node], n=1) if OmegaConf.is_dict(node) else []
+    parent, dot, name = override.lstrip("+~").partition("=")[0].rpartition(".")
+    node: Any = OmegaConf.select(config, parent) if config is not None and parent else config
+    near = difflib.get_close_matches(name, map(str, node), n=1) if OmegaConf.is_dict(node) else []
     if near and near[0] != name:
-        return f"did you mean {parent + '.' if parent else ''}{near[0]}?"
+        return f"did you mean {parent}{dot}{near[0]}?"
     if "Could not override" in str(error):
         return f"to add a key of your own: +{override}"
     return "write key=value; quote a value with special characters twice: \"key='~/value'\""

@@ -38,7 +38,7 @@ class PreflightContext:
     groups: dict[str, int] | None = None  # training rows of each preference group
     columns_valid: bool = True  # whether no column has a name that verl uses
     facts: list[str] = field(default_factory=list)  # sizes of the launch in words
-    progress: Callable[[str], None] = lambda _: None  # called with what is about to be tried
+    emit: Callable[[dict[str, Any]], None] = lambda _: None  # tells the parent process what is about to be tried
 
     def get(self, key: str, default: Any = None) -> Any:
         """A value of the configuration by its dotted key."""

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from verl_pgrpo.errors import PGRPOError
@@ -18,20 +20,12 @@ SEVERITIES = (ERROR, WARNING, NOTE)
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """A preflight or doctor diagnostic.
-
-    Attributes:
-        severity: one of SEVERITIES.
-        check: name of the check that found it.
-        message: what is wrong.
-        location: configuration keys, a file or a row.
-        fix: what to do; empty for a note.
-    """
+    """A preflight or doctor diagnostic. `location`: configuration keys, a file or a row. `fix`: empty for a note."""
 
     severity: str
     check: str
     message: str
-    location: str
+    location: str = ""
     fix: str = ""
 
     def as_dict(self) -> dict[str, str]:
@@ -61,14 +55,14 @@ class Diagnostics:
     def note(self, message: str, location: str) -> None:
         self.add(NOTE, message, location)
 
-    def raised(self, error: BaseException, location: str, fix: str, prefix: str = "") -> None:
-        """Add an exception that would stop the run. Our own errors bring their fix."""
-        message = one_line(error)
-        self.error(f"{prefix}{message}", location, "see the message" if isinstance(error, PGRPOError) else fix)
-
-    def unchecked(self, error: BaseException) -> None:
-        """Add an exception of the check itself, which says nothing about the run."""
-        self.warning(f"could not be checked: {one_line(error)}", f"check '{self.check}'", "check it by hand")
+    @contextmanager
+    def reporting(self, location: str, fix: str = "", prefix: str = "") -> Iterator[None]:
+        """Report an exception of the block, which would stop the run. Our own errors bring their fix."""
+        try:
+            yield
+        except Exception as error:
+            fix = "see the message" if isinstance(error, PGRPOError) else fix
+            self.error(prefix + one_line(error), location, fix)
 
 
 def one_line(error: BaseException, limit: int = 600) -> str:
@@ -76,7 +70,6 @@ def one_line(error: BaseException, limit: int = 600) -> str:
     text = " ".join(str(error).split())
     if not isinstance(error, PGRPOError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    cause = error.__cause__
-    if cause is not None and not isinstance(error, PGRPOError):
-        text = f"{text} (from {type(cause).__name__}: {' '.join(str(cause).split())})"
+        if (cause := error.__cause__) is not None:
+            text = f"{text} (from {type(cause).__name__}: {' '.join(str(cause).split())})"
     return text if len(text) <= limit else f"{text[:limit]}..."

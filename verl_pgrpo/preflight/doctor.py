@@ -20,6 +20,7 @@ from .versions import check_launch_packages, check_versions, installed
 __all__ = ["examine"]
 
 PROCESSES = {"driver": "the driver", "ray": "Ray workers", "vllm": "a vLLM process"}
+FIXES = {"driver": "python -c 'import verl'", "ray": "see Ray's logs", "vllm": "python -c 'import vllm'"}
 LATE = "on a busy machine: --timeout 180"
 
 
@@ -38,17 +39,25 @@ def examine(
         arguments: those of a launch; its packages are checked as well.
     """
     found = check_versions() + (check_launch_packages(arguments) if arguments else [])
-    missing = {name for name in ("ray", "vllm") if installed(name) is None}
-    kinds = [] if installed("verl") is None else [kind for kind in PROCESSES if kind not in missing]
     deadline = time.monotonic() + timeout
-    answers: dict[str, dict[str, Any]] = {}
+    missing = {name for name in ("verl", "ray", "vllm") if installed(name) is None}
+    kinds = [kind for kind in PROCESSES if not missing & {kind, "verl"}]
+    here: dict[str, str | None] = {}
     with ExitStack() as stack:
         processes = {kind: stack.enter_context(probe(kind, timeout, address)) for kind in kinds}
         machine = check_machine()
-        for kind, process in processes.items():
-            on_wait(f"the plugin in {PROCESSES[kind]} ...")
-            answers[kind] = answer_of(process, deadline)
-    return [*found, *_rate_plugin(answers), *machine]
+        for kind, what in PROCESSES.items():
+            if kind not in kinds:
+                lacking = "verl" if "verl" in missing else kind
+                severity = WARNING if lacking == "vllm" else ERROR
+                message, fix = f"not checked: {lacking} is not installed", f"install {lacking}"
+                found.append(Diagnostic(severity, f"plugin, {kind}", message, "", fix))
+                continue
+            on_wait(f"the plugin in {what} ...")
+            answers = answers_of(processes[kind], deadline)
+            here = here or answers[0].get("versions", {})
+            found.append(rate(kind, answers, here))
+    return [*found, *machine]
 
 
 def probe(kind: str, timeout: float, address: str | None = None) -> IsolatedProcess:
@@ -64,79 +73,30 @@ def probe(kind: str, timeout: float, address: str | None = None) -> IsolatedProc
     return IsolatedProcess("probe", *arguments, environment=environment)
 
 
-def answer_of(process: IsolatedProcess, deadline: float) -> dict[str, Any]:
-    """What a probe found, or its `failure`."""
+def answers_of(process: IsolatedProcess, deadline: float) -> list[dict[str, Any]]:
+    """What a probe found in each process that it looked at, or why it found nothing."""
+    if not process.ends_by(deadline):
+        return [{"failure": "no answer in time", "fix": LATE}]
     try:
-        if not process.wait(deadline):
-            return {"failure": "no answer in time", "late": True}
-        answer: dict[str, Any] = json.loads((process.folder / ANSWER).read_text(encoding="utf-8"))
-        return answer
-    except (OSError, ValueError):
-        return {"failure": process.last_output_line or "it ended without output"}
-    finally:
-        process.stop(patience=5.0)  # Ray's processes end with the one that started them
+        return list(json.loads(process.read(ANSWER)))
+    except ValueError:
+        return [{"failure": process.last_output_line or "it ended without output"}]
 
 
-def _rate_plugin(answers: dict[str, dict[str, Any]]) -> list[Diagnostic]:
-    found = []
-    for kind, rate in (("driver", rate_driver), ("ray", rate_ray), ("vllm", rate_vllm)):
-        name = f"plugin, {kind}"
-        if kind in answers:
-            found.append(rate(name, answers[kind], answers.get("driver", {})))
-        else:
-            lacking = "verl" if "driver" not in answers else kind
-            severity = WARNING if lacking == "vllm" else ERROR
-            found.append(
-                Diagnostic(severity, name, f"not checked: {lacking} is not installed", "", f"install {lacking}")
-            )
-    return found
-
-
-def rate_driver(name: str, answer: dict[str, Any], _: dict[str, Any]) -> Diagnostic:
-    if failure := _failure(answer):
-        return Diagnostic(ERROR, name, failure[0], "", failure[1])
-    return Diagnostic(NOTE, name, f"pgrpo is registered (verl-pgrpo {answer['versions']['verl-pgrpo']})", "")
-
-
-def _failure(answer: dict[str, Any]) -> tuple[str, str] | None:
-    """Why the plugin is not loaded in a process, and the fix."""
-    if answer.get("late"):
-        return answer["failure"], LATE
-    if answer.get("registered") and not answer.get("failure"):
-        return None
-    if answer.get("entry_point") is False:
-        return "verl-pgrpo is not installed there: no entry point", "pip install it there; PYTHONPATH is not enough"
-    if answer.get("policy", "auto").strip().lower() != "auto":
-        return f"VERL_USE_EXTERNAL_PLUGINS={answer['policy']} excludes it", "unset it, or add pgrpo to the list"
-    return answer.get("failure") or "pgrpo is not registered", "python -c 'import verl_pgrpo.integration.plugin'"
-
-
-def rate_ray(name: str, answer: dict[str, Any], driver: dict[str, Any]) -> Diagnostic:
-    if "nodes" not in answer:
-        return Diagnostic(ERROR, name, *_with_location(_failure(answer) or ("no answer", "see Ray's logs"), ""))
-    ours = driver.get("versions", {})
-    for node in answer["nodes"]:
-        if failure := _failure(node):
-            return Diagnostic(
-                ERROR, name, *_with_location((f"on {node['host']}: {failure[0]}", failure[1]), node["host"])
-            )
-        other = [f"{p} {node['versions'][p]}, here {ours[p]}" for p in ours if node["versions"][p] != ours[p]]
-        if other:
-            return Diagnostic(
-                ERROR, name, f"on {node['host']}: {'; '.join(other)}", node["host"], "install the same versions"
-            )
-    where = "a worker of a private Ray" if answer["private"] else f"a worker on each of {len(answer['nodes'])} nodes"
-    return Diagnostic(NOTE, name, f"pgrpo is registered in {where}", "")
-
-
-def _with_location(failure: tuple[str, str], location: str) -> tuple[str, str, str]:
-    return failure[0], location, failure[1]
-
-
-def rate_vllm(name: str, answer: dict[str, Any], _: dict[str, Any]) -> Diagnostic:
-    if "version" not in answer:
-        fix = LATE if answer.get("late") else "python -c 'import vllm'"
-        return Diagnostic(ERROR, name, answer["failure"], "", fix)
-    if not answer["verl_plugin"]:
-        return Diagnostic(ERROR, name, "verl does not load it there", "", "see the driver's line")
-    return Diagnostic(NOTE, name, f"loaded; vLLM's platform is {answer['platform']}", "")
+def rate(kind: str, answers: list[dict[str, Any]], here: dict[str, str | None]) -> Diagnostic:
+    """Report the first process without the plugin, or with other versions than the driver's, or that all is well."""
+    name = f"plugin, {kind}"
+    for answer in answers:
+        host = answer.get("host", "") if kind == "ray" else ""
+        on = f"on {host}: " if host else ""
+        if answer["failure"]:
+            return Diagnostic(ERROR, name, on + answer["failure"], host, answer.get("fix", FIXES[kind]))
+        found = answer["versions"]
+        if other := [f"{name} {found[name]}, here {here[name]}" for name in here if found[name] != here[name]]:
+            return Diagnostic(ERROR, name, on + "; ".join(other), host, "install the same versions")
+    where = {
+        "driver": f"(verl-pgrpo {answers[0]['versions'].get('verl-pgrpo')})",
+        "ray": f"in a worker on each of {len(answers)} nodes" if len(answers) > 1 else "in a worker",
+        "vllm": f"(vLLM's platform is {answers[0].get('platform')})",
+    }
+    return Diagnostic(NOTE, name, f"pgrpo is registered {where[kind]}")

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.errors import ConfigError, MissingGroupError, PGRPOError
+from verl_pgrpo.errors import MissingGroupError
 from verl_pgrpo.groups import describe_code_points, look_alikes
 from verl_pgrpo.integration.batch import GroupColumn
 from verl_pgrpo.integration.checks import count_groups, is_personalized
@@ -27,19 +27,20 @@ from .diagnostic import Diagnostics
 FEW = 8  # rewards an epoch: the standard deviation of fewer is a guess
 DOMINANT = 0.9  # share of the rows
 MISSING = ("nan", "none", "null", "<na>", "n/a")  # what a missing value becomes when it is cast to text
-KEY = "+algorithm.pgrpo.group_key"
+ABSENT = "(none)"  # a default group for validation rows
 
 
 def check_groups(context: PreflightContext, diagnostics: Diagnostics) -> None:
     trainer = context.trainer
     if not is_personalized(context.config) or trainer.train_dataset is None:
         return
-    options = _options(context)
+    # Where another option is invalid, which the check of the configuration reports, the group's options alone.
+    chosen = {name: context.get(f"algorithm.pgrpo.{name}") for name in ("group_key", "default_group")}
+    options = PGRPOConfig.from_mapping({name: str(value) for name, value in chosen.items() if value is not None})
     location = f"{where(context, 'train')}, {options.group_key}"
-    try:
-        groups = _count(trainer.train_dataset, options)
-    except PGRPOError as error:
-        diagnostics.raised(error, location, "")
+    with diagnostics.reporting(location):
+        context.groups = _count(trainer.train_dataset, options)
+    if not (groups := context.groups):
         return
     groups = context.groups = _after_filter(trainer.train_dataset, groups, options, location, diagnostics)
     smallest = min(groups.values())
@@ -47,7 +48,7 @@ def check_groups(context: PreflightContext, diagnostics: Diagnostics) -> None:
     _check_sizes(context, groups, location, diagnostics)
     _check_labels(groups, location, diagnostics)
     if trainer.val_dataset is not None:
-        _check_validation(context, options, diagnostics)
+        _check_validation(context, groups, options.group_key, diagnostics)
 
 
 def _count(dataset: Any, options: PGRPOConfig) -> dict[str, int]:
@@ -91,31 +92,17 @@ def _after_filter(
     return {name: max(1, round(size * left.get(name, 0) / len(drawn[name]))) for name, size in groups.items()}
 
 
-def _options(context: PreflightContext) -> PGRPOConfig:
-    """The options, or the group's alone where another option is invalid (another check reports that)."""
-    try:
-        return PGRPOConfig.from_algorithm(context.config.algorithm)
-    except ConfigError:
-        names = ("group_key", "default_group")
-        chosen = {name: context.get(f"algorithm.pgrpo.{name}") for name in names}
-        return PGRPOConfig.from_mapping({name: str(value) for name, value in chosen.items() if value is not None})
-
-
 def _check_sizes(context: PreflightContext, groups: dict[str, int], location: str, diagnostics: Diagnostics) -> None:
     rows, largest = sum(groups.values()), max(groups, key=lambda name: groups[name])
-    n = context.get("actor_rollout_ref.rollout.n")
-    if context.sizes_valid and (
-        small := sorted((name for name in groups if groups[name] * n < FEW), key=lambda name: groups[name])
-    ):
-        message = (
-            f"{len(small):,} of {len(groups):,} preference groups get fewer than {FEW} rewards an epoch (rows x {n})"
-        )
+    n = context.get("actor_rollout_ref.rollout.n") if context.sizes_valid else FEW
+    if small := sorted((name for name in groups if groups[name] * n < FEW), key=lambda name: groups[name]):
         named = _names(f"{name}: {groups[name]} rows" for name in small)
+        message = f"{len(small):,} of {len(groups):,} preference groups get fewer than {FEW} rewards an epoch"
         fix = "merge them into larger ones, or shrink them toward all with +algorithm.pgrpo.prior_strength=16"
-        diagnostics.warning(f"{message}: {named}", location, fix)
+        diagnostics.warning(f"{message} (rows x {n}): {named}", location, fix)
     if len(groups) == 1:
         message = f"all {rows:,} training rows belong to one preference group, {largest!r}"
-        diagnostics.warning(message, location, f"name the column with the groups: {KEY}=<column>")
+        diagnostics.warning(message, location, "name the column with the groups: +algorithm.pgrpo.group_key=<column>")
     elif groups[largest] > DOMINANT * rows:
         message = f"preference group {largest!r} has {groups[largest] / rows:.0%} of the training rows"
         diagnostics.warning(message, location, "split it, if it hides groups with different preferences")
@@ -127,40 +114,34 @@ def _check_labels(groups: dict[str, int], location: str, diagnostics: Diagnostic
         fix = "spell each group in one way: each spelling has its own history"
         diagnostics.warning(f"preference groups look alike: {named}", location, fix)
     if odd := sorted(name for name in groups if name.strip().casefold() in MISSING):
-        message = (
-            f"{sum(groups[name] for name in odd):,} training rows have the preference group {_names(map(repr, odd))}"
-        )
-        diagnostics.warning(f"{message}, probably a missing value", location, "fill them, or drop the rows")
+        rows = sum(groups[name] for name in odd)
+        message = f"{rows:,} training rows have the preference group {_names(map(repr, odd))}, probably a missing value"
+        diagnostics.warning(message, location, "fill them, or drop the rows")
 
 
-def _check_validation(context: PreflightContext, options: PGRPOConfig, diagnostics: Diagnostics) -> None:
+def _check_validation(context: PreflightContext, known: dict[str, int], key: str, diagnostics: Diagnostics) -> None:
     """Compare by the group column, and by `data_source`, under which verl reports: `<task>/<group>`."""
-    known = set(context.groups or {})
     table: Any = getattr(context.trainer.val_dataset, "dataframe", None)
-    names = getattr(table, "column_names", [])
-    location = where(context, "val")
-    if options.group_key.partition(".")[0] in names:
-        try:
-            absent = "(none)"
-            lenient = PGRPOConfig(group_key=options.group_key, default_group=absent)
-            groups = set(_count(context.trainer.val_dataset, lenient)) - {absent}
-        except PGRPOError as error:
-            diagnostics.raised(error, f"{location}, {options.group_key}", "")
-            return
-        if strange := sorted(groups - known):
-            message = f"{len(strange):,} preference groups of the validation data are not in the training data"
-            diagnostics.warning(f"{message}: {_names(strange)}", location, "spell them alike, or train on them")
-        if groups and (unseen := sorted(known - groups)):
-            message = f"{len(unseen):,} of {len(known):,} preference groups are never validated: {_names(unseen)}"
-            diagnostics.warning(message, location, "add validation rows of them")
+    names, location = getattr(table, "column_names", []), where(context, "val")
+    if key.partition(".")[0] in names:
+        with diagnostics.reporting(f"{location}, {key}"):
+            lenient = PGRPOConfig(group_key=key, default_group=ABSENT)
+            groups = set(_count(context.trainer.val_dataset, lenient)) - {ABSENT}
+            if strange := sorted(groups - set(known)):
+                message = f"{len(strange):,} preference groups of the validation data are not in the training data"
+                diagnostics.warning(f"{message}: {_names(strange)}", location, "spell them alike, or train on them")
+            if groups and (unseen := sorted(set(known) - groups)):
+                message = f"{len(unseen):,} of {len(known):,} preference groups are never validated: {_names(unseen)}"
+                diagnostics.warning(message, location, "add validation rows of them")
     if "data_source" not in names:
         return
-    sources = {str(source): str(source).partition("/")[2] for source in table.unique("data_source")}
+    sources = list(map(str, table.unique("data_source")))
+    strange = sorted(source for source in sources if source.partition("/")[2] not in known)
     location = f"{location}, column data_source"
-    if not known & set(sources.values()):
+    if len(strange) == len(sources):
         message = "validation is not reported by preference group: data_source is not '<task>/<preference group>'"
         diagnostics.note(message, location)
-    elif strange := sorted(source for source, group in sources.items() if group not in known):
+    elif strange:
         message = f"{len(strange):,} data_sources of the validation data name no preference group of the training data"
         diagnostics.warning(f"{message}: {_names(strange)}", location, "spell them alike")
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -13,71 +12,60 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 LONGEST_TMPDIR = 40  # Ray puts sockets below it, and the path of a socket has at most 107 bytes
 
 
-class IsolatedProcess:
-    """`python -m verl_pgrpo.preflight.<module> <arguments> <folder>` in its own session and temporary folder.
+class IsolatedProcess(subprocess.Popen[bytes]):
+    """`python -m verl_pgrpo.preflight.<module> <arguments> <folder>` in a session of its own.
 
-    A context manager: on exit the process, its children and the folder are removed.
+    `folder` is temporary and holds `files` (name: text) from the start. As a context manager: on exit the process, its
+    children and the folder are removed.
     """
 
-    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        files: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         base = tempfile.gettempdir()
         self.folder = Path(tempfile.mkdtemp(prefix="vd-", dir=base if len(base) <= LONGEST_TMPDIR else "/tmp"))
-        self._command = [sys.executable, "-m", f"verl_pgrpo.preflight.{module}", *arguments, str(self.folder)]
-        self._environment = environment
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> IsolatedProcess:
-        with open(self.folder / "output", "wb") as output:
-            self._process = subprocess.Popen(
-                self._command,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        return self
+        for name, text in (files or {}).items():
+            (self.folder / name).write_text(text, encoding="utf-8")
+        command = [sys.executable, "-m", f"verl_pgrpo.preflight.{module}", *arguments, str(self.folder)]
+        with open(self.folder / "output", "wb") as out:
+            super().__init__(command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                             start_new_session=True)  # fmt: skip
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.terminate()  # Ray's processes end with the one that started them
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(5)
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    @property
-    def ended(self) -> bool:
-        """Whether it has ended. The status is not collected, so that its process group keeps its number."""
-        if self._process is None or self._process.returncode is not None:
-            return True
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    def ends_by(self, deadline: float) -> bool:
+        """Wait until it has ended (True) or `time.monotonic()` reaches the deadline (False).
 
-    def wait(self, deadline: float) -> bool:
-        """Wait until it has ended (True) or `time.monotonic()` reaches the deadline (False)."""
-        while not self.ended:
+        The status is not collected, so that its process group keeps its number.
+        """
+        while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.05)
         return True
 
+    def read(self, name: str = "output") -> str:
+        """A file in the folder; by default what the process printed."""
+        path = self.folder / name
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
     @property
     def last_output_line(self) -> str:
-        """The last line that it printed, empty if there is none."""
-        lines = (self.folder / "output").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
-
-    def stop(self, patience: float = 0.0) -> int:
-        """Terminate it after `patience` seconds, kill its process group, and return its exit status."""
-        process = self._process
-        if process is None:
-            return 0
-        if process.returncode is None:
-            if patience and not self.ended:
-                process.send_signal(signal.SIGTERM)
-                self.wait(time.monotonic() + patience)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        return process.returncode
+        return (self.read().strip().splitlines() or [""])[-1]

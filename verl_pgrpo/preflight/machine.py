@@ -14,82 +14,74 @@ from .diagnostic import ERROR, NOTE, WARNING, Diagnostic
 
 GIB = float(1 << 30)
 SHARED_MEMORY = Path("/dev/shm")
-LEAST_SHARED = 1.0  # GiB: with a container's 64 MiB, Ray, NCCL and verl's weight sync fail with unrelated messages
+LEAST_FREE = 1.0  # GiB: with a container's 64 MiB of /dev/shm, Ray, NCCL and verl's weight sync fail
+ENOUGH_FREE = 20.0  # GiB on a disk
 RAY_SHARE = 0.3  # of the memory: Ray's object store, which spills to disk if it does not fit
-LEAST_FREE, ENOUGH_FREE = 1.0, 20.0  # GiB on a disk
 FULL = 0.95  # Ray stops spilling here
 OPEN_FILES = 8192
 
 
 def check_machine() -> list[Diagnostic]:
-    disks = [check_disk("disk, here", Path.cwd()), check_disk("disk, temporary", Path(tempfile.gettempdir()))]
-    return [check_accelerators(), check_shared_memory(), *disks, check_open_files()]
+    shared = "docker run --shm-size=32g (Kubernetes: an emptyDir with medium Memory at /dev/shm)"
+    disk = "free space, or use another disk (temporary files: TMPDIR); a checkpoint has 12 to 14 bytes per parameter"
+    return [
+        check_accelerators(),
+        check_space("shared memory", SHARED_MEMORY, LEAST_FREE, RAY_SHARE * memory_bytes() / GIB, shared),
+        check_space("disk, here", Path.cwd(), LEAST_FREE, ENOUGH_FREE, disk),
+        check_space("disk, temporary", Path(tempfile.gettempdir()), LEAST_FREE, ENOUGH_FREE, disk),
+        check_open_files(),
+    ]
 
 
 def check_accelerators() -> Diagnostic:
+    name = "accelerators"
     try:
         import torch
     except ImportError as error:
-        return Diagnostic(ERROR, "accelerators", f"torch cannot be imported: {error}", "", "pip install torch")
+        return Diagnostic(ERROR, name, f"torch cannot be imported: {error}", "", "pip install torch")
     found = torch.accelerator.current_accelerator(check_available=True)
     if found is not None and found.type == "cuda":
         devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
         kinds = {f"{device.name}, {device.total_memory / GIB:.0f} GiB" for device in devices}
-        return Diagnostic(NOTE, "accelerators", f"{len(devices)} x {' and '.join(sorted(kinds))}", "")
+        return Diagnostic(NOTE, name, f"{len(devices)} x {' and '.join(sorted(kinds))}")
     if found is not None and found.type != "mps":  # which verl does not support
-        return Diagnostic(NOTE, "accelerators", f"{torch.accelerator.device_count()} x {found.type}", "")
+        return Diagnostic(NOTE, name, f"{torch.accelerator.device_count()} x {found.type}")
     if any(Path("/dev").glob("nvidia[0-9]*")):
         build = "a CPU build of torch" if torch.version.cuda is None else f"torch for CUDA {torch.version.cuda}"
         fix = "install a torch for the CUDA version of nvidia-smi; check CUDA_VISIBLE_DEVICES"
-        return Diagnostic(ERROR, "accelerators", f"torch sees none, although /dev/nvidia* exist: {build}", "", fix)
-    return Diagnostic(WARNING, "accelerators", "none", "", "only the CPU examples run here: make quickstart")
+        return Diagnostic(ERROR, name, f"torch sees none, although /dev/nvidia* exist: {build}", "", fix)
+    return Diagnostic(WARNING, name, "none", "", "only the CPU examples run here: make quickstart")
 
 
-def check_shared_memory() -> Diagnostic:
-    try:
-        usage = shutil.disk_usage(SHARED_MEMORY)
-    except OSError as error:
-        return Diagnostic(ERROR, "shared memory", f"{error.strerror}", str(SHARED_MEMORY), "mount a tmpfs there")
-    return rate_shared_memory(usage.total / GIB, usage.free / GIB, memory_bytes() / GIB)
+def check_space(name: str, folder: Path, least: float, enough: float, more: str) -> Diagnostic:
+    """Look at the size of `/dev/shm`, or at what is free on a disk.
 
-
-def rate_shared_memory(size: float, free: float, memory: float) -> Diagnostic:
-    """All in GiB; `memory` is the machine's."""
-    text, severity = f"{SHARED_MEMORY}: {free:.1f} of {size:.1f} GiB free", NOTE
-    fix = "docker run --shm-size=32g (Kubernetes: an emptyDir with medium Memory at /dev/shm)"
-    if size < LEAST_SHARED:
-        severity = ERROR
-    elif size < RAY_SHARE * memory:
-        severity, text = WARNING, f"{text}; Ray wants {RAY_SHARE:.0%} of {memory:.0f} GiB of memory"
-    elif free < LEAST_SHARED:
-        severity, fix = WARNING, f"remove what killed runs left: ls {SHARED_MEMORY}"
-    return Diagnostic(severity, "shared memory", text, str(SHARED_MEMORY), fix if severity != NOTE else "")
-
-
-def check_disk(name: str, folder: Path) -> Diagnostic:
+    `least` and `enough` are in GiB: an error and a warning below them, which `more` tells how to fix.
+    """
+    location = str(folder)
     try:
         usage = shutil.disk_usage(folder)
     except OSError as error:
-        return Diagnostic(ERROR, name, f"{folder}: {error.strerror}", str(folder), "create the folder, or name another")
-    free = usage.free / GIB
-    text = f"{folder}: {free:,.0f} of {usage.total / GIB:,.0f} GiB free"
+        return Diagnostic(ERROR, name, f"{folder}: {error.strerror}", location, "create the folder, or name another")
     if not os.access(folder, os.W_OK):
-        return Diagnostic(ERROR, name, f"{folder} cannot be written", str(folder), "use another folder")
-    if free < LEAST_FREE:
-        return Diagnostic(ERROR, name, text, str(folder), "free space, or use another disk (temporary files: TMPDIR)")
-    if free < ENOUGH_FREE or usage.used / usage.total > FULL:
-        full = f"; Ray stops writing to a disk that is {FULL:.0%} full" if usage.used / usage.total > FULL else ""
-        fix = "free space: a checkpoint has 12 to 14 bytes per parameter"
-        return Diagnostic(WARNING, name, f"{text}{full}", str(folder), fix)
-    return Diagnostic(NOTE, name, text, str(folder))
+        return Diagnostic(ERROR, name, f"{folder} cannot be written", location, "use another folder")
+    text = f"{folder}: {usage.free / GIB:,.1f} of {usage.total / GIB:,.1f} GiB free"
+    space = usage.total if folder == SHARED_MEMORY else usage.free
+    if space < least * GIB:
+        return Diagnostic(ERROR, name, text, location, more)
+    if space < enough * GIB:
+        return Diagnostic(WARNING, name, f"{text}; {enough:,.0f} GiB are wanted", location, more)
+    if usage.free < LEAST_FREE * GIB or usage.used > FULL * usage.total:
+        full = f"{text}; Ray stops writing where {FULL:.0%} are used"
+        return Diagnostic(WARNING, name, full, location, f"free space; killed runs leave files in {SHARED_MEMORY}")
+    return Diagnostic(NOTE, name, text, location)
 
 
 def check_open_files() -> Diagnostic:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    text = f"{soft:,} now, at most {hard:,}"
-    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
-        return Diagnostic(WARNING, "open files", text, "", "ulimit -n 65536: Ray keeps many sockets open")
-    return Diagnostic(NOTE, "open files", text, "")
+    few = hard != resource.RLIM_INFINITY and hard < OPEN_FILES
+    fix = "ulimit -n 65536: Ray keeps many sockets open" if few else ""
+    return Diagnostic(WARNING if few else NOTE, "open files", f"{soft:,} now, at most {hard:,}", "", fix)
 
 
 def memory_bytes() -> int:

@@ -4,17 +4,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 from omegaconf import OmegaConf
 
 from .config import names_hub_model
 from .context import PreflightContext
-from .diagnostic import Diagnostics
+from .diagnostic import Diagnostics, one_line
 
 KEY = "actor_rollout_ref.model.path"
 
@@ -35,12 +34,9 @@ def check_trainer(context: PreflightContext, diagnostics: Diagnostics) -> None:
         # verl's own class, not the plugin's subclass, which starts a history.
         stock = next(c for c in cls.__mro__ if c.__module__.partition(".")[0] != "verl_pgrpo")
         if context.sizes_valid and mode in TRAINER_REGISTRY:
-            try:
+            with diagnostics.reporting(f"trainer.v1.trainer_mode={mode}", "set the keys that the message names"):
                 trainer = stock(config)
                 trainer._init_resource_pool_mgr()
-            except Exception as error:
-                location = f"trainer.v1.trainer_mode={mode}"
-                diagnostics.raised(error, location, "set the keys that the message names", prefix=f"{mode}: ")
     if trainer is None:  # enough to build its datasets
         trainer = object.__new__(stock)
         trainer.config, trainer.trainer_mode, trainer.parameter_sync_step = config, "sync", 1
@@ -51,45 +47,34 @@ def check_trainer(context: PreflightContext, diagnostics: Diagnostics) -> None:
 
 def check_model(context: PreflightContext, diagnostics: Diagnostics) -> None:
     """Load what verl's HFModelConfig loads: configuration, tokenizer, processor. No weights, no download."""
+    from huggingface_hub import constants
+    from transformers import AutoConfig
     from verl.utils.config import omega_conf_to_dataclass
 
     trainer, named = context.trainer, str(context.get(KEY, ""))
-    location = f"{KEY}={named}"
-    folder = Path(named)
-    if not folder.is_dir() and not names_hub_model(named):
-        diagnostics.error(f"no such folder: {named} (working directory: {Path.cwd()})", location, "fix the path")
-    else:
-        try:
-            with offline():
-                model = omega_conf_to_dataclass(context.config.actor_rollout_ref.model)
-        except Exception as error:
-            if folder.is_dir():
-                diagnostics.raised(
-                    error, location, "fix the model's files or settings: verl's workers would fail alike"
-                )
-            else:
-                message = f"{named} is not on this machine: its tokenizer, chat template and weights were not checked"
-                diagnostics.note(message, location)
+    location, folder = f"{KEY}={named}", Path(named)
+    try:
+        with mock.patch.object(constants, "HF_HUB_OFFLINE", True):
+            model = omega_conf_to_dataclass(context.config.actor_rollout_ref.model)
+    except Exception as error:
+        if folder.is_dir():
+            diagnostics.error(one_line(error), location, "fix the model's files or settings: verl's workers would fail")
+        elif names_hub_model(named):
+            message = f"{named} is not on this machine: its tokenizer, chat template and weights were not checked"
+            diagnostics.note(message, location)
         else:
-            trainer.tokenizer, trainer.processor, context.hf_config = model.tokenizer, model.processor, model.hf_config
-            if missing := _missing_weights(Path(model.local_path)):
-                diagnostics.error(f"the model has {missing}", location, "download the model again")
-    if context.settings.model_config is not None:
-        _read_model_config(context, diagnostics)
+            diagnostics.error(f"no such folder: {named} (working directory: {Path.cwd()})", location, "fix the path")
+    else:
+        trainer.tokenizer, trainer.processor, context.hf_config = model.tokenizer, model.processor, model.hf_config
+        if missing := _missing_weights(Path(model.local_path)):
+            diagnostics.error(f"the model has {missing}", location, "download the model again")
+    if (path := context.settings.model_config) is not None:
+        with diagnostics.reporting(f"--model-config {path}", "a model's config.json"):
+            if not Path(path).exists():
+                raise FileNotFoundError(f"no such file: {path}")
+            context.hf_config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     if context.hf_config is not None and context.sizes_valid:
         _check_positions(context, diagnostics)
-
-
-def _read_model_config(context: PreflightContext, diagnostics: Diagnostics) -> None:
-    from transformers import AutoConfig
-
-    path = Path(str(context.settings.model_config))
-    try:
-        if not path.exists():
-            raise FileNotFoundError(f"no such file: {path}")
-        context.hf_config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        diagnostics.raised(error, f"--model-config {path}", "a model's config.json")
 
 
 def _check_positions(context: PreflightContext, diagnostics: Diagnostics) -> None:
@@ -118,15 +103,3 @@ def _missing_weights(folder: Path) -> str | None:
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         return "no weights (*.safetensors or *.bin)"
     return None
-
-
-@contextlib.contextmanager
-def offline() -> Iterator[None]:
-    """Keep huggingface_hub from the network."""
-    from huggingface_hub import constants
-
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before

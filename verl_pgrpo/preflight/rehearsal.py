@@ -13,48 +13,17 @@ import inspect
 import logging
 import math
 import uuid
-from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 
 from .context import PreflightContext
 from .diagnostic import one_line
 
 NOT_FINITE = "not a finite score"
-
-
-@dataclass
-class Rehearsal:
-    """The call that is under way, and the outcomes of all calls, each with its row."""
-
-    use_v1: bool
-    row: str = ""
-    response: str = ""
-    calls: int = 0
-    keys: list[tuple[str, ...]] = field(default_factory=list)  # of the reward dictionaries
-    scored: list[str] = field(default_factory=list)
-    reward_errors: list[tuple[str, str]] = field(default_factory=list)  # message, row
-    rollout_errors: dict[str, str] = field(default_factory=dict)  # message -> the first row
-
-
-async def try_row(
-    context: PreflightContext, worker: Any, dataset: Any, number: int, response: str | None, result: Rehearsal
-) -> None:
-    errors = len(result.reward_errors)
-    try:
-        sample = dataset[number]
-        truth = sample["reward_model"].get("ground_truth") if isinstance(sample.get("reward_model"), dict) else None
-        result.response = response or (truth if isinstance(truth, str) else "")
-        if not result.response:
-            return
-        context.progress(result.row)
-        result.calls += 1
-        await _roll_out(context, worker, sample, result, result.row.startswith("val"))
-    except Exception as error:
-        if len(result.reward_errors) == errors:  # otherwise this is what follows from it
-            result.rollout_errors.setdefault(one_line(error), result.row)
+WORDS = "these are a few words that answer nothing"
 
 
 class PlainTokenizer:
@@ -69,136 +38,139 @@ class PlainTokenizer:
         return "".join(map(chr, ids.tolist() if hasattr(ids, "tolist") else ids))
 
 
-class Scorer:
-    """A reward worker's handle without Ray: `compute_score.remote(data)` calls verl's reward manager."""
+class Rehearsal:
+    """The LLM server and the reward worker of verl's agent loop, and the outcomes of all calls, each with its row."""
 
-    def __init__(self, result: Rehearsal) -> None:
-        self.result, self.manager, self.compute_score = result, None, self
+    def __init__(self, context: PreflightContext) -> None:
+        self.context, self.use_v1 = context, bool(context.config.trainer.use_v1)
+        self.tokenizer = context.trainer.tokenizer or PlainTokenizer()
+        self.manager: Any = None  # verl's reward manager
+        self.worker: Any = None
+        self.row = self.response = ""  # of the call that is under way
+        self.calls = 0
+        self.scored: list[str] = []
+        self.keys: list[tuple[str, ...]] = []  # of the reward dictionaries
+        self.reward_errors: list[tuple[str, str]] = []  # message, row
+        self.rollout_errors: dict[str, str] = {}  # message -> the first row
+        self.compute_score = self  # verl calls `compute_score.remote(data)`, as of an actor of Ray
 
     async def remote(self, data: Any) -> dict[str, Any]:
+        """Score a response with verl's reward manager."""
         try:
-            scored: dict[str, Any] = await self.manager.run_single(data)  # type: ignore[attr-defined]
+            scored: dict[str, Any] = await self.manager.run_single(data)
         except Exception as error:
-            self.result.reward_errors.append((f"raised {one_line(error)}", self.result.row))
+            self.reward_errors.append((f"raised {one_line(error)}", self.row))
             raise
-        self.result.scored.append(self.result.row)
-        self.result.keys.append(tuple(map(str, scored.get("reward_extra_info") or {})))
-        if message := _score_error(scored.get("reward_score"), self.result.use_v1):
-            self.result.reward_errors.append((message, self.result.row))
+        self.scored.append(self.row)
+        self.keys.append(tuple(map(str, scored.get("reward_extra_info") or {})))
+        if message := _score_error(scored.get("reward_score"), self.use_v1):
+            self.reward_errors.append((message, self.row))
         return scored
 
-
-class CannedServer:
-    """An LLM server's client that returns the response of the rehearsal."""
-
-    def __init__(self, tokenizer: Any, result: Rehearsal) -> None:
-        self.tokenizer, self.result = tokenizer, result
-
     async def generate(self, *_: Any, **__: Any) -> Any:
+        """Answer as an LLM server's client does."""
         from verl.workers.rollout.replica import TokenOutput
 
-        ids = self.tokenizer.encode(self.result.response, add_special_tokens=False)
+        ids = self.tokenizer.encode(self.response, add_special_tokens=False)
         steps = {"min_global_steps": 0, "max_global_steps": 0}
         return TokenOutput(token_ids=ids, log_probs=[0.0] * len(ids), stop_reason="completed", extra_fields=steps)
 
+    def start_worker(self) -> None:
+        """Build verl's agent loop worker; without the model's tokenizer only as far as it calls the reward manager."""
+        if self.use_v1:
+            from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ as cls
 
-def agent_loop_worker(context: PreflightContext, tokenizer: Any, scorer: Scorer) -> Any:
-    """verl's agent loop worker; without the model's tokenizer only as far as it calls the reward manager."""
-    cls = _worker_class(context)
-    if context.trainer.tokenizer is None:
-        worker = object.__new__(cls)
-        worker.processor, worker.reward_loop_worker_handles = None, [scorer]
-        worker.mm_processor_kwargs = {}
-        return worker
-    agent_loop = "verl.experimental.agent_loop.agent_loop"
-    with (
-        mock.patch("transfer_queue.init"),
-        mock.patch(f"{agent_loop}.RolloutTraceConfig.init"),  # it may log in somewhere
-        mock.patch(f"{agent_loop}.is_distillation_enabled", return_value=False, create=True),  # it needs its teacher
-    ):
-        return cls(context.trainer.config, CannedServer(tokenizer, scorer.result), None, [scorer])
+            cls = getattr(getattr(cls, "__ray_metadata__", None), "modified_class", cls)
+        else:
+            from verl.experimental.agent_loop import AgentLoopWorker as cls
+        if self.context.trainer.tokenizer is None:
+            self.worker = object.__new__(cls)
+            self.worker.processor, self.worker.reward_loop_worker_handles = None, [self]
+            self.worker.mm_processor_kwargs = {}
+            return
+        agent_loop = "verl.experimental.agent_loop.agent_loop"
+        with (
+            mock.patch("transfer_queue.init"),
+            mock.patch(f"{agent_loop}.RolloutTraceConfig.init"),  # it may log in somewhere
+            mock.patch(f"{agent_loop}.is_distillation_enabled", return_value=False, create=True),  # needs its teacher
+        ):
+            self.worker = cls(self.context.trainer.config, self, None, [self])
 
+    async def try_row(self, dataset: Any, split: str, number: int) -> None:
+        """Roll out and score two responses."""
+        self.row = f"{split} row {number}"
+        for words in (WORDS, None):
+            errors = len(self.reward_errors)
+            try:
+                sample = dataset[number]
+                reward = sample.get("reward_model")
+                truth = reward.get("ground_truth") if isinstance(reward, dict) else None
+                self.response = words or (truth if isinstance(truth, str) else "")
+                if self.response:
+                    self.context.emit({"progress": self.row})
+                    self.calls += 1
+                    await self._roll_out(sample, validate=split == "val")
+            except Exception as error:
+                if len(self.reward_errors) == errors:  # otherwise this is what follows from it
+                    self.rollout_errors.setdefault(one_line(error), self.row)
 
-def _worker_class(context: PreflightContext) -> Any:
-    if context.config.trainer.use_v1:
-        from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
+    async def _roll_out(self, sample: dict[str, Any], validate: bool) -> None:
+        from verl.utils.dataset.rl_dataset import collate_fn
 
-        return getattr(getattr(AgentLoopWorkerTQ, "__ray_metadata__", None), "modified_class", AgentLoopWorkerTQ)
-    from verl.experimental.agent_loop import AgentLoopWorker
+        batch = collate_fn([sample])
+        batch["uid"] = np.array([str(uuid.uuid4())], dtype=object)
+        if self.context.trainer.tokenizer is None:
+            await self._score_only({key: value[0] for key, value in batch.items()})
+        elif self.use_v1:
+            await self._roll_out_v1(batch, validate)
+        else:
+            await self._roll_out_v0(batch, validate)
 
-    return AgentLoopWorker
+    async def _score_only(self, row: dict[str, Any]) -> None:
+        from verl.experimental.agent_loop import AgentLoopOutput
+        from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics
 
+        ids, metrics = self.tokenizer.encode(self.response), AgentLoopMetrics()
+        response = {"prompt_ids": [0], "response_ids": ids, "response_mask": [1] * len(ids)}
+        output = AgentLoopOutput(**response, num_turns=2, metrics=metrics)
+        await self.worker._compute_score([output], kwargs=row)
+        output.as_dict()
 
-async def _roll_out(
-    context: PreflightContext, worker: Any, sample: dict[str, Any], result: Rehearsal, validate: bool
-) -> None:
-    from verl.utils.dataset.rl_dataset import collate_fn
+    async def _roll_out_v1(self, batch: dict[str, Any], validate: bool) -> None:
+        """As the V1 trainer submits a prompt; what would go to TransferQueue is dropped, what is logged is raised."""
+        from verl.trainer.ppo.v1 import agent_loop_tq
+        from verl.utils import tensordict_utils
 
-    batch = collate_fn([sample])
-    batch["uid"] = np.array([str(uuid.uuid4())], dtype=object)
-    if context.trainer.tokenizer is None:
-        await _score_only(worker, {key: value[0] for key, value in batch.items()}, result)
-    elif context.config.trainer.use_v1:
-        await _roll_out_v1(worker, batch, validate)
-    else:
-        await _roll_out_v0(context, worker, batch, validate)
+        prompt = tensordict_utils.get_tensordict({"__rollout_n__": np.array([1], dtype=object), **batch})
+        tensordict_utils.assign_non_tensor_data(prompt, "global_steps", 0)
+        if validate:
+            tensordict_utils.assign_non_tensor_data(prompt, "validate", True)
+        errors: list[BaseException] = []
 
+        def keep_error(record: logging.LogRecord) -> bool:
+            if record.levelno >= logging.ERROR:
+                error = record.exc_info[1] if record.exc_info else None
+                errors.append(error or RuntimeError(record.getMessage()))
+            return True
 
-async def _score_only(worker: Any, row: dict[str, Any], result: Rehearsal) -> None:
-    from verl.experimental.agent_loop import AgentLoopOutput
-    from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics
+        agent_loop_tq.logger.addFilter(keep_error)
+        try:
+            with mock.patch.object(agent_loop_tq, "tq", mock.AsyncMock()):
+                await self.worker.generate_sequences(prompt)
+                while self.worker.background_tasks:
+                    await asyncio.gather(*self.worker.background_tasks)
+        finally:
+            agent_loop_tq.logger.removeFilter(keep_error)
+        if errors:
+            raise errors[0]
 
-    ids = PlainTokenizer().encode(result.response)
-    mask = [1] * len(ids)
-    output = AgentLoopOutput(
-        prompt_ids=[0], response_ids=ids, response_mask=mask, num_turns=2, metrics=AgentLoopMetrics()
-    )
-    await worker._compute_score([output], kwargs=row)
-    output.as_dict()
+    async def _roll_out_v0(self, batch: dict[str, Any], validate: bool) -> None:
+        from verl import DataProto
 
-
-async def _roll_out_v1(worker: Any, batch: dict[str, Any], validate: bool) -> None:
-    """As the V1 trainer submits a prompt; what would go to TransferQueue is dropped, what is logged is raised."""
-    from verl.trainer.ppo.v1 import agent_loop_tq
-    from verl.utils import tensordict_utils
-
-    prompt = tensordict_utils.get_tensordict({"__rollout_n__": np.array([1], dtype=object), **batch})
-    tensordict_utils.assign_non_tensor_data(prompt, "global_steps", 0)
-    if validate:
-        tensordict_utils.assign_non_tensor_data(prompt, "validate", True)
-    errors = ErrorLog()
-    agent_loop_tq.logger.addHandler(errors)
-    try:
-        with mock.patch.object(agent_loop_tq, "tq", mock.AsyncMock()):
-            await worker.generate_sequences(prompt)
-            while worker.background_tasks:
-                await asyncio.gather(*worker.background_tasks)
-    finally:
-        agent_loop_tq.logger.removeHandler(errors)
-    if errors.found:
-        raise errors.found[0]
-
-
-class ErrorLog(logging.Handler):
-    """Collect the exceptions that verl logs instead of raising."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.found: list[BaseException] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        self.found.append(error or RuntimeError(record.getMessage()))
-
-
-async def _roll_out_v0(context: PreflightContext, worker: Any, batch: dict[str, Any], validate: bool) -> None:
-    from verl import DataProto
-
-    data = DataProto.from_single_dict(batch)
-    generated = context.trainer._get_gen_batch(data)
-    generated.meta_info |= {"global_steps": 0, "validate": validate}
-    output = await worker.generate_sequences(generated)
-    data.union(output)
+        data = DataProto.from_single_dict(batch)
+        generated = self.context.trainer._get_gen_batch(data)
+        generated.meta_info |= {"global_steps": 0, "validate": validate}
+        data.union(await self.worker.generate_sequences(generated))
 
 
 def _score_error(score: Any, use_v1: bool) -> str | None:
@@ -206,8 +178,6 @@ def _score_error(score: Any, use_v1: bool) -> str | None:
     if inspect.iscoroutine(score):
         score.close()
         return "returned a coroutine as the score: define the function with `async def`"
-    import torch
-
     try:
         torch.zeros(1)[0] = score if use_v1 else float(score)  # as verl's agent loops store it
     except Exception as error:

@@ -5,18 +5,19 @@
     report = preflight(["algorithm.adv_estimator=pgrpo", "data.train_files=...", ...])     # main_ppo's arguments
     report.ok, report.diagnostics
 
-The configuration is composed here. Everything else runs in a process of its own (`worker.py`), because it imports verl
+The configuration is composed here. Everything else runs in a process of its own (`checks.py`), because it imports verl
 and runs the user's code: dataset class, reward function, agent loops.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -30,6 +31,7 @@ __all__ = ["CHECK_NAMES", "Report", "preflight"]
 
 CHECK_NAMES = ("config", "model", "parallel", "data", "groups", "steps", "checkpoints", "reward")
 RESULTS = "results.jsonl"
+USERS_CODE = {"reward": "the reward function", "data": "the dataset class"}  # by check
 
 
 @dataclass(slots=True)
@@ -45,8 +47,7 @@ class Report:
         return not any(diagnostic.severity == ERROR for diagnostic in self.diagnostics)
 
     def as_dict(self) -> dict[str, Any]:
-        found = [diagnostic.as_dict() for diagnostic in self.diagnostics]
-        return {"ok": self.ok, "diagnostics": found, "facts": self.facts, "seconds": round(self.seconds, 1)}
+        return {"ok": self.ok, **asdict(self), "seconds": round(self.seconds, 1)}
 
 
 def preflight(arguments: Sequence[str], settings: Settings | None = None) -> Report:
@@ -59,60 +60,34 @@ def preflight(arguments: Sequence[str], settings: Settings | None = None) -> Rep
     Raises:
         ConfigError: these are not arguments of one run.
     """
-    started, settings = time.monotonic(), settings or Settings()
+    started = time.monotonic()
     found = Diagnostics("arguments")
     config = compose_valid_part(parse(arguments), found)
     report = Report(found.found)
     if config is not None:
-        _run_isolated(config, settings, report)
+        _run_checks(config, settings or Settings(), report)
     report.diagnostics.sort(key=lambda diagnostic: SEVERITIES.index(diagnostic.severity))
     report.seconds = time.monotonic() - started
     return report
 
 
-def _run_isolated(config: DictConfig, settings: Settings, report: Report) -> None:
+def _run_checks(config: DictConfig, settings: Settings, report: Report) -> None:
+    files = {"config.yaml": OmegaConf.to_yaml(config), "settings.json": json.dumps(asdict(settings))}
     environment = {**os.environ, "RAY_ENABLE_AUTO_CONNECT": "0", "TOKENIZERS_PARALLELISM": "false"}
-    with IsolatedProcess("worker", environment=environment) as process:
-        (process.folder / "config.yaml").write_text(OmegaConf.to_yaml(config), encoding="utf-8")
-        (process.folder / "settings.json").write_text(json.dumps(asdict(settings)), encoding="utf-8")
-        (process.folder / "ready").touch()
-        seen: tuple[str, bool] = "", False
-        since, late, limit = time.monotonic(), False, settings.timeout
-        while not process.wait(time.monotonic() + 0.2):
-            check, running = _last(_events(process.folder / RESULTS))
-            if (check, running) != seen:
-                seen, since = (check, running), time.monotonic()
-            limit = settings.reward_timeout if check == "reward" and running else settings.timeout
-            if late := time.monotonic() - since > limit:
-                break
-        events = _events(process.folder / RESULTS)
+    with IsolatedProcess("checks", files=files, environment=environment) as process:
+        process.ends_by(math.inf)  # it keeps its limits itself
+        events = [json.loads(line) for line in process.read(RESULTS).split("\n")[:-1]]
+        late = re.search(r"^Timeout \(\d+:\d\d:\d\d", process.read(), re.MULTILINE)  # faulthandler's words
         last_line = process.last_output_line
-        status = process.stop()
     report.diagnostics += [Diagnostic(**event["diagnostic"]) for event in events if "diagnostic" in event]
-    report.facts = next((event["facts"] for event in events if "facts" in event), [])
-    if not any("facts" in event for event in events):
-        _report_end(
-            events, f"did not finish in {limit:g} s" if late else f"ended with status {status}: {last_line}", report
-        )
-
-
-def _report_end(events: list[dict[str, Any]], how: str, report: Report) -> None:
-    """Report a process that hung or crashed, with what it was doing."""
-    check = next((event["check"] for event in reversed(events) if "check" in event), "config")
-    doing = next((event["progress"] for event in reversed(events) if "progress" in event), "")
-    subject = {"reward": "the reward function", "data": "the dataset class"}.get(check, f"the check '{check}'")
+    last: dict[str, Any] = {key: value for event in events for key, value in event.items()}
+    if "facts" in last:
+        report.facts = last["facts"]
+        return
+    check, doing = last.get("check", "config"), last.get("progress", "")
+    how = f"did not finish in {last['limit']:g} s" if late else f"ended with status {process.returncode}: {last_line}"
+    fix = "if it is only slow: --reward-timeout 120" if late and check == "reward" else "see the message"
     found = Diagnostics(check)
-    fix = "if it is only slow: --reward-timeout 120" if "finish" in how and check == "reward" else "see the message"
+    subject = USERS_CODE.get(check, f"the check '{check}'")
     found.error(f"{subject} {how}{f' ({doing})' if doing else ''}", doing or check, fix)
     report.diagnostics += found.found
-
-
-def _last(events: list[dict[str, Any]]) -> tuple[str, bool]:
-    """The check that is under way, and whether it has announced what it tries."""
-    at = max((number for number, event in enumerate(events) if "check" in event), default=-1)
-    return (events[at]["check"], any("progress" in event for event in events[at:])) if at >= 0 else ("", False)
-
-
-def _events(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]

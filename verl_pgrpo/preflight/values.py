@@ -29,16 +29,14 @@ INTEGERS = {
     "trainer.save_freq": -1,
     "trainer.test_freq": -1,
 }
+# Integers >= 1, or null.
 OPTIONAL_INTEGERS = (
     "data.gen_batch_size",
     f"{ACTOR}.ppo_micro_batch_size_per_gpu",
     f"{ACTOR}.ppo_max_token_len_per_gpu",
     f"{ACTOR}.ulysses_sequence_parallel_size",
-    f"{ACTOR}.megatron.tensor_model_parallel_size",
-    f"{ACTOR}.megatron.pipeline_model_parallel_size",
-    f"{ACTOR}.megatron.virtual_pipeline_model_parallel_size",
+    *(f"{ACTOR}.megatron.{name}_model_parallel_size" for name in ("tensor", "pipeline", "virtual_pipeline", "expert")),
     f"{ACTOR}.megatron.context_parallel_size",
-    f"{ACTOR}.megatron.expert_model_parallel_size",
     f"{ACTOR}.megatron.expert_tensor_parallel_size",
     f"{ROLLOUT}.data_parallel_size",
     f"{ROLLOUT}.expert_parallel_size",
@@ -56,17 +54,14 @@ TEXTS = ("actor_rollout_ref.model.path", f"{ROLLOUT}.name", "trainer.default_loc
 
 
 def check_values(context: PreflightContext, diagnostics: Diagnostics) -> None:
-    """Check the numbers and texts that every other check relies on."""
-    limits = {**INTEGERS, **dict.fromkeys(OPTIONAL_INTEGERS, 1)}
-    for key, least in limits.items():
+    optional = {key: 1 for key in OPTIONAL_INTEGERS if context.get(key) is not None}
+    for key, least in (INTEGERS | optional).items():
         value = context.get(key)
-        if value is None and key in OPTIONAL_INTEGERS:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if type(value) is not int or value < least:  # a bool is an int, too
             diagnostics.error(f"{key}={value} must be an integer >= {least}", key, "set one")
     for key, (valid, text) in NUMBERS.items():
         value = context.get(key)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not valid(value):
+        if type(value) not in (int, float) or not valid(value):
             diagnostics.error(f"{key}={value} must be a number {text}", key, "set one")
     for key in TEXTS:
         if not isinstance(context.get(key), str):

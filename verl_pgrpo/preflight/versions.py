@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from verl_pgrpo.errors import PGRPOError
 from verl_pgrpo.integration.checks import TESTED_VERSIONS
 
 from .command_line import compose, parse
@@ -30,6 +29,7 @@ NEEDED = {
     "torch": "pip install torch",
     "ray": "pip install ray",
     "TransferQueue": 'pip install "TransferQueue>=0.1.10": verl imports it but does not require it',
+    "vllm": "pip install vllm, unless the rollout uses another engine",
 }
 
 
@@ -44,34 +44,28 @@ def installed(name: str) -> str | None:
 
 
 def check_versions() -> list[Diagnostic]:
-    found = [Diagnostic(NOTE, "python", platform.python_version(), "")]
+    found = [Diagnostic(NOTE, "python", platform.python_version())]
     for name, fix in NEEDED.items():
         number = installed(name)
         if number is None:
-            found.append(Diagnostic(ERROR, name, "not installed", "", fix))
+            found.append(Diagnostic(WARNING if name == "vllm" else ERROR, name, "not installed", "", fix))
         elif name == "verl" and number not in TESTED_VERSIONS:
-            found.append(
-                Diagnostic(WARNING, name, f"{number}, not tested", "", f"tested: {', '.join(TESTED_VERSIONS)}")
-            )
+            tested = f"tested: {', '.join(TESTED_VERSIONS)}"
+            found.append(Diagnostic(WARNING, name, f"{number}, not tested", "", tested))
         else:
-            found.append(Diagnostic(NOTE, name, number, ""))
-    if (number := installed("vllm")) is None:
-        fix = "pip install vllm, unless the rollout uses another engine"
-        found.append(Diagnostic(WARNING, "vllm", "not installed", "", fix))
-    else:
-        found.append(Diagnostic(NOTE, "vllm", number, ""))
+            found.append(Diagnostic(NOTE, name, number))
     return [*found, _megatron(), _tested_together()]
 
 
 def _megatron() -> Diagnostic:
     numbers = {name: installed(name) for name in TESTED_MEGATRON}
     if numbers["megatron-core"] is None:
-        return Diagnostic(NOTE, "megatron", "not installed; only model_engine=megatron needs it", "")
+        return Diagnostic(NOTE, "megatron", "not installed; only model_engine=megatron needs it")
     text = ", ".join(f"{name} {number or 'missing'}" for name, number in numbers.items())
     if numbers["megatron-bridge"] is None and numbers["mbridge"] is None:
         fix = "pip install megatron-bridge or mbridge: verl loads weights with one of them"
         return Diagnostic(ERROR, "megatron", text, "", fix)
-    return Diagnostic(NOTE, "megatron", text, "")
+    return Diagnostic(NOTE, "megatron", text)
 
 
 def _tested_together() -> Diagnostic:
@@ -84,7 +78,7 @@ def _tested_together() -> Diagnostic:
         return Diagnostic(WARNING, "together", f"not tested as a set: {', '.join(other)}", "", fix)
     if None in numbers.values():
         return Diagnostic(WARNING, "together", "not all of the tested set is installed", "", "see above")
-    return Diagnostic(NOTE, "together", "this set was tested, on the CPU", "")
+    return Diagnostic(NOTE, "together", "this set was tested, on the CPU")
 
 
 def check_launch_packages(arguments: Sequence[str]) -> list[Diagnostic]:
@@ -95,28 +89,29 @@ def check_launch_packages(arguments: Sequence[str]) -> list[Diagnostic]:
     """
     try:
         config = compose(parse(arguments))
-    except (PGRPOError, Exception) as error:  # Hydra has many exceptions
+    except Exception as error:  # Hydra has many exceptions
         return [Diagnostic(ERROR, "launch", one_line(error), "the command line", "see `verl-pgrpo preflight`")]
     if str(config.trainer.device) == "cpu":
         return [Diagnostic(NOTE, "launch", "trainer.device=cpu needs no GPU packages", "trainer.device")]
-    models, needed = config.actor_rollout_ref, {}
-    megatron = models.actor.strategy == "megatron"
-    attention = models.model.override_config.get("attn_implementation", "flash_attention_2")
+    launch, needed = config.actor_rollout_ref, []  # module, package, configuration key
+    megatron, rollout = launch.actor.strategy == "megatron", launch.rollout.name
+    attention = launch.model.override_config.get("attn_implementation", "flash_attention_2")
     if megatron or attention.startswith("flash_attention"):
-        needed["flash_attn"] = "flash-attn", "actor_rollout_ref.model.override_config.attn_implementation"
+        needed.append(("flash_attn", "flash-attn", "model.override_config.attn_implementation"))
     if megatron:
-        needed["transformer_engine"] = "transformer-engine", "actor_rollout_ref.actor.strategy=megatron"
-        needed["megatron.core"] = "megatron-core", "actor_rollout_ref.actor.strategy=megatron"
-    if models.rollout.checkpoint_engine.backend == "nccl":
-        needed["cupy"] = "cupy-cuda12x or cupy-cuda13x", "actor_rollout_ref.rollout.checkpoint_engine.backend=nccl"
-    if models.rollout.name in ("vllm", "sglang"):
-        needed[models.rollout.name] = models.rollout.name, f"actor_rollout_ref.rollout.name={models.rollout.name}"
+        needed.append(("transformer_engine", "transformer-engine", "actor.strategy=megatron"))
+        needed.append(("megatron.core", "megatron-core", "actor.strategy=megatron"))
+    if launch.rollout.checkpoint_engine.backend == "nccl":
+        needed.append(("cupy", "cupy-cuda12x or cupy-cuda13x", "rollout.checkpoint_engine.backend=nccl"))
+    if rollout in ("vllm", "sglang"):
+        needed.append((rollout, rollout, f"rollout.name={rollout}"))
     found = []
-    for module, (package, key) in needed.items():
-        there = _importable(module)
-        fix = "" if there else f"install {package}, or use an image of verl that has it"
-        text = f"{package} is {'' if there else 'not '}installed; the launch needs it"
-        found.append(Diagnostic(NOTE if there else ERROR, f"launch, {module}", text, key, fix))
+    for module, package, key in needed:
+        severity, text, fix = NOTE, "installed", ""
+        if not _importable(module):
+            severity, text, fix = ERROR, "not installed", f"install {package}, or use an image of verl that has it"
+        message = f"{package} is {text}; the launch needs it"
+        found.append(Diagnostic(severity, f"launch, {module}", message, f"actor_rollout_ref.{key}", fix))
     return found
 
 
