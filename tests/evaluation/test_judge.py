@@ -173,7 +173,7 @@ def test_fields_that_a_server_may_leave_out(tmp_path: Path) -> None:
     with judge_server(lambda body: replies[int(shown(body)[0].split()[1])]) as (url, _):
         result = judge(tmp_path, url)
     assert [pair["a_first"] for pair in result["pairs"]] == ["first", "malformed", "malformed", "malformed"]
-    assert result["tokens"] == {"input": 400, "output": 34}
+    assert result["tokens"] == {"input": 410, "output": 34}
 
 
 def test_the_request_has_the_given_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

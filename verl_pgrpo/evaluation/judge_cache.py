@@ -10,9 +10,9 @@ off is ignored.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
-from typing import TextIO
 
 from pydantic import BaseModel, ValidationError
 
@@ -32,38 +32,26 @@ class _Line(Answer):
     key: str
 
 
-class JudgeCache:
-    """Answers by key. A context manager; the file is opened (and created) when the first answer is added."""
+class JudgeCache(dict[str, Answer]):
+    """Answers by key; `add` also appends to the file, which it creates."""
 
     def __init__(self, path: Path) -> None:
         """Raise DataError if the file is not a judge's cache."""
+        super().__init__()
         self.path = path
-        self.answers: dict[str, Answer] = {}
-        self._file: TextIO | None = None
         content = path.read_bytes() if path.exists() else b""
         if content and not content.startswith(b'{"key"'):
             raise DataError(f"--cache {path}: not a judge's cache; name another file")
-        self._cut_off = not content.endswith(b"\n") and bool(content)
+        self._end_of_cut_line = "\n" if content and not content.endswith(b"\n") else ""
         for line in content.splitlines():
-            try:
+            with contextlib.suppress(ValidationError):  # a line that was cut off; its question is asked again
                 answer = _Line.model_validate_json(line)
-            except ValidationError:
-                continue  # a line that was cut off; its question is asked again
-            self.answers[answer.key] = answer
+                self[answer.key] = answer
 
     def add(self, key: str, answer: Answer) -> None:
         """Append an answer; it has left this process when this returns."""
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a", encoding="utf-8")
-            self._file.write("\n" * self._cut_off)
-        self._file.write(json.dumps({"key": key, **answer.model_dump()}) + "\n")
-        self._file.flush()
-        self.answers[key] = answer
-
-    def __enter__(self) -> JudgeCache:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._file is not None:
-            self._file.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(self._end_of_cut_line + json.dumps({"key": key, **answer.model_dump()}) + "\n")
+        self._end_of_cut_line = ""
+        self[key] = answer
