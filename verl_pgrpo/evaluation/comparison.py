@@ -51,15 +51,15 @@ def describe(scores: Scores, seed: int = 0, resamples: int = RESAMPLES) -> dict[
     `docs/evaluation.md` defines each number.
     """
     rng = np.random.default_rng(seed)
-    responses = scores.responses.groupby("preference_group")["value"].agg(["size", "std"])
+    responses = scores.responses.groupby("preference_group")["value"]
+    counts, spreads = responses.size(), responses.std()
     lines, drawn = [], []
     for group, prompts in scores.prompts.groupby("preference_group"):
         values = prompts["value"].to_numpy()
         means, [low], [high] = st.bootstrap_mean(values[None], resamples, rng)
         drawn.append(means[0])
-        count, std = responses.loc[group]
-        line = {"group": group, "prompts": len(values), "responses": int(count), "mean": values.mean()}
-        lines.append({**line, "low": low, "high": high, "std": std})
+        line = {"group": group, "prompts": len(values), "responses": int(counts[group]), "mean": values.mean()}
+        lines.append({**line, "low": low, "high": high, "std": spreads[group]})
     observed, resampled = np.array([line["mean"] for line in lines]), np.stack(drawn, axis=-1)
     summary: dict[str, dict[str, Any]] = {
         name: {"value": float(function(observed)), **st.percentile_interval(function(resampled))}

@@ -76,7 +76,22 @@ def generate(model: Model, prompts: Sequence[Prompt], sampling: Sampling, log: P
     """
     with tempfile.TemporaryDirectory(prefix="verl-pgrpo-eval-") as folder:
         job, done = Path(folder) / "job.json", Path(folder) / "responses.jsonl"
-        job.write_text(json.dumps(_job(model, prompts, sampling, done)), encoding="utf-8")
+        contents = {
+            "engine": {"model": str(model.path), "seed": sampling.seed, **sampling.engine},
+            "adapter": str(model.adapter) if model.adapter else None,
+            "lora_rank": model.lora_rank,
+            "messages": [prompt.messages for prompt in prompts],
+            "seeds": [_seed(sampling.seed, prompt.id) for prompt in prompts],
+            "sampling": {
+                "n": sampling.samples,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "max_tokens": sampling.max_tokens,
+            },
+            "template": sampling.template,
+            "out": str(done),
+        }
+        job.write_text(json.dumps(contents), encoding="utf-8")
         done.touch()
         written = log or Path(tempfile.mkstemp(prefix="verl-pgrpo-vllm-", suffix=".log")[1])
         with written.open("wb") as output:
@@ -94,24 +109,6 @@ def generate(model: Model, prompts: Sequence[Prompt], sampling: Sampling, log: P
         for prompt, responses in zip(prompts, lines, strict=True)
         for number, text in enumerate(responses)
     ]  # fmt: skip
-
-
-def _job(model: Model, prompts: Sequence[Prompt], sampling: Sampling, done: Path) -> dict[str, Any]:
-    return {
-        "engine": {"model": str(model.path), "seed": sampling.seed, **sampling.engine},
-        "adapter": str(model.adapter) if model.adapter else None,
-        "lora_rank": model.lora_rank,
-        "messages": [prompt.messages for prompt in prompts],
-        "seeds": [_seed(sampling.seed, prompt.id) for prompt in prompts],
-        "sampling": {
-            "n": sampling.samples,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
-        },
-        "template": sampling.template,
-        "out": str(done),
-    }
 
 
 def _seed(seed: int, prompt_id: str) -> int:

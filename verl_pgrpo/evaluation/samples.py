@@ -73,13 +73,11 @@ def read_samples(path: Path) -> list[Sample]:
     """Return the responses of a file, in its order.
 
     Raises:
-        DataError: The file is missing or empty, a line is invalid (the message names it), or a prompt_id has two
-            prompts or two preference groups.
+        DataError: The file is empty, a line is invalid (the message names it), or a prompt_id has two prompts or two
+            preference groups.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error})") from error
     samples: list[Sample] = []

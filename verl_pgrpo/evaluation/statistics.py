@@ -3,8 +3,8 @@
 """Intervals, tests and inequality measures. The unit is the prompt: responses to one prompt are not independent.
 
 Each value below belongs to a prompt (the mean over its responses), and the bootstrap resamples prompts within each
-preference group. Fewer than `MIN_PROMPTS` prompts get no interval and no test: NaN. Nor do prompts with equal values get
-an interval: their bootstrap distribution has no width, whatever the truth.
+preference group. Fewer than `MIN_PROMPTS` prompts get no interval and no test, but NaN. Prompts with equal values get
+no interval: their bootstrap distribution has no width, whatever the truth.
 """
 
 from __future__ import annotations

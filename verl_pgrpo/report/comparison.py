@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from verl_pgrpo.evaluation.rollouts import Groups
+from verl_pgrpo.evaluation.rollouts import GroupLookup
 from verl_pgrpo.evaluation.statistics import gini
 from verl_pgrpo.report.pooling import ENOUGH, ConfidenceBand, Window, mean_of_known
 from verl_pgrpo.report.run_folder import RunFolder
@@ -45,7 +45,7 @@ class Run:
 
     folder: RunFolder
     cells: pd.DataFrame
-    groups: Groups | None = None
+    groups: GroupLookup | None = None
     unknown: int = 0
     missing: int = 0
     other_groups: bool = False

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import MetricsLog
-from verl_pgrpo.evaluation.rollouts import Groups, GroupsFromData, GroupsFromField, read_dump
+from verl_pgrpo.evaluation.rollouts import GroupLookup, groups_from_data, groups_from_field, read_dump
 from verl_pgrpo.monitoring import metric_label
 from verl_pgrpo.report.comparison import CELLS, Arm, Comparison, Run
 from verl_pgrpo.report.configuration import same_settings
@@ -89,7 +89,7 @@ def values_of(rows: pd.DataFrame, name: str) -> pd.Series:
 def group_metrics(log: MetricsLog, what: str) -> dict[str, pd.Series]:
     """The metrics `pgrpo/group/<name>/<what>`, by name."""
     prefix, suffix = "pgrpo/group/", f"/{what}"
-    names = [name for name in log.names if name.startswith(prefix) and name.endswith(suffix)]
+    names = [name for name in map(str, log.frame) if name.startswith(prefix) and name.endswith(suffix)]
     return {name[len(prefix) : -len(suffix)]: log.series(name) for name in names}
 
 
@@ -124,18 +124,18 @@ def _group_key(folders: Iterable[RunFolder]) -> str:
     return keys.pop() if len(keys) == 1 else "preference_group"
 
 
-def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key: str) -> Groups | None:
+def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key: str) -> GroupLookup | None:
     """Where the preference groups of a run's responses are: as the user says, in the dumps, or in the training data."""
     if folder.dumps is None:
         return None
     if data:
-        return GroupsFromData.read(data, key)
+        return groups_from_data(data, key)
     if field:
-        return GroupsFromField(field)
+        return groups_from_field(field)
     rows: list[Any] = _first_responses(folder).to_dict("records")
     for name in GROUP_FIELDS if key == "preference_group" else ():
-        groups = GroupsFromField(name)
-        if rows and all(groups.lookup(row) is not None for row in rows):
+        groups = groups_from_field(name)
+        if rows and all(groups(row) is not None for row in rows):
             return groups
     named = folder.option("data.train_files", [])
     files = [Path(str(file)) for file in (named if isinstance(named, list) else [named])]
@@ -143,7 +143,7 @@ def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key
     for choice in (files, *([folder.path / name] for name in nearby)):
         if choice and all(file.is_file() for file in choice):
             try:
-                return GroupsFromData.read(choice, key)
+                return groups_from_data(choice, key)
             except DataError:  # a run without P-GRPO may have had data without groups
                 continue
     if group_metrics(folder.log, "reward"):
@@ -163,11 +163,11 @@ def _has_utility(folder: RunFolder) -> bool:
 def _first_responses(folder: RunFolder) -> pd.DataFrame:
     """The responses of the first dump that has any."""
     assert folder.dumps is not None
-    frames = (read_dump(file, GroupsFromField("preference_group")) for file in folder.dumps.files.values())
+    frames = (read_dump(file, groups_from_field("preference_group")) for file in folder.dumps.files.values())
     return next((rows for rows in frames if len(rows)), pd.DataFrame(columns=["output", "gts"]))
 
 
-def _read_dumps(folder: RunFolder, groups: Groups, value: str) -> Run:
+def _read_dumps(folder: RunFolder, groups: GroupLookup, value: str) -> Run:
     assert folder.dumps is not None
     steps = []
     for file in tqdm(folder.dumps.files.values(), desc=folder.name, unit=" steps", disable=None):
@@ -210,7 +210,7 @@ def _without_other_groups(run: Run, key: str) -> Run:
     folder = run.folder
     if folder.estimator != "pgrpo" or not folder.config or folder.group_key == key:
         return run
-    kept = [name for name in folder.log.names if not name.startswith("pgrpo/group/")]
+    kept = [name for name in map(str, folder.log.frame) if not name.startswith("pgrpo/group/")]
     log = replace(folder.log, frame=folder.log.frame[kept])
     return replace(run, folder=replace(folder, histories={}, log=log), other_groups=True)
 
