@@ -21,9 +21,6 @@ from benchmarks.bandit import estimators as adv
 from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw, group_of
 from verl_pgrpo import PGRPOConfig
 
-__all__ = ["FINAL", "FRESH", "SEARCH", "STEP_SIZES", "TUNING"]
-__all__ += ["Entrant", "Outcome", "Protocol", "compare", "final_utility", "pgrpo", "train"]
-
 STEP_SIZES = {"sgd": tuple(8.0 * 2 ** (k / 2) for k in range(10)), "adam": tuple(0.1 * 2 ** (k / 2) for k in range(6))}
 # Step sizes are chosen on TUNING, extensions on SEARCH. Published are FINAL or, for shrinkage and balance, FRESH, which
 # nothing had been run on before.
