@@ -5,10 +5,9 @@
 from __future__ import annotations
 
 import json
-import queue
+import select
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,16 +26,8 @@ class NodeWatcher:
 
     def __init__(self) -> None:
         command = [sys.executable, str(Path(__file__).with_name("ray_nodes.py"))]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0)
         self._last_report = time.monotonic()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put(None)
 
     def poll(self, timeout: float) -> Nodes | None:
         """Return the next report, waiting up to `timeout` seconds; None if there is none yet.
@@ -44,13 +35,13 @@ class NodeWatcher:
         Raises:
             ClusterError: the head of the Ray cluster is gone.
         """
-        try:
-            line = self._lines.get(timeout=timeout)
-        except queue.Empty:
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], timeout)[0]:
             if time.monotonic() - self._last_report > self.TIMEOUT:
-                raise ClusterError(f"Ray's head has not answered for {self.TIMEOUT:.0f} s") from None
+                raise ClusterError(f"Ray's head has not answered for {self.TIMEOUT:.0f} s")
             return None
-        if line is None:
+        line = self._process.stdout.readline()
+        if not line:
             raise ClusterError("cannot reach Ray's head (its error is above)")
         self._last_report = time.monotonic()
         return {key: (address, gpus) for key, (address, gpus) in json.loads(line).items()}
