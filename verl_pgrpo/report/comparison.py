@@ -104,19 +104,17 @@ class Comparison:
         ]
 
     def _roles(self, wanted: str | None) -> tuple[int, int | None]:
-        numbers = range(len(self.arms))
-        ours = [i for i in numbers if self.arms[i].estimator == "pgrpo"]
-        plain = [i for i in ours if self.arms[i].label == "pgrpo"] or [
-            i for i in ours if "random" not in self.arms[i].runs[0].folder.group_key
-        ]
-        named = next((i for i in numbers if self.arms[i].label == wanted), None)
-        chosen = next((i for i in (*plain, *ours) if i != named), None)
-        grpo = next((i for i in numbers if "grpo" in (self.arms[i].estimator, self.arms[i].label)), None)
-        other = next((i for i in numbers if i != chosen), 0)
-        base = next(i for i in (named, grpo, other) if i is not None)
-        if chosen is None or chosen == base:
-            chosen = next((i for i in numbers if i != base), None)
-        return base, chosen
+        def is_ours(i: int) -> tuple[bool, bool, bool]:
+            arm = self.arms[i]
+            return arm.estimator == "pgrpo", arm.label == "pgrpo", "random" not in arm.runs[0].folder.group_key
+
+        def is_base(i: int) -> tuple[bool, bool]:
+            return self.arms[i].label == wanted, "grpo" in (self.arms[i].estimator, self.arms[i].label)
+
+        # The likeliest by these signs; of equals the first.
+        ours_last = sorted(range(len(self.arms)), key=is_ours)
+        base = max(ours_last, key=is_base)
+        return base, max((i for i in range(len(self.arms)) if i != base), key=is_ours, default=None)
 
     def _standardize(self) -> Floats:
         """Bring `cells` to the units of the baseline's start; return from how many responses these are known, (G,).

@@ -50,7 +50,7 @@ def load_runs(
     Raises:
         DataError: no such run, file, value or baseline; no preference groups; or a damaged file.
     """
-    labels, folders = _find_runs(names, metrics)
+    labels, folders = zip(*_find_runs(names, metrics), strict=True)
     key = group_key or _group_key(folders)
     groups = [_find_groups(folder, data, group_field, key) for folder in folders]
     if value == "auto":
@@ -93,29 +93,27 @@ def group_metrics(log: MetricsLog, what: str) -> dict[str, pd.Series]:
     return {name[len(prefix) : -len(suffix)]: log.series(name) for name in names}
 
 
-def _find_runs(names: Sequence[str], metrics: Sequence[str]) -> tuple[list[str | None], list[RunFolder]]:
-    """The name of each run's arm, None if not given, and the run."""
-    logs: dict[str, list[Path]] = {}
+def _find_runs(names: Sequence[str], metrics: Sequence[str]) -> list[tuple[str | None, RunFolder]]:
+    """Each run with the name of its arm, None if not given."""
+    logs: dict[str | None, list[Path]] = {}
     for text in metrics:
         name, equals, file = text.partition("=")
         if not equals:
             raise DataError(f"--metrics takes NAME=FILE, such as grpo=my_project/grpo.jsonl (got {text!r})")
         logs.setdefault(name, []).append(Path(file))
-    labels: list[str | None] = []
-    folders: list[RunFolder] = []
+    found: list[tuple[str | None, RunFolder]] = []
     for text in names:
-        name, equals, rest = text.partition("=")
-        named = bool(name and rest) and not Path(text).exists()
-        paths = [text] if not named else [rest] if Path(rest).exists() else rest.split(",")
+        name, _, rest = text.partition("=")
+        label = name if name and rest and not Path(text).exists() else None
+        paths = [text] if label is None else [rest] if Path(rest).exists() else rest.split(",")
         for path in paths:
-            files = logs.get(name, []) if named else []
-            labels.append(name if named else None)
-            folders.append(find_run(Path(path), files.pop(0) if files else None))
-    for name in (name for name, files in logs.items() if files):
-        raise DataError(f"--metrics {name}=...: no run with this name is left to use it")
-    if len({folder.path.resolve() for folder in folders}) < len(folders):
+            files = logs.get(label, [])
+            found.append((label, find_run(Path(path), files.pop(0) if files else None)))
+    for left in (label for label, files in logs.items() if files):
+        raise DataError(f"--metrics {left}=...: no run with this name is left to use it")
+    if len({folder.path.resolve() for _, folder in found}) < len(found):
         raise DataError("a run is named twice; every run is one seed of one arm")
-    return labels, folders
+    return found
 
 
 def _group_key(folders: Iterable[RunFolder]) -> str:
@@ -216,14 +214,15 @@ def _without_other_groups(run: Run, key: str) -> Run:
 
 
 def _check(run: Run, value: str) -> None:
+    if not run.cells.empty:
+        return
     path = run.folder.path
-    if run.cells.empty and run.missing:
+    if run.missing:
         raise DataError(f"{path}: its rollouts have no number {value!r}; --value score always exists")
-    if run.cells.empty:
-        reason = "neither rollouts nor metrics name preference groups"
-        if run.unknown:
-            reason = f"none of its {run.unknown:,} responses has a known preference group"
-        raise DataError(f"{path}: {reason}; give the training data (--data) or a field of the dumps (--group-field)")
+    reason = "neither rollouts nor metrics name preference groups"
+    if run.unknown:
+        reason = f"none of its {run.unknown:,} responses has a known preference group"
+    raise DataError(f"{path}: {reason}; give the training data (--data) or a field of the dumps (--group-field)")
 
 
 def _arms(runs: Iterable[tuple[str | None, Run]]) -> list[Arm]:
