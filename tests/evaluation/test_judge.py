@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.evaluation.judge_server import KEY, Reply, arguments, biased, fails, judge_server, says, shown, write_pairs
 from verl_pgrpo.cli import main
-from verl_pgrpo.evaluation.verdict import judge_prompt, parse_verdict
+from verl_pgrpo.evaluation.judge_requests import judge_prompt, parse_verdict
 
 
 @pytest.fixture(autouse=True)

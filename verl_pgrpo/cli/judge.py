@@ -17,12 +17,19 @@ from tqdm import tqdm
 from verl_pgrpo.cli.evaluate import parse_assignments
 from verl_pgrpo.cli.output import format_table, plain
 from verl_pgrpo.errors import DataError
-from verl_pgrpo.evaluation.judge_cache import Answer, JudgeCache
-from verl_pgrpo.evaluation.judge_client import JudgeError, JudgeServer, judge_all
-from verl_pgrpo.evaluation.judge_requests import CONSTRAINT, JudgeRequest, estimate_cost, plan_requests, token_cost
+from verl_pgrpo.evaluation.judge_client import Answer, JudgeCache, JudgeError, JudgeServer, judge_all
+from verl_pgrpo.evaluation.judge_requests import (
+    CONSTRAINT,
+    QUESTION,
+    REFUSED,
+    JudgeRequest,
+    estimate_cost,
+    parse_verdict,
+    plan_requests,
+    token_cost,
+)
 from verl_pgrpo.evaluation.preferences import outcome, summarize
 from verl_pgrpo.evaluation.samples import read_pairs
-from verl_pgrpo.evaluation.verdict import QUESTION, REFUSED, parse_verdict
 from verl_pgrpo.files import atomic_write
 
 EXAMPLE = (

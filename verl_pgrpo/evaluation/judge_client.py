@@ -6,28 +6,75 @@ The client retries overload, server errors, timeouts and lost connections itself
 says. Other errors (401, 404, ...) end the run. A single request that the server rejects, such as a text too long for
 its context, is counted and skipped, unless the first ones are all rejected. The API key is removed from everything that
 a server sends before it is shown or stored.
+
+Answers are cached in a file of JSON Lines: each is appended as it arrives, so an interrupted run loses none.
+
+    {"key", "text", "finished", "input_tokens", "output_tokens"}
+
+The key is the SHA-256 of the whole request, so another model, question or temperature asks again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import math
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import openai
 from openai.types.chat import ChatCompletion
+from pydantic import BaseModel, ValidationError
 
 from verl_pgrpo.errors import DataError, PGRPOError
-from verl_pgrpo.evaluation.judge_cache import Answer
 
 REJECTED = (400, 413, 422)  # HTTP status codes that concern one request
 MAX_REJECTED = 8  # at the start, without any answer: the requests are not the reason
 PROBE_RETRIES = 4  # of the first request, to report a wrong address soon
+
+
+class Answer(BaseModel):
+    """A judge's answer. `finished` is false if it was cut off; tokens are None if the server does not count them."""
+
+    text: str | None
+    finished: bool
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class _Line(Answer):
+    key: str
+
+
+class JudgeCache(dict[str, Answer]):
+    """Answers by key; `add` also appends to the file, which it creates."""
+
+    def __init__(self, path: Path) -> None:
+        """Raise DataError if the file is not a judge's cache."""
+        super().__init__()
+        self.path = path
+        content = path.read_bytes() if path.exists() else b""
+        if content and not content.startswith(b'{"key"'):
+            raise DataError(f"--cache {path}: not a judge's cache; name another file")
+        self._end_of_cut_line = "\n" if content and not content.endswith(b"\n") else ""
+        for line in content.splitlines():
+            with contextlib.suppress(ValidationError):  # a line that was cut off; its question is asked again
+                answer = _Line.model_validate_json(line)
+                self[answer.key] = answer
+
+    def add(self, key: str, answer: Answer) -> None:
+        """Append an answer; it has left this process when this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(self._end_of_cut_line + json.dumps({"key": key, **answer.model_dump()}) + "\n")
+        self._end_of_cut_line = ""
+        self[key] = answer
 
 
 class JudgeError(PGRPOError, RuntimeError):

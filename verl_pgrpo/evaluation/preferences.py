@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from verl_pgrpo.evaluation import statistics as st
-from verl_pgrpo.evaluation.verdict import FIRST, MALFORMED, REFUSED, SECOND, TIE
+from verl_pgrpo.evaluation.judge_requests import FIRST, MALFORMED, REFUSED, SECOND, TIE
 
 _OUTCOMES = {(FIRST, SECOND): "a", (SECOND, FIRST): "b"}
 

@@ -16,17 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.files import atomic_write
 from verl_pgrpo.moments import MAX_MAGNITUDE
-
-
-def _number(value: float | None) -> float | None:
-    if value is not None and not abs(value) <= MAX_MAGNITUDE:
-        raise ValueError(f"must be a finite number up to {MAX_MAGNITUDE:g}")
-    return value
 
 
 def _prompt_text(prompt: Any) -> Any:
@@ -35,7 +29,7 @@ def _prompt_text(prompt: Any) -> Any:
     return prompt if isinstance(prompt, str) or prompt is None else json.dumps(prompt, ensure_ascii=False)
 
 
-Number = Annotated[float | None, AfterValidator(_number)]
+Number = Annotated[float, Field(ge=-MAX_MAGNITUDE, le=MAX_MAGNITUDE)] | None  # which excludes NaN
 
 
 class Sample(BaseModel):
