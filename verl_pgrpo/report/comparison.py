@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -75,6 +74,12 @@ class Comparison:
         cells: the cells of all runs, with columns `arm`, `seed` and codes of groups; standardized if `value` is.
         steps, first, last: all steps, and the first and the last fifth of those that all runs have.
         cut: some runs are longer than others. disjoint: without common steps, each run ends at its own last fifth.
+        responses, share: (G,) number and share of each group's responses.
+        windows: per arm and seed the last fifth.
+        seeds: per arm (seeds, G), what each group ends at in each run; `ends` the mean over seeds, (G,).
+        ranked: (G,) the groups that are compared with each other: with at least `enough` responses in every arm.
+        by_tenths: whether there are so many of them that the worst tenth tells more than the worst.
+        focus: index of the group that is worst off in the baseline arm.
     """
 
     def __init__(self, arms: list[Arm], value: str, baseline: str | None = None) -> None:
@@ -82,7 +87,7 @@ class Comparison:
         self.runs = [run for arm in arms for run in arm.runs]
         self.labels: list[str] = list(dict.fromkeys(label for run in self.runs for label in run.cells["group"]))
         self.baseline, self.ours = self._roles(baseline)
-        code = {label: i for i, label in enumerate(self.labels)}
+        size, code = len(self.labels), {label: i for i, label in enumerate(self.labels)}
         self.cells = pd.concat(
             run.cells.assign(arm=i, seed=seed, group=[code[label] for label in run.cells["group"]])
             for i, arm in enumerate(arms)
@@ -95,13 +100,22 @@ class Comparison:
         self.disjoint = not len(common)
         self.cut = not self.disjoint and bool(end < self.steps[-1])
         self.first, self.last = _fifths(self.steps if self.disjoint else common)
-        responses = np.bincount(self.cells["group"], self.cells["count"], len(self.labels))
-        self.responses: Floats = responses.astype(float)
+        self.responses: Floats = np.bincount(self.cells["group"], self.cells["count"], size).astype(float)
         self.share = self.responses / self.responses.sum()
-        self._known_from = self._standardize() if value == "standardized" else np.full(len(self.labels), np.inf)
+        known_from = self._standardize() if value == "standardized" else np.full(size, np.inf)
         self.windows = [
             [self._last_window(i, seed) for seed in range(len(arm.runs))] for i, arm in enumerate(self.arms)
         ]
+        self.seeds: list[Floats] = [np.array([window.mean for window in arm]) for arm in self.windows]
+        self.ends = [mean_of_known(values) for values in self.seeds]
+        # Responses in the last fifth of the arm that gave a group fewest, all seeds together.
+        counts = [np.sum([window.count for window in arm], axis=0) for arm in self.windows]
+        fewest = np.min([*counts, known_from], axis=0)
+        self.enough = _enough(fewest)
+        ranked: NDArray[np.bool_] = fewest >= self.enough
+        self.ranked = ranked if ranked.any() else np.isfinite(self.ends[self.baseline])
+        self.by_tenths = int(self.ranked.sum()) > FEW_GROUPS
+        self.focus = self.worst(self.baseline)
 
     def _roles(self, wanted: str | None) -> tuple[int, int | None]:
         def is_ours(i: int) -> tuple[bool, bool, bool]:
@@ -143,57 +157,10 @@ class Comparison:
         windows = [Window.pool(own, len(self.labels)).mean for _, own in cells.groupby("seed")]
         return mean_of_known(np.array(windows)) if windows else np.full(len(self.labels), np.nan)
 
-    @cached_property
-    def _smallest(self) -> Floats:
-        """(G,) number of responses in the last fifth of the arm that gave a group fewest, all seeds together.
-
-        For standardized values also in the first fifth of the baseline, where the units come from.
-        """
-        ends = [np.sum([window.count for window in arm], axis=0) for arm in self.windows]
-        return np.min([*ends, self._known_from], axis=0)
-
-    @cached_property
-    def enough(self) -> int:
-        """Groups with at least this many responses in every arm's last fifth are ranked.
-
-        10 if all of up to 20 groups, or half of more groups, have them; else fewer. A single response is not enough
-        unless there are fewer than 20 groups with two.
-        """
-        size = len(self.labels)
-        needed = size if size <= FEW_GROUPS else size / 2
-        found = next((m for m in (ENOUGH, 5, 2) if (self._smallest >= m).sum() >= needed), 1)
-        return 2 if found == 1 and (self._smallest >= 2).sum() >= FEW_GROUPS else found
-
-    @cached_property
-    def ranked(self) -> NDArray[np.bool_]:
-        """(G,) which groups are compared with each other."""
-        found = self._smallest >= self.enough
-        return found if found.any() else np.isfinite(self.ends[self.baseline])
-
-    @cached_property
-    def seeds(self) -> list[Floats]:
-        """Per arm: (seeds, G), what each group ends at in each run."""
-        return [np.array([window.mean for window in arm]) for arm in self.windows]
-
-    @cached_property
-    def ends(self) -> list[Floats]:
-        """Per arm: (G,), the mean over seeds."""
-        return [mean_of_known(values) for values in self.seeds]
-
-    @property
-    def by_tenths(self) -> bool:
-        """Whether there are so many groups that the worst tenth tells more than the worst group."""
-        return int(self.ranked.sum()) > FEW_GROUPS
-
     def worst(self, arm: int) -> int:
         """Index of the ranked group that ends lowest in an arm."""
         known = self.ranked & np.isfinite(self.ends[arm])
         return int(np.argmin(np.where(known, self.ends[arm], np.inf)))
-
-    @cached_property
-    def focus(self) -> int:
-        """Index of the group that is worst off in the baseline arm."""
-        return self.worst(self.baseline)
 
     def change(self, arm: int) -> tuple[Floats, Floats]:
         """(G,) where an arm ends minus where the baseline ends, and the standard error of the difference.
@@ -228,6 +195,18 @@ class Comparison:
         found["gap"] = [np.ptp(values) for values in rows]
         found["gini"] = [float(gini(values)) for values in rows]
         return {name: ConfidenceBand.over_seeds(np.array(values)) for name, values in found.items()}
+
+
+def _enough(fewest: Floats) -> int:
+    """How many responses rank a group.
+
+    10 if all of up to 20 groups, or half of more groups, have them; else fewer. A single response is not enough unless
+    there are fewer than 20 groups with two.
+    """
+    size = len(fewest)
+    needed = size if size <= FEW_GROUPS else size / 2
+    found = next((m for m in (ENOUGH, 5, 2) if (fewest >= m).sum() >= needed), 1)
+    return 2 if found == 1 and (fewest >= 2).sum() >= FEW_GROUPS else found
 
 
 def _fifths(steps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
