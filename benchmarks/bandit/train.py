@@ -173,6 +173,12 @@ class Protocol:
     at_grpos: bool = True
 
 
+def with_neighbours(scores: Tensor) -> Tensor:
+    """Scores of step sizes, each averaged with its two neighbours, weights 1, 2, 1."""
+    padded = torch.cat([scores[:1], scores, scores[-1:]])
+    return (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+
+
 def compare(
     setting: Setting, entrants: list[Entrant], protocol: Protocol, known: dict[str, Outcome] | None = None
 ) -> dict[str, Outcome]:
@@ -183,8 +189,7 @@ def compare(
             continue
         score = train(setting, [entrant], [list(sizes)], protocol.tuning).mean((1, 2, 3))
         if protocol.smooth:
-            padded = torch.cat([score[:1], score, score[-1:]])
-            score = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+            score = with_neighbours(score)
         best = sizes[int(score.argmax())]
         chosen = [best, found["grpo"].step_size if found else best] if protocol.at_grpos else [best]
         curves = train(setting, [entrant], [chosen], protocol.final)

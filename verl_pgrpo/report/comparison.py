@@ -80,6 +80,7 @@ class Comparison:
         ranked: (G,) the groups that are compared with each other: with at least `enough` responses in every arm.
         by_tenths: whether there are so many of them that the worst tenth tells more than the worst.
         focus: index of the group that is worst off in the baseline arm.
+        notable: all groups: first that in focus, then the worst of each arm, then the others, the largest first.
     """
 
     def __init__(self, arms: list[Arm], value: str, baseline: str | None = None) -> None:
@@ -116,6 +117,8 @@ class Comparison:
         self.ranked = ranked if ranked.any() else np.isfinite(self.ends[self.baseline])
         self.by_tenths = int(self.ranked.sum()) > FEW_GROUPS
         self.focus = self.worst(self.baseline)
+        largest = np.argsort(-self.share, kind="stable").tolist()
+        self.notable: list[int] = list(dict.fromkeys([self.focus, *map(self.worst, range(len(arms))), *largest]))
 
     def _roles(self, wanted: str | None) -> tuple[int, int | None]:
         def is_ours(i: int) -> tuple[bool, bool, bool]:
