@@ -11,16 +11,13 @@ history and metrics. The two take turns on the same batch; their ratio is that o
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from speed import batch_keys, machine, uids
+from speed import batch_keys, machine, parser, show, uids
 
 PER_PROMPT = 2
 GROUPS = 1000
@@ -100,12 +97,11 @@ def case(batch: int, length: int, steps: int, seed: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="batches of 64 and 512 only")
-    parser.add_argument("--steps", type=int, default=20, help="of each estimator")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--quick", action="store_true", help="batches of 64 and 512 only")
+    options.add_argument("--steps", type=int, default=20, help="of each estimator")
+    options.add_argument("--seed", type=int, default=0)
+    args = options.parse_args()
     os.environ.setdefault("TQ_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray stays on 127.0.0.1
     import ray
@@ -116,21 +112,15 @@ def main() -> None:
     try:
         tq.init(OmegaConf.create({"backend": {"SimpleStorage": {"num_data_storage_units": 1}}}))
         print(f"seed {args.seed}, medians of {args.steps} steps, n={PER_PROMPT}, {GROUPS} groups; {machine()}")
-        print("  batch tokens |  grpo ms  pgrpo ms  column ms | pgrpo / grpo")
         table = []
         for batch, length in CASES[:2] if args.quick else CASES:
-            found = case(batch, length, args.steps, args.seed)
-            table.append({"batch": batch, "tokens": length, **found})
-            print(
-                f"{batch:>7} {length:>6} | {1e3 * found['grpo']:>8.1f} {1e3 * found['pgrpo']:>9.1f} "
-                f"{1e3 * found['column']:>10.1f} | {found['pgrpo'] / found['grpo']:>12.2f}",
-                flush=True,
-            )
+            found = {f"{name} ms": 1e3 * s for name, s in case(batch, length, args.steps, args.seed).items()}
+            ratio = found["pgrpo ms"] / found["grpo ms"]
+            table.append({"batch": batch, "tokens": length, **found, "pgrpo / grpo": ratio})
+        show(table, args.json)
     finally:
         tq.close()
         ray.shutdown()
-    if args.json:
-        Path(args.json).write_text(json.dumps(table, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,14 +17,11 @@ rollout. What TransferQueue takes to deliver the group column is in benchmarks/a
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
-from speed import batch_keys, label, machine, uids
+from speed import batch_keys, label, machine, parser, show, uids
 
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 from verl_pgrpo.integration.batch import BatchRows, GroupColumn
@@ -68,28 +65,21 @@ def case(batch: int, groups: int, rounds: int, seed: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="batches up to 8,192")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
-    args = parser.parse_args()
-    print(f"seed {args.seed}, best of {args.rounds} rounds, n={PER_PROMPT}; {machine()}")
-    print("  batch   groups | us per response: " + "  ".join(STAGES) + "    all |  all, ms | grpo / all")
+    options = parser(__doc__)
+    options.add_argument("--quick", action="store_true", help="batches up to 8,192")
+    options.add_argument("--rounds", type=int, default=10)
+    options.add_argument("--seed", type=int, default=0)
+    args = options.parse_args()
+    print(f"microseconds per response; seed {args.seed}, best of {args.rounds} rounds, n={PER_PROMPT}; {machine()}")
     table = []
     for batch in (64, 1024, 8192) if args.quick else (64, 1024, 8192, 65_536, 262_144):
         for groups in (10, 100_000):
             best = case(batch, groups, args.rounds, args.seed)
             total = sum(best[stage] for stage in STAGES)
-            table.append({"batch": batch, "groups": groups, "all": total, **best})
-            cells = "  ".join(f"{1e6 * best[stage] / batch:>{len(stage)}.2f}" for stage in STAGES)
-            print(
-                f"{batch:>7} {groups:>8} | {'':<18} {cells} {1e6 * total / batch:>6.2f} | {1e3 * total:>8.2f} | "
-                f"{best['grpo'] / total:>10.1f}",
-                flush=True,
-            )
-    if args.json:
-        Path(args.json).write_text(json.dumps(table, indent=1), encoding="utf-8")
+            each = {stage: 1e6 * best[stage] / batch for stage in STAGES}
+            ends = {"all": 1e6 * total / batch, "all, ms": 1e3 * total, "grpo / all": best["grpo"] / total}
+            table.append({"batch": batch, "groups": groups, **each, **ends})
+    show(table, args.json)
 
 
 if __name__ == "__main__":

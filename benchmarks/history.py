@@ -11,20 +11,16 @@ worst case for the processor's caches; its labels are new strings, as they come 
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
-import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+from speed import machine, parser, show
 
 from verl_pgrpo import GroupHistoryManager
 
@@ -79,34 +75,21 @@ def load(groups: int, path: str) -> dict[str, Any]:
     }
 
 
-def in_a_process_of_its_own(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--groups", type=int, nargs="+", default=[1_000_000, 10_000_000])
-    parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
-    args = parser.parse_args()
-    print(
-        f"{os.cpu_count()} cores, {platform.machine()}, numpy {np.__version__}; batches of {BATCH}, {BATCHES} of them"
-    )
-    print("    groups | MiB built  loaded | file MiB  save s  load s | batch ms: best  median")
+    options = parser(__doc__)
+    options.add_argument("--groups", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    args = options.parse_args()
+    print(f"batches of {BATCH}, {BATCHES} of them; {machine()}")
     table = []
     for groups in args.groups:
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "history.parquet")
-            row = {"groups": groups, **in_a_process_of_its_own(build, groups, path)}
-            row |= {"file_mib": os.path.getsize(path) / 2**20, **in_a_process_of_its_own(load, groups, path)}
-        table.append(row)
-        print(
-            "{groups:>10} | {built_mib:>10.0f} {loaded_mib:>7.0f} | {file_mib:>8.0f} "
-            "{save_s:>7.1f} {load_s:>7.1f} | {batch_best_ms:>14.1f} {batch_median_ms:>7.1f}".format(**row),
-            flush=True,
-        )
-    if args.json:
-        Path(args.json).write_text(json.dumps(table, indent=1), encoding="utf-8")
+            row: dict[str, Any] = {"groups": groups}
+            for function in (build, load):
+                with multiprocessing.get_context("spawn").Pool(1) as process:
+                    row |= process.apply(function, (groups, path))
+            table.append({**row, "file_mib": os.path.getsize(path) / 2**20})
+    show(table, args.json)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from benchmarks.bandit import estimators as adv
 from benchmarks.bandit.measures import half_width, signed_pair
 from benchmarks.bandit.studies import GRPO, PGRPO, RECOMMENDED, SAFE_ENTRANTS
 from benchmarks.bandit.tables import table
-from benchmarks.bandit.train import Entrant, _Adam, pgrpo
+from benchmarks.bandit.train import Entrant, _Adam, pgrpo, with_neighbours
 from verl_pgrpo.data.cluster import fit_groups
 from verl_pgrpo.data.movielens_archive import Films, read_archive
 from verl_pgrpo.data.movielens_log import MovieLensOptions, rating_log
@@ -238,8 +238,7 @@ def study(tuning: tuple[Task, range], final: tuple[Task, range], n: int) -> None
     grpo = None
     for entrant in ENTRANTS:
         score = train(tuning[0], entrant, n, STEP_SIZES, tuning[1])[:, :, 0].mean(1)
-        padded = np.concatenate([score[:1], score, score[-1:]])
-        best = STEP_SIZES[int(np.argmax(padded[:-2] + 2 * padded[1:-1] + padded[2:]))]
+        best = STEP_SIZES[int(with_neighbours(torch.from_numpy(score)).argmax())]
         [values] = train(final[0], entrant, n, [best], final[1])
         grpo = values if grpo is None else grpo
         cells = [f"{m:.1f} ± {h:.1f}" for m, h in zip(values.mean(0), half_width(values), strict=True)]

@@ -26,19 +26,20 @@ import argparse
 import itertools
 import json
 import multiprocessing
-import statistics
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import stats
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
+from verl_pgrpo.cli.output import format_table
 from verl_pgrpo.data.personas import make_split, toy_vocabulary
 from verl_pgrpo.data.tastes import PERSONAS
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3
@@ -158,39 +159,31 @@ def _estimator(setting: Setting):
     return by_history
 
 
-def end_utility(curve: list[list[float]]) -> np.ndarray:
-    """Per persona, mean over the last fifth of the steps."""
-    return np.nanmean(np.array(curve)[-max(1, len(curve) // 5) :], axis=0)
-
-
-def interval(values: list[float]) -> str:
+def interval(values: pd.Series) -> str:
     """Mean and half-width of its Student-t 95 % interval."""
-    if len(values) < 2:
-        return f"{values[0]:5.2f}      "
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{statistics.mean(values):5.2f} ±{half:.2f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * values.sem() if len(values) > 1 else float("nan")
+    return f"{values.mean():.2f} ± {half:.2f}"
 
 
-def report(results: dict[Setting, list[list[float]]], estimators: list[str], seeds: int) -> None:
-    """The table: one block a setting, one line an estimator."""
-    print(f"{'n':>3} {'noise':>5} {'mood':>5} {'lr':>7} {'steps':>5} {'resp.':>5}  {'estimator':<12}", end="")
-    print(f"{'mean':>12}{'worst':>12}{'mean - grpo':>15}{'worst - grpo':>15}  better on (mean, worst)")
-    blocks = dict.fromkeys((s.n, s.noise, s.mood, s.lr, s.steps, s.responses) for s in results)
-    for block in blocks:
-        ends = {}
-        for s, curve in results.items():
-            if (s.n, s.noise, s.mood, s.lr, s.steps, s.responses) == block:
-                utility = end_utility(curve)
-                ends[s.estimator, s.seed] = (float(utility.mean()), float(utility.min()))
+def report(results: dict[Setting, list[list[float]]], estimators: list[str]) -> str:
+    """A line per setting and estimator; a run's utility is that of the last fifth of its steps."""
+    rows = []
+    for setting, curve in results.items():
+        utility = np.nanmean(np.array(curve)[-max(1, len(curve) // 5) :], axis=0)  # of each persona
+        rows.append({**asdict(setting), "mean": utility.mean(), "worst": utility.min()})
+    names = ["n", "noise", "mood", "lr", "steps", "responses"]
+    lines = []
+    for values, block in pd.DataFrame(rows).groupby(names, sort=False):
+        ends = block.pivot(index="seed", columns="estimator", values=["mean", "worst"])
         for name in estimators:
-            mean, worst = ([ends[name, seed][k] for seed in range(seeds)] for k in (0, 1))
-            line = f"{block[0]:>3} {block[1]:>5} {block[2]:>5} {block[3]:>7} {block[4]:>5} {block[5]:>5}  {name:<12}"
-            line += f"{interval(mean):>12}{interval(worst):>12}"
+            line = {**dict(zip(names, values, strict=True)), "estimator": name}
+            line |= {which: interval(ends[which][name]) for which in ("mean", "worst")}
             if name != "grpo" and "grpo" in estimators:
-                gain = [[ends[name, seed][k] - ends["grpo", seed][k] for seed in range(seeds)] for k in (0, 1)]
-                wins = [sum(g > 0 for g in values) for values in gain]
-                line += f"{interval(gain[0]):>15}{interval(gain[1]):>15}  {wins[0]}/{seeds}, {wins[1]}/{seeds}"
-            print(line, flush=True)
+                gains = {which: ends[which][name] - ends[which]["grpo"] for which in ("mean", "worst")}
+                line |= {f"{which} - grpo": interval(gain) for which, gain in gains.items()}
+                line |= {f"{which} better on": f"{(gain > 0).sum()}/{len(gain)}" for which, gain in gains.items()}
+            lines.append(line)
+    return format_table(lines)
 
 
 def main() -> None:
@@ -222,7 +215,7 @@ def main() -> None:
     start = time.time()
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         results = dict(zip(settings, pool.map(train, settings), strict=True))
-    report(results, args.estimators, args.seeds)
+    print(report(results, args.estimators))
     print(f"{len(settings)} runs, {time.time() - start:.0f} s")
     if args.curves:
         with open(args.curves, "w", encoding="utf-8") as file:

@@ -4,11 +4,17 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+
+from verl_pgrpo.cli.output import format_table
 
 torch.set_num_threads(1)  # what Ray gives verl's driver, a task with one CPU
 
@@ -19,6 +25,19 @@ def machine() -> str:
         f"{torch.get_num_threads()} thread of {os.cpu_count()} cores, {platform.machine()}, "
         f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
     )
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", metavar="FILE", type=Path, help="also write the table as JSON")
+    return made
+
+
+def show(table: list[dict[str, Any]], file: Path | None) -> None:
+    """Print a table, and write it to a file if there is one."""
+    print(format_table(table))
+    if file is not None:
+        file.write_text(json.dumps(table, indent=1), encoding="utf-8")
 
 
 def batch_keys(batch: int, per_prompt: int, groups: int, seed: int) -> tuple[list[str], list[str]]:

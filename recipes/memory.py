@@ -195,6 +195,11 @@ class Phase:
     def total(self) -> float:
         return sum(self.parts.values())
 
+    def __str__(self) -> str:
+        parts = " + ".join(f"{name} {gib:.1f}" for name, gib in self.parts.items() if gib)
+        too_much = " (does not fit)" if self.total > self.limit else ""
+        return f"{self.name}: {self.total:.1f} of {self.limit:.1f} GiB{too_much} = {parts}"
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -207,48 +212,39 @@ class Estimate:
     kv_bytes_per_token: int  # on one GPU
     full_sequences: float  # of full length that one vLLM holds at a time
 
-    def problems(self) -> list[str]:
-        """What does not fit, one sentence each."""
-        found = []
-        for phase in self.phases.values():
-            if phase.total > phase.limit:
-                parts = ", ".join(f"{name} {gib:.1f}" for name, gib in phase.parts.items() if gib)
-                found.append(f"{phase.name}: {phase.total:.0f} GiB on a GPU exceed {phase.limit:.0f} ({parts})")
-        if self.full_sequences < 1:
-            found.append(f"KV cache: {self.kv_cache:.1f} GiB hold less than one prompt and response")
-        return found
-
-    def describe(self) -> str:
-        lines = [f"{self.parameters / 1e9:.2f} G parameters on the fullest training GPU"]
-        for phase in self.phases.values():
-            parts = " + ".join(f"{name} {gib:.1f}" for name, gib in phase.parts.items() if gib)
-            lines.append(f"{phase.name}: {phase.total:.1f} of {phase.limit:.1f} GiB = {parts}")
+    def __str__(self) -> str:
+        too_little = " (less than one prompt and response)" if self.full_sequences < 1 else ""
         cache = f"KV cache: {self.kv_cache:.1f} GiB on a GPU, {self.kv_bytes_per_token / 1024:.0f} KiB per token"
-        return "\n".join([*lines, f"{cache}, {self.full_sequences:.0f} full sequences in one vLLM", *self.problems()])
+        return "\n".join(
+            [
+                f"{self.parameters / 1e9:.2f} G parameters on the fullest training GPU",
+                *map(str, self.phases.values()),
+                f"{cache}, {self.full_sequences:.0f} full sequences in one vLLM{too_little}",
+            ]
+        )
 
 
 def estimate(model: Model, launch: Launch, gpu: float = GPU_GIB) -> Estimate:
     """Return GiB on the fullest GPU in each phase of a step; `gpu`: GiB of one GPU, as CUDA reports them."""
     stages = launch.stages(model.layers)
-    candidates = [_training(model, launch, gpu, stage, stages) for stage in range(len(stages))]
-    # Each phase of the stage where it is fullest.
-    fullest = [
-        max(of_stage, key=lambda phase: phase.total) for of_stage in zip(*(c[1] for c in candidates), strict=True)
-    ]
-    weights, profile = _rollout_weights(model, launch), _rollout_profile(model, launch)
-    kv_cache = launch.utilization * gpu - weights - profile
+    phases: dict[str, Phase] = {}
+    for stage in range(len(stages)):
+        for phase in _training(model, launch, gpu, stage, stages):
+            phases[phase.name] = max(phases.get(phase.name, phase), phase, key=lambda one: one.total)
+    if not launch.hybrid:
+        buffers = {"vLLM": launch.utilization * gpu, "sync buffers": 2 * launch.bucket, "overhead": VLLM_OVERHEAD}
+        phases["rollout"] = Phase("rollout", buffers, gpu)
+    weights = _rollout_weights(model, launch)
+    kv_cache = launch.utilization * gpu - weights - _rollout_profile(model, launch)
     per_token = 2 * model.layers * max(1, model.kv_heads // launch.rollout_tp) * model.head_dim * 2
     # Data-parallel parts of one vLLM hold different sequences.
     full = kv_cache * GIB / (per_token * launch.max_model_len) * launch.rollout_dp
-    if not launch.hybrid:
-        buffers = {"vLLM": launch.utilization * gpu, "sync buffers": 2 * launch.bucket, "overhead": VLLM_OVERHEAD}
-        fullest.append(Phase("rollout", buffers, gpu))
-    parameters = max(c[0] for c in candidates)
-    return Estimate(parameters, {phase.name: phase for phase in fullest}, weights, kv_cache, per_token, full)
+    parameters = max(sum(stage_parameters(model, launch, stage, stages)) for stage in range(len(stages)))
+    return Estimate(parameters, phases, weights, kv_cache, per_token, full)
 
 
-def _training(model: Model, launch: Launch, gpu: float, stage: int, stages: list[int]) -> tuple[float, list[Phase]]:
-    """Return the parameters on one GPU of a pipeline stage, and its phases."""
+def _training(model: Model, launch: Launch, gpu: float, stage: int, stages: list[int]) -> list[Phase]:
+    """Return the phases of a step on a GPU of one pipeline stage."""
     megatron = launch.strategy == "megatron"
     dense, experts = stage_parameters(model, launch, stage, stages)
     if megatron:
@@ -310,7 +306,7 @@ def _training(model: Model, launch: Launch, gpu: float, stage: int, stages: list
             "overhead": IDLE_TRAINER_OVERHEAD + VLLM_OVERHEAD,
         }
         phases.append(Phase("rollout", stays | rollout, gpu))
-    return dense + experts, phases
+    return phases
 
 
 def stage_parameters(model: Model, launch: Launch, stage: int, stages: list[int]) -> tuple[float, float]:

@@ -13,6 +13,7 @@ import argparse
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from launch.recipe import record
 from memory import GPU_GIB, Launch, estimate, model_of
@@ -24,73 +25,68 @@ PAGE = HERE / "large_models.md"
 BEGIN, END = "<!-- memory_table.py writes from here -->\n", "<!-- to here -->\n"
 
 MODES = ("sync", "separate_async")
-RECIPES = tuple(
-    f"personas/run_{name}"
-    for name in (
-        "qwen3_1_7b_fsdp",
-        "gemma_2b_fsdp",
-        "qwen3_8b_megatron",
-        "qwen3_32b_megatron",
-        "qwen3_30b_a3b_megatron",
-        "qwen3_235b_a22b_megatron",
-    )
-)
-
-TRAINING = (
-    "| model | mode | GPUs | cut | copies | G parameters | weights | gradients | optimizer | activations | logits "
-    "| update | reference | weight sync | generation |\n" + "|---" * 15 + "|\n"
-)
-ROLLOUT = (
-    "| model | mode | GPUs | one vLLM | weights | KV cache | KiB a token | full sequences held | responses a step "
-    "| checkpoint, TB |\n" + "|---" * 10 + "|\n"
-)
+STATE = ("weights", "gradients", "optimizer")
+RECIPES = (
+    "qwen3_1_7b_fsdp", "gemma_2b_fsdp", "qwen3_8b_megatron", "qwen3_32b_megatron", "qwen3_30b_a3b_megatron",
+    "qwen3_235b_a22b_megatron",
+)  # fmt: skip
 
 
 def tables(launches: Iterable[Launch]) -> str:
     """Return both tables: GiB on the fullest GPU unless the column says otherwise."""
-    training, rollout = TRAINING, ROLLOUT
+    training, rollout = [], []
     for launch in launches:
         model = model_of(launch.model_path)
         guess = estimate(model, launch)
         megatron = launch.strategy == "megatron"
-        sizes = (("TP", launch.tp), ("PP", launch.pp), ("EP", launch.ep))
-        cut = " ".join(f"{name}{size}" for name, size in sizes if size > 1) if megatron else "FSDP"
-        copies = f"{launch.dp}" if megatron else "1"
-        if launch.ep > 1:
-            copies += f" (experts {launch.expert_dp})"
-        name = model.path.rpartition("/")[2]
+        name = {"model": model.path.rpartition("/")[2], "mode": launch.mode}
         update = guess.phases["update"].parts
-        parts = " | ".join(f"{update[k]:.1f}" for k in ("weights", "gradients", "optimizer"))
-        stage_parts = f"{update['activations']:.1f} | {update['logits']:.1f}"
-        totals = [guess.phases[k].total for k in ("update", "reference", "weight sync")]
-        generation = f"{guess.phases['rollout'].total:.0f}" if launch.hybrid else "-"
-        training += (
-            f"| {name} | {launch.mode} | {launch.train_gpus} | {cut} | {copies} | {guess.parameters / 1e9:.2f} "
-            f"| {parts} | {stage_parts} | " + " | ".join(f"{gib:.0f}" for gib in totals) + f" | {generation} |\n"
+        experts = f" (experts {launch.expert_dp})" if launch.ep > 1 else ""
+        training.append(
+            {
+                **name,
+                "GPUs": launch.train_gpus,
+                "cut": _sizes(TP=launch.tp, PP=launch.pp, EP=launch.ep) if megatron else "FSDP",
+                "copies": f"{launch.dp if megatron else 1}{experts}",
+                "G parameters": f"{guess.parameters / 1e9:.2f}",
+                **{part: f"{update[part]:.1f}" for part in (*STATE, "activations", "logits")},
+                **{phase: f"{guess.phases[phase].total:.0f}" for phase in ("update", "reference", "weight sync")},
+                "generation": f"{guess.phases['rollout'].total:.0f}" if launch.hybrid else "-",
+            }
         )
-        one = f"TP{launch.rollout_tp}" + (f" DP{launch.rollout_dp}" if launch.rollout_dp > 1 else "")
-        one += f" EP{launch.rollout_ep}" if launch.rollout_ep > 1 else ""
         # fp32 weights and two moments; Megatron also saves the bf16 weights.
         checkpoint = model.parameters * (14 if megatron else 12) / 1e12
-        rollout += (
-            f"| {name} | {launch.mode} | {launch.rollout_gpus} | {one} | {guess.rollout_weights:.1f} "
-            f"| {guess.kv_cache:.1f} | {guess.kv_bytes_per_token / 1024:.0f} | {guess.full_sequences:.0f} "
-            f"| {launch.train_batch * launch.n} | {checkpoint:.2f} |\n"
+        one = {"DP": launch.rollout_dp, "EP": launch.rollout_ep}
+        rollout.append(
+            {
+                **name,
+                "GPUs": launch.rollout_gpus,
+                "one vLLM": f"TP{launch.rollout_tp} {_sizes(**one)}".strip(),
+                "weights": f"{guess.rollout_weights:.1f}",
+                "KV cache": f"{guess.kv_cache:.1f}",
+                "KiB a token": f"{guess.kv_bytes_per_token / 1024:.0f}",
+                "full sequences held": f"{guess.full_sequences:.0f}",
+                "responses a step": launch.train_batch * launch.n,
+                "checkpoint, TB": f"{checkpoint:.2f}",
+            }
         )
-    return f"Training GPUs:\n\n{training}\nGPUs that generate:\n\n{rollout}"
+    return f"Training GPUs:\n\n{_markdown(training)}\nGPUs that generate:\n\n{_markdown(rollout)}"
 
 
-def with_tables(page: str, text: str) -> str:
-    """The page with `text` between its two marks."""
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}{text}{END}{tail}"
+def _sizes(**sizes: int) -> str:
+    return " ".join(f"{name}{size}" for name, size in sizes.items() if size > 1)
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    head, *body = (f"| {' | '.join(map(str, line))} |\n" for line in lines)
+    return "".join([head, "|---" * len(rows[0]) + "|\n", *body])
 
 
 def launch_of(name: str, mode: str) -> Launch:
     """Return the sizes of a recipe, as its script launches it."""
     path = os.environ.get("PATH", os.defpath)
-    return Launch(compose(parse(record(name, [], {"PATH": path, "MODE": mode}))))
+    return Launch(compose(parse(record(f"personas/run_{name}", [], {"PATH": path, "MODE": mode}))))
 
 
 def main() -> None:
@@ -101,11 +97,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.arguments:
         launch = Launch(compose(parse(args.arguments)))
-        print(estimate(model_of(launch.model_path), launch, args.gpu).describe())
+        print(estimate(model_of(launch.model_path), launch, args.gpu))
         return
     text = tables(launch_of(name, mode) for name in RECIPES for mode in MODES)
     if args.write:
-        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
+        head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+        PAGE.write_text(f"{head}{BEGIN}{text}{END}{rest.partition(END)[2]}", encoding="utf-8")
     else:
         print(text, end="")
 

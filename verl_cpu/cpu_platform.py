@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import psutil
 import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
@@ -66,19 +67,18 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     return None
 
 
-def _memory() -> tuple[int, int]:
+def _free_and_total(device: Any = None) -> tuple[int, int]:
     """Return the machine's free and total memory, in bytes."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    return os.sysconf("SC_AVPHYS_PAGES") * page, os.sysconf("SC_PHYS_PAGES") * page
+    memory = psutil.virtual_memory()
+    return memory.available, memory.total
 
 
-def _resident() -> int:
+def _resident(device: Any = None) -> int:
     """Return this process's resident memory, in bytes."""
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return psutil.Process().memory_info().rss
 
 
-def _peak_resident() -> int:
+def _peak_resident(device: Any = None) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -87,11 +87,11 @@ device_module = types.ModuleType(
 )
 device_module.__dict__.update({name: getattr(torch.cpu, name) for name in torch.cpu.__all__})
 device_module.__dict__.update(
-    mem_get_info=lambda device=None: _memory(),
-    memory_allocated=lambda device=None: _resident(),
-    memory_reserved=lambda device=None: _resident(),
-    max_memory_allocated=lambda device=None: _peak_resident(),
-    max_memory_reserved=lambda device=None: _peak_resident(),
+    mem_get_info=_free_and_total,
+    memory_allocated=_resident,
+    memory_reserved=_resident,
+    max_memory_allocated=_peak_resident,
+    max_memory_reserved=_peak_resident,
     empty_cache=_nothing,
     ipc_collect=_nothing,
     reset_peak_memory_stats=_nothing,

@@ -8,6 +8,7 @@ Rewards are (runs, prompts, n); verl's estimators see one run's prompts * n resp
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,26 +19,6 @@ from torch import Tensor
 from verl_pgrpo import PGRPOConfig
 from verl_pgrpo.moments import FIELDS
 from verl_pgrpo.shrinkage import OVERSHRINK, SMALLEST_SHARE
-
-__all__ = [
-    "EBPO",
-    "PGRPO",
-    "Batch",
-    "Estimator",
-    "Moments",
-    "batch_norm",
-    "dr_grpo",
-    "group_weights",
-    "grpo",
-    "oracle",
-    "others",
-    "personalized",
-    "prompt_batch",
-    "prompt_share",
-    "prompt_weight",
-    "rloo",
-    "share_within",
-]
 
 
 @dataclass(frozen=True)
@@ -117,10 +98,10 @@ def share_within(history: Moments) -> Tensor:
     return torch.where(share < 1 - 1e-9, share, 1.0)
 
 
-def prompt_weight(within: Tensor, n: int, overshrink: float) -> Tensor:
+def prompt_weight(within: Tensor, n: int) -> Tensor:
     """`verl_pgrpo.shrinkage.prompt_weight` for prompts of n responses."""
     signal = (1 - within) * (n - 1)
-    return (overshrink * signal / (signal + within).clamp(min=1e-300)).clamp(max=1.0)
+    return (OVERSHRINK * signal / (signal + within).clamp(min=1e-300)).clamp(max=1.0)
 
 
 def group_weights(count: Tensor, alpha: float) -> Tensor:
@@ -187,13 +168,9 @@ class Moments:
         dof = total - squares / total
         return mean, torch.where(self.count.sum(1, keepdim=True) > 1, m2 / dof, 0.0).sqrt()
 
-    def copy(self) -> Moments:
-        return self.where(torch.ones_like(self.count, dtype=torch.bool), self)
-
     def where(self, condition: Tensor, other: Moments) -> Moments:
         """A copy that has `other`'s groups wherever `condition` (runs, groups) is False."""
-        made = Moments(0, 0, None)
-        made.log_decay = self.log_decay
+        made = copy.copy(self)
         for name in FIELDS:
             setattr(made, name, torch.where(condition, getattr(self, name), getattr(other, name)))
         return made
@@ -223,12 +200,12 @@ class EBPO:
 class PGRPO:
     """`verl_pgrpo.GroupHistoryManager` for many runs."""
 
-    def __init__(self, config: PGRPOConfig, runs: int, groups: int, overshrink: float = OVERSHRINK) -> None:
-        self.config, self.overshrink = config, overshrink
+    def __init__(self, config: PGRPOConfig, runs: int, groups: int) -> None:
+        self.config = config
         self.own = Moments(runs, groups, config.half_life)
 
     def __call__(self, batch: Batch) -> Tensor:
-        past = self.own.copy()
+        past = copy.copy(self.own)  # an update replaces its tensors
         self.own.update(batch.rewards, batch.labels)
         own, pool = self.own, self.own
         if self.config.update_order == "after_normalize":
@@ -243,7 +220,7 @@ class PGRPO:
         epsilon = self.config.epsilon
         advantages = personalized(batch.rewards, mean, std, epsilon, self.config.norm_adv_by_std_in_grpo)
         if shrinkage:
-            w = prompt_weight(within, batch.rewards.shape[-1], self.overshrink)
+            w = prompt_weight(within, batch.rewards.shape[-1])
             advantages = advantages - self._of_prompt(w, batch) * others(advantages)
         elif self.config.baseline == "blended":
             standardized = personalized(batch.rewards, mean, std, epsilon)

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from benchmarks.bandit.train import Outcome, final_utility
 
-__all__ = ["MEASURES", "half_width", "measures", "reached", "signed", "signed_pair"]
-
 Floats = NDArray[np.float64]
 # Utility in hundredths at the end (last tenth of the steps) and over all steps (AUC). Mean: every group counts once.
 # Weighted: every group counts by its share of the prompts. Worst: each seed's own worst group.

@@ -16,8 +16,6 @@ from benchmarks.bandit.measures import half_width
 from benchmarks.bandit.tables import Results, mean_gain
 from benchmarks.bandit.task import Setting
 
-__all__ = ["draw_grid"]
-
 # Entrant: colour (Okabe and Ito's, which the colour-blind can tell apart) and what the picture calls it.
 LINES = {
     "grpo": ("#555555", "GRPO"),

@@ -8,33 +8,15 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.bandit import estimators as adv
 from benchmarks.bandit.task import Setting
 from benchmarks.bandit.train import Entrant, Outcome, Protocol, compare, pgrpo
 
-__all__ = [
-    "ABLATIONS",
-    "ABLATION_SETTINGS",
-    "CLOSE_UPS",
-    "ENTRANTS",
-    "GRID",
-    "MOODS",
-    "MOOD_ENTRANTS",
-    "PEOPLE_ENTRANTS",
-]
-__all__ += ["PEOPLE_GRID", "QUICK", "SAFE_ADAM", "SAFE_ENTRANTS", "SAFE_PEOPLE", "SAFE_SGD"]
-__all__ += ["SMALL_GROUPS", "SMALL_GROUPS_ENTRANTS", "run"]
-
 
 def _stateless(name: str, estimator: adv.Estimator) -> Entrant:
     return Entrant(name, lambda runs, groups: estimator)
-
-
-def _forgetting(half_life: float) -> dict[str, object]:
-    return {"half_life": half_life}
 
 
 GRPO, ORACLE = _stateless("grpo", adv.grpo), _stateless("oracle", adv.oracle)
@@ -47,7 +29,7 @@ ENTRANTS = [
     _stateless("REINFORCE++", adv.batch_norm),
     _stateless("REINFORCE++ baseline", adv.prompt_batch),
     PGRPO,
-    pgrpo("pgrpo exponential, 128", **_forgetting(128)),
+    pgrpo("pgrpo exponential, 128", half_life=128),
     pgrpo("pgrpo after_normalize", update_order="after_normalize"),
     pgrpo("pgrpo prior_strength 32", prior_strength=32),
     pgrpo("pgrpo min_count 32", min_count=32),
@@ -76,9 +58,9 @@ ABLATIONS = [
     PGRPO,
     BLENDED,
     pgrpo("update_order=after_normalize", update_order="after_normalize"),
-    *(pgrpo(f"exponential, half_life {h}", **_forgetting(h)) for h in (16, 64, 256, 1024)),
-    pgrpo("after_normalize, exponential 64", update_order="after_normalize", **_forgetting(64)),
-    pgrpo("blended, exponential 256", baseline="blended", **_forgetting(256)),
+    *(pgrpo(f"exponential, half_life {h}", half_life=h) for h in (16, 64, 256, 1024)),
+    pgrpo("after_normalize, exponential 64", update_order="after_normalize", half_life=64),
+    pgrpo("blended, exponential 256", baseline="blended", half_life=256),
     *(pgrpo(f"prior_strength {k}", prior_strength=k) for k in (8, 32, 128)),
     *(pgrpo(f"min_count {k}", min_count=k) for k in (32, 128)),
     *(pgrpo(f"each group split into {k}", split=k) for k in (2, 4, 16, 64)),
@@ -142,29 +124,13 @@ def run(setting: Setting, entrants: str, protocol: Protocol, folder: Path | None
     With a folder, what an interrupted study has kept there is not run again.
     """
     torch.set_num_threads(1)
-    file = None
-    if folder is not None:
-        file = folder / f"{entrants}, {setting}, {setting.optimizer}, overlap {setting.overlap:g}.npz"
-    known = _read(file) if file is not None and file.exists() else {}
+    if folder is None:
+        return compare(setting, globals()[entrants], protocol)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{entrants}, {setting}, {setting.optimizer}, overlap {setting.overlap:g}.pt"
+    saved = torch.load(file, weights_only=True) if file.exists() else {}
+    known = {name: Outcome(**values) for name, values in saved.items()}
     found = compare(setting, globals()[entrants], protocol, known)
-    if file is not None and found.keys() != known.keys():
-        arrays = {f"{name}/{key}": value for name, o in found.items() for key, value in vars(o).items()}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, **{key: value for key, value in arrays.items() if value is not None})
+    if found.keys() != known.keys():
+        torch.save({name: vars(outcome) for name, outcome in found.items()}, file)
     return {entrant.name: found[entrant.name] for entrant in globals()[entrants]}
-
-
-def _read(file: Path) -> dict[str, Outcome]:
-    by_name: dict[str, dict[str, np.ndarray]] = {}
-    with np.load(file) as saved:
-        for key in saved:
-            name, field = key.rsplit("/", 1)
-            by_name.setdefault(name, {})[field] = saved[key]
-    return {name: _outcome(arrays) for name, arrays in by_name.items()}
-
-
-def _outcome(saved: dict[str, np.ndarray]) -> Outcome:
-    at_grpos = torch.from_numpy(saved["curves_at_grpos"]) if "curves_at_grpos" in saved else None
-    return Outcome(
-        float(saved["step_size"]), torch.from_numpy(saved["curves"]), at_grpos, tuple(saved["shares"].tolist())
-    )

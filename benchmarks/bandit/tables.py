@@ -10,8 +10,6 @@ from benchmarks.bandit.measures import MEASURES, Floats, half_width, measures, r
 from benchmarks.bandit.task import Setting
 from benchmarks.bandit.train import STEP_SIZES, Outcome
 
-__all__ = ["by_setting", "close_up", "edges", "halves", "safety", "slices", "summary", "versus"]
-
 Results = dict[Setting, dict[str, Outcome]]
 
 

@@ -24,8 +24,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["PEOPLE", "Draws", "Setting", "Tastes", "draw", "group_of"]
-
 
 @dataclass(frozen=True)
 class People:

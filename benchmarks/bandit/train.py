@@ -21,9 +21,6 @@ from benchmarks.bandit import estimators as adv
 from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw, group_of
 from verl_pgrpo import PGRPOConfig
 
-__all__ = ["FINAL", "FRESH", "SEARCH", "STEP_SIZES", "TUNING"]
-__all__ += ["Entrant", "Outcome", "Protocol", "compare", "final_utility", "pgrpo", "train"]
-
 STEP_SIZES = {"sgd": tuple(8.0 * 2 ** (k / 2) for k in range(10)), "adam": tuple(0.1 * 2 ** (k / 2) for k in range(6))}
 # Step sizes are chosen on TUNING, extensions on SEARCH. Published are FINAL or, for shrinkage and balance, FRESH, which
 # nothing had been run on before.
@@ -176,6 +173,12 @@ class Protocol:
     at_grpos: bool = True
 
 
+def with_neighbours(scores: Tensor) -> Tensor:
+    """Scores of step sizes, each averaged with its two neighbours, weights 1, 2, 1."""
+    padded = torch.cat([scores[:1], scores, scores[-1:]])
+    return (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+
+
 def compare(
     setting: Setting, entrants: list[Entrant], protocol: Protocol, known: dict[str, Outcome] | None = None
 ) -> dict[str, Outcome]:
@@ -186,8 +189,7 @@ def compare(
             continue
         score = train(setting, [entrant], [list(sizes)], protocol.tuning).mean((1, 2, 3))
         if protocol.smooth:
-            padded = torch.cat([score[:1], score, score[-1:]])
-            score = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+            score = with_neighbours(score)
         best = sizes[int(score.argmax())]
         chosen = [best, found["grpo"].step_size if found else best] if protocol.at_grpos else [best]
         curves = train(setting, [entrant], [chosen], protocol.final)

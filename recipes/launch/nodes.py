@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import json
-import queue
-import subprocess
+import logging
+import multiprocessing
+import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from multiprocessing.connection import Connection
 
 Nodes = dict[str, tuple[str, int]]  # node id: (address, GPUs)
 
@@ -21,22 +20,17 @@ class ClusterError(Exception):
 
 
 class NodeWatcher:
-    """Live nodes with GPUs, as `ray_nodes.py` reports them."""
+    """Live nodes with GPUs, reported by a process of its own: Ray ends those connected to it when its head is gone."""
 
     TIMEOUT = 90.0  # seconds without a report; Ray gives its own head 60
 
     def __init__(self) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("ray_nodes.py"))]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-        self._lines: queue.Queue[str | None] = queue.Queue()
+        context = multiprocessing.get_context("spawn")
+        self._reports, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_report_nodes, args=(sender,), daemon=True)
+        self._process.start()
+        sender.close()
         self._last_report = time.monotonic()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put(None)
 
     def poll(self, timeout: float) -> Nodes | None:
         """Return the next report, waiting up to `timeout` seconds; None if there is none yet.
@@ -45,19 +39,32 @@ class NodeWatcher:
             ClusterError: the head of the Ray cluster is gone.
         """
         try:
-            line = self._lines.get(timeout=timeout)
-        except queue.Empty:
-            if time.monotonic() - self._last_report > self.TIMEOUT:
-                raise ClusterError(f"Ray's head has not answered for {self.TIMEOUT:.0f} s") from None
-            return None
-        if line is None:
-            raise ClusterError("cannot reach Ray's head (its error is above)")
-        self._last_report = time.monotonic()
-        return {key: (address, gpus) for key, (address, gpus) in json.loads(line).items()}
+            nodes = self._reports.recv() if self._reports.poll(timeout) else None
+        except EOFError:
+            raise ClusterError("cannot reach Ray's head (its error is above)") from None
+        now = time.monotonic()
+        if nodes is not None:
+            self._last_report = now
+        elif now - self._last_report > self.TIMEOUT:
+            raise ClusterError(f"Ray's head has not answered for {self.TIMEOUT:.0f} s")
+        return nodes
 
     def stop(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.join()
+
+
+def _report_nodes(reports: Connection) -> None:
+    """Send the live nodes with GPUs every two seconds."""
+    import ray
+
+    os.dup2(2, 1)  # Ray prints messages about failing nodes to stdout
+    # `auto`: the cluster at RAY_ADDRESS, which Ray sets for its jobs.
+    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+    while True:
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
+        reports.send({node["NodeID"]: (node["NodeManagerAddress"], int(node["Resources"]["GPU"])) for node in nodes})
+        time.sleep(2.0)
 
 
 def log(text: str) -> None:

@@ -69,6 +69,13 @@ def variables(name: str, environment: Mapping[str, str] = os.environ) -> dict[st
     return {key: environment[key] for key in sorted(read) if key in environment}
 
 
+def positive(text: str) -> int:
+    """Parse an option that is an integer >= 1."""
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
 def remote_environment(name: str, arguments: Sequence[str]) -> dict[str, str]:
     """Return the environment in which `run_on_cluster.py` on another machine runs what would run here."""
     _reject_late_dry_run(arguments)

@@ -15,16 +15,15 @@ parallel logic holds together and nothing of how it runs on GPUs.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from quickstart import run_and_watch
 from tqdm import tqdm
 
 from verl_pgrpo.data import personas
@@ -70,43 +69,16 @@ def arguments(folder: Path, steps: int) -> list[str]:
 
 
 def train(folder: Path, name: str, first: int, last: int) -> list[float]:
-    """Run steps `first` to `last`, printing the mean reward of each as it ends; return them."""
-    metrics, log = folder / f"{name}.jsonl", folder / f"{name}.log"
-    with open(log, "wb") as output:
-        run = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "verl_cpu.run", "--preset", "cpu_megatron", "--timeout", "600", "--"),
-                *arguments(folder, last),
-            ],
-            env={**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics), "PYTHONUNBUFFERED": "1"},
-            cwd=ROOT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a terminal's Ctrl-C comes to us, and we pass it on once
-        )
-    try:
-        rewards = watch(run, metrics, first, last)
-    finally:
-        if run.poll() is None:
-            print("megatron-demo: ending the run ...", flush=True)
-            run.send_signal(signal.SIGTERM)
-            run.wait()
-    if run.returncode != 0 or len(rewards) != last - first + 1:
-        tail = log.read_text(errors="replace")[-3000:]
-        sys.exit(f"{tail}\nmegatron-demo: the run failed (exit status {run.returncode}); its whole log: {log}")
-    return rewards
-
-
-def watch(run: subprocess.Popen[bytes], metrics: Path, first: int, last: int) -> list[float]:
-    """Print the steps as verl logs them, and on a terminal a bar below them."""
-    starting = "Ray, Megatron and vLLM are starting, 1 to 2 minutes"
+    """Run steps `first` to `last`; print the mean reward of each as verl logs it, and return them."""
+    metrics, starting = folder / f"{name}.jsonl", "Ray, Megatron and vLLM are starting, 1 to 2 minutes"
+    launcher = [sys.executable, "-m", "verl_cpu.run", "--preset", "cpu_megatron", "--timeout", "600", "--"]
+    command, variables = [*launcher, *arguments(folder, last)], {"VERL_FILE_LOGGER_PATH": str(metrics)}
     if not sys.stderr.isatty():
         print(starting, flush=True)
     rewards: list[float] = []
     with tqdm(total=last, initial=first - 1, unit="step", dynamic_ncols=True, disable=None) as bar:
-        while run.returncode is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                run.wait(timeout=1.0)
+
+        def show() -> None:
             # The last line may be half written.
             lines = metrics.read_text().rpartition("\n")[0].splitlines() if metrics.exists() else []
             for line in lines[len(rewards) :]:
@@ -115,6 +87,10 @@ def watch(run: subprocess.Popen[bytes], metrics: Path, first: int, last: int) ->
                 sys.stdout.flush()
             bar.n = first - 1 + len(rewards)
             bar.set_postfix_str("" if rewards else starting)
+
+        run_and_watch(command, variables, folder / f"{name}.log", show)
+    if len(rewards) != last - first + 1:
+        sys.exit(f"megatron-demo: {len(rewards)} of {last - first + 1} steps were logged; see {folder / f'{name}.log'}")
     return rewards
 
 

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,7 @@ def train(estimator: str, setting: Setting) -> Path:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "rollouts").mkdir(parents=True)
-    environment = {
-        **os.environ,
+    variables = {
         "ESTIMATOR": estimator,
         "DATA_DIR": str(setting.folder / "data"),
         "RUN_DIR": str(folder),
@@ -113,43 +113,45 @@ def train(estimator: str, setting: Setting) -> Path:
         "STEPS": str(setting.steps),
         "SEED": str(setting.seed),
         "PYTHON": sys.executable,
-        "PYTHONUNBUFFERED": "1",
+        "MODEL_PATH": "",  # the recipe's own
     }
-    environment.pop("MODEL_PATH", None)
-    log = folder / "run.log"
+    every = 1.0 if sys.stderr.isatty() else 20.0  # seconds; in a log file each update is a line of its own
+    with tqdm(total=setting.steps, desc=f"{estimator:>5}", unit="step", dynamic_ncols=True, mininterval=every) as bar:
+
+        def show() -> None:
+            bar.n = sum(1 for _ in folder.glob("rollouts/*.jsonl"))
+            bar.set_postfix_str("" if bar.n else "Ray, the model and vLLM are starting, 1 to 2 minutes")
+
+        run_and_watch(["bash", str(HERE / setting.model.script)], variables, folder / "run.log", show, every)
+    (folder / "done").touch()
+    return folder
+
+
+def run_and_watch(
+    command: list[str], variables: dict[str, str], log: Path, show: Callable[[], None], every: float = 1.0
+) -> None:
+    """Run a command to its end, and call `show` every so many seconds and after it. Exit if the command fails."""
     with open(log, "wb") as output:
         run = subprocess.Popen(
-            ["bash", str(HERE / setting.model.script)],
-            env=environment,
+            command,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **variables},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a terminal's Ctrl-C comes to us, and we pass it on once
         )
     try:
-        watch(run, estimator, folder, setting.steps)
+        while run.returncode is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                run.wait(timeout=every)
+            show()
     finally:
         if run.poll() is None:
-            print("quickstart: ending the run ...", flush=True)
+            print("ending the run ...", flush=True)
             run.send_signal(signal.SIGTERM)
             run.wait()
     if run.returncode != 0:
         tail = log.read_text(errors="replace")[-3000:]
-        sys.exit(f"{tail}\nquickstart: the {estimator} run failed (exit status {run.returncode}); its whole log: {log}")
-    (folder / "done").touch()
-    return folder
-
-
-def watch(run: subprocess.Popen[bytes], estimator: str, folder: Path, steps: int) -> None:
-    """Show the steps as verl dumps their rollouts; before the first one, that something is happening."""
-    every = 1.0 if sys.stderr.isatty() else 20.0  # seconds; in a log file each update is a line of its own
-    with tqdm(total=steps, desc=f"{estimator:>5}", unit="step", dynamic_ncols=True, mininterval=every) as bar:
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                run.wait(timeout=every)
-            bar.n = sum(1 for _ in folder.glob("rollouts/*.jsonl"))
-            bar.set_postfix_str("" if bar.n else "Ray, the model and vLLM are starting, 1 to 2 minutes")
-            if run.returncode is not None:
-                return
+        sys.exit(f"{tail}\nthe run failed (exit status {run.returncode}); its whole log: {log}")
 
 
 def compare(setting: Setting) -> tuple[str, str]:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.cpu.support import wait_for
 from verl_cpu import processes, watchdog
-from verl_cpu.run import TIMED_OUT, run_main_ppo
+from verl_cpu.run import TIMED_OUT
 
 LAUNCH = """
 import sys
@@ -207,5 +207,6 @@ def test_a_failed_run_names_the_worker_that_died_before(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_the_launcher_returns_main_ppos_status_and_output(tmp_path):
     log = tmp_path / "log"
-    assert run_main_ppo(["--config-name", "there_is_none"], log, timeout=200) == 1
+    command = [sys.executable, "-m", "verl_cpu.run", "--log", str(log), "--", "--config-name", "there_is_none"]
+    assert subprocess.run(command, timeout=200, check=False).returncode == 1
     assert "there_is_none" in log.read_text().splitlines()[-1]

@@ -30,7 +30,7 @@ from tests.evaluation.judge_server import biased, judge_server
 from verl_pgrpo.cli.evaluate import EXAMPLE
 from verl_pgrpo.data import personas
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3
-from verl_pgrpo.evaluation.generate_worker import CPU_ENVIRONMENT
+from verl_pgrpo.evaluation.generate import CPU_ENVIRONMENT
 from verl_pgrpo.rewards.personas import compute_score
 
 pytestmark = pytest.mark.e2e
@@ -151,7 +151,7 @@ def test_an_interrupted_run_leaves_no_vllm(folder: Path, ended: signal.Signals, 
         assert time.monotonic() < deadline
         time.sleep(0.1)
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-    [worker] = [pid for pid in children if b"generate_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    [worker] = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     run.send_signal(ended)
     assert ("interrupted" in run.communicate(timeout=60)[1]) == (ended == signal.SIGINT)
     assert run.returncode == status

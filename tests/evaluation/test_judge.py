@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.evaluation.judge_server import KEY, Reply, arguments, biased, fails, judge_server, says, shown, write_pairs
 from verl_pgrpo.cli import main
-from verl_pgrpo.evaluation.verdict import judge_prompt, parse_verdict
+from verl_pgrpo.evaluation.judge_requests import judge_prompt, parse_verdict
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +173,7 @@ def test_fields_that_a_server_may_leave_out(tmp_path: Path) -> None:
     with judge_server(lambda body: replies[int(shown(body)[0].split()[1])]) as (url, _):
         result = judge(tmp_path, url)
     assert [pair["a_first"] for pair in result["pairs"]] == ["first", "malformed", "malformed", "malformed"]
-    assert result["tokens"] == {"input": 400, "output": 34}
+    assert result["tokens"] == {"input": 410, "output": 34}
 
 
 def test_the_request_has_the_given_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

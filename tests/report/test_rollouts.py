@@ -14,9 +14,9 @@ import pytest
 
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import find_logs, read_log
-from verl_pgrpo.evaluation.rollouts import GroupsFromData, GroupsFromField, find_dumps, read_dump
+from verl_pgrpo.evaluation.rollouts import find_dumps, groups_from_data, groups_from_field, read_dump
 
-GROUP = GroupsFromField("g")
+GROUP = groups_from_field("g")
 
 
 def entry(step: int, **data: float) -> str:
@@ -150,14 +150,14 @@ def test_groups_are_looked_up_by_ground_truth_then_by_prompt(tmp_path):
         ("I like folk", "no 1", {"b": 1}, "folk"), ("I like folk", "no 10", {"b": 1}, "late folk"),
         ("", "hi", {"c": 1}, None), ("same", "same", {"d": 1}, "one"), ("same", "same", {"d": 1}, "two"),
     ]  # fmt: skip
-    groups = GroupsFromData.read([data(tmp_path, *rows)], default_group="others")
-    found = [groups.lookup({"gts": truth, "input": f"{system}\n{user}  \n"}) for system, user, truth, _ in rows]
+    groups = groups_from_data([data(tmp_path, *rows)], default_group="others")
+    found = [groups({"gts": truth, "input": f"{system}\n{user}  \n"}) for system, user, truth, _ in rows]
     assert found == ["jazz", "rock", "folk", "late folk", "others", None, None]
-    by_path = GroupsFromData.read([tmp_path / "train.parquet"], key="extra_info.segment")
-    assert by_path.lookup({"gts": {"a": 1}, "input": "I like jazz hi"}) == "JAZZ"
-    assert by_path.lookup({"gts": "unknown"}) is None
-    assert GroupsFromField("gts.wants").lookup({"gts": '{"wants": 7}'}) == "7"
-    assert GroupsFromField("gts.wants").lookup({"gts": "{"}) is None
+    by_path = groups_from_data([tmp_path / "train.parquet"], key="extra_info.segment")
+    assert by_path({"gts": {"a": 1}, "input": "I like jazz hi"}) == "JAZZ"
+    assert by_path({"gts": "unknown"}) is None
+    assert groups_from_field("gts.wants")({"gts": '{"wants": 7}'}) == "7"
+    assert groups_from_field("gts.wants")({"gts": "{"}) is None
     for files, key in (([tmp_path / "none"], "g"), ([tmp_path], "g"), ([tmp_path / "train.parquet"], "user")):
         with pytest.raises(DataError):
-            GroupsFromData.read(files, key)
+            groups_from_data(files, key)

@@ -14,14 +14,21 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from verl_pgrpo.cli.output import format_table, parse_assignments
+from verl_pgrpo.cli.output import format_table, parse_assignments, plain
 from verl_pgrpo.errors import DataError
-from verl_pgrpo.evaluation.judge_cache import Answer, JudgeCache
-from verl_pgrpo.evaluation.judge_client import JudgeError, JudgeServer, judge_all
-from verl_pgrpo.evaluation.judge_requests import CONSTRAINT, JudgeRequest, estimate_cost, plan_requests, token_cost
+from verl_pgrpo.evaluation.judge_client import Answer, JudgeCache, JudgeError, JudgeServer, judge_all
+from verl_pgrpo.evaluation.judge_requests import (
+    CONSTRAINT,
+    QUESTION,
+    REFUSED,
+    JudgeRequest,
+    estimate_cost,
+    parse_verdict,
+    plan_requests,
+    token_cost,
+)
 from verl_pgrpo.evaluation.preferences import outcome, summarize
 from verl_pgrpo.evaluation.samples import read_pairs
-from verl_pgrpo.evaluation.verdict import QUESTION, REFUSED, parse_verdict
 from verl_pgrpo.files import atomic_write
 
 EXAMPLE = (
@@ -81,30 +88,30 @@ def judge(
     if results is not None:
         _check_results(results, a, b, cache or results.parent)
     cache = cache or (results or a).with_name(f"{(results or a).stem}.judge-cache.jsonl")
-    with JudgeCache(cache) as answers:
-        missing = {key: body for key, body in requests.items() if key not in answers.answers}
-        cached = len(requests) - len(missing)
-        estimate = {"pairs": len(pairs), "cached": cached, **estimate_cost(missing.values(), request, prices)}
-        cost = estimate["cost"]
-        print(
-            f"{len(pairs):,} pairs in both orders: {len(missing):,} requests to make, {cached:,} answers in the cache\n"
-            f"about {estimate['input_tokens']:,} tokens in, at most {estimate['output_tokens']:,} out; cost "
-            f"{'unknown without prices' if cost is None else f'at most {cost:.2f}'}",
-            flush=True,
-        )
-        if dry_run:
-            return _write(results, {"estimate": estimate})
-        if max_cost is not None and cost is not None and cost > max_cost:
-            raise JudgeError(f"it may cost {cost:.2f}, more than --max-cost {max_cost:g}; nothing was sent")
-        with tqdm(total=len(missing), desc="verdicts", leave=False, disable=None) as bar:
+    answers = JudgeCache(cache)
+    missing = {key: body for key, body in requests.items() if key not in answers}
+    cached = len(requests) - len(missing)
+    estimate = {"pairs": len(pairs), "cached": cached, **estimate_cost(missing.values(), request, prices)}
+    cost = estimate["cost"]
+    print(
+        f"{len(pairs):,} pairs in both orders: {len(missing):,} requests to make, {cached:,} answers in the cache\n"
+        f"about {estimate['input_tokens']:,} tokens in, at most {estimate['output_tokens']:,} out; cost "
+        f"{'unknown without prices' if cost is None else f'at most {cost:.2f}'}",
+        flush=True,
+    )
+    if dry_run:
+        return _write(results, {"estimate": estimate})
+    if max_cost is not None and cost is not None and cost > max_cost:
+        raise JudgeError(f"it may cost {cost:.2f}, more than --max-cost {max_cost:g}; nothing was sent")
+    with tqdm(total=len(missing), desc="verdicts", leave=False, disable=None) as bar:
 
-            def on_answer(key: str, answer: Answer | None) -> None:
-                if answer is not None:
-                    answers.add(key, answer)
-                bar.update()
+        def on_answer(key: str, answer: Answer | None) -> None:
+            if answer is not None:
+                answers.add(key, answer)
+            bar.update()
 
-            counts = asyncio.run(judge_all(server, missing, on_answer, known=cached > 0))
-        found = {key: answers.answers[key] for key in requests if key in answers.answers}
+        counts = asyncio.run(judge_all(server, missing, on_answer, known=cached > 0))
+    found = {key: answers[key] for key in requests if key in answers}
     verdicts = {key: parse_verdict(answer.text, answer.finished) for key, answer in found.items()}
     judged = pairs.join(keys.map(lambda key: verdicts.get(key, REFUSED)))
     judged["outcome"] = [outcome(*both) for both in zip(judged["a_first"], judged["b_first"], strict=True)]
@@ -121,7 +128,7 @@ def judge(
         "tokens": {"input": tokens_in, "output": tokens_out},
         "cost": token_cost(tokens_in, tokens_out, prices),
         "refusal": counts.reason or None,
-        "pairs": judged[columns].astype(object).where(judged[columns].notna(), None).to_dict("records"),
+        "pairs": judged[columns].to_dict("records"),
     }
     print(_text(result), flush=True)
     _write(results, result)
@@ -139,21 +146,21 @@ def _check_results(path: Path, *inputs: Path) -> None:
 def _write(path: Path | None, data: dict[str, Any]) -> None:
     if path is not None:
         with atomic_write(path, errors="backslashreplace") as file:
-            file.write(json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+            file.write(json.dumps(plain(data), ensure_ascii=False, indent=1) + "\n")
         print(f"wrote {path}", flush=True)
 
 
 def _text(data: dict[str, Any]) -> str:
     groups, position, verdicts, requests = (data[name] for name in ("groups", "position", "verdicts", "requests"))
     if len(groups) > MAX_ROWS:
-        groups = sorted(groups, key=lambda line: line["win_rate"] if line["win_rate"] is not None else 2)
+        groups = sorted(groups, key=lambda line: (math.isnan(line["win_rate"]), line["win_rate"]))
     overall = {"group": "all", **data["overall"], "p_holm": None, "significant": None}
     table = format_table([overall, *groups], most=MAX_ROWS + 1, left="groups in which a does better; --json has all")
     lines = ["", f"a = {data['a']}, b = {data['b']}; judge: {data['model']}", table, LEGEND]
-    if position["share_first"] is None:
+    if not position["decided"]:
         lines.append("position bias: unknown, as no pair has two valid verdicts")
     else:
-        p = "" if position["p"] is None else f" (p {position['p']:.2g})"
+        p = "" if math.isnan(position["p"]) else f" (p {position['p']:.2g})"
         lines.append(
             f"position bias: the response shown first was preferred in {position['share_first']:.1%} "
             f"({position['low']:.1%} to {position['high']:.1%}) of {position['decided']:,} verdicts; "

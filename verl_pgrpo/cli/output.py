@@ -16,7 +16,7 @@ import typer
 
 from verl_pgrpo.errors import DataError
 
-__all__ = ["JsonOption", "SeedOption", "emit", "format_table", "parse_assignments"]
+__all__ = ["JsonOption", "SeedOption", "emit", "format_table", "parse_assignments", "plain"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Equal arguments give equal bytes.")]
@@ -47,7 +47,7 @@ def emit(text: str, data: dict[str, Any], as_json: bool) -> None:
         print(text, flush=True)
         return
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(_plain(data), ensure_ascii=not unicode, allow_nan=False, indent=1), flush=True)
+    print(json.dumps(plain(data), ensure_ascii=not unicode, allow_nan=False, indent=1), flush=True)
 
 
 def format_table(
@@ -91,12 +91,12 @@ def _cell(value: Any, digits: int) -> str:
     return " ".join(str(value).split()) if str(value).strip() else repr(value)
 
 
-def _plain(data: Any) -> Any:
+def plain(data: Any) -> Any:
     """Convert numpy scalars, and replace NaN and infinities, which JSON does not have, by None."""
     if isinstance(data, dict):
-        return {str(key): _plain(value) for key, value in data.items()}
+        return {str(key): plain(value) for key, value in data.items()}
     if isinstance(data, list | tuple | np.ndarray):
-        return [_plain(value) for value in data]
+        return [plain(value) for value in data]
     if isinstance(data, np.generic):
         data = data.item()
     return None if isinstance(data, float) and not math.isfinite(data) else data

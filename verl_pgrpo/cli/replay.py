@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 from tqdm import tqdm
 
@@ -15,7 +16,7 @@ from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import find_logs, read_log
 from verl_pgrpo.evaluation.replay import Replay, replay
-from verl_pgrpo.evaluation.rollouts import GroupsFromData, GroupsFromField, find_dumps, read_dump
+from verl_pgrpo.evaluation.rollouts import find_dumps, groups_from_data, groups_from_field, read_dump
 from verl_pgrpo.evaluation.variance import recommended_options
 
 DATA_HELP = "The run's training data (Parquet) with the groups. Repeat for more files."
@@ -50,35 +51,35 @@ def replay_command(
     metrics = find_logs(rollouts.parent if rollouts.name == "rollouts" else rollouts)
     dumps = find_dumps(rollouts, read_log(metrics))
     if data:
-        groups: GroupsFromData | GroupsFromField = GroupsFromData.read(data, config.group_key, config.default_group)
+        group_of = groups_from_data(data, config.group_key, config.default_group)
     else:
-        groups = GroupsFromField(str(group_field))
+        group_of = groups_from_field(str(group_field))
     files = tqdm(dumps.files.values(), desc="steps", disable=None)
-    result = replay((read_dump(path, groups) for path in files), config)
-    if result.sums.empty:
+    result = replay((read_dump(path, group_of) for path in files), config)
+    if result.responses.empty:
         where = ", ".join(map(str, data)) if data else f"the field {group_field}"
         raise DataError(f"{rollouts}: none of its {result.unknown:,} responses has a preference group in {where}")
-    total = result.total
+    variance = result.variance
     facts = {
-        "responses": int(total["responses"]),
+        "responses": len(result.responses),
         "prompts": result.prompts,
         "prompts_without_signal_in_grpo": result.silent_prompts,
         "responses_of_unknown_group": result.unknown,
         "responses_without_finite_reward": result.nonfinite,
         "abandoned_steps": list(dumps.abandoned),
         "agreement": result.agreement,
-        "opposed": float(total["opposed"] / total["responses"]),
+        "opposed": float(result.responses["opposed"].mean()),
         "groups": result.by_group().to_dict("records"),
         "steps": result.by_step().to_dict("records"),
-        "variance": result.variance.to_dict("records"),
-        "recommended_options": recommended_options(result.variance),
+        "variance": variance.to_dict("records"),
+        "recommended_options": recommended_options(variance),
     }
     emit(_text(rollouts, result, facts, parts), facts, as_json)
 
 
 def _text(folder: Path, result: Replay, facts: dict[str, Any], parts: int) -> str:
-    groups, steps = result.by_group(), result.sums["step"].nunique()
-    variance = result.variance.sort_values("responses", ascending=False)
+    groups, steps = result.by_group(), result.responses["step"].nunique()
+    variance = pd.DataFrame(facts["variance"]).sort_values("responses", ascending=False)
     advice = " ".join(f"+algorithm.pgrpo.{name}={value}" for name, value in facts["recommended_options"].items())
     cosine = "" if result.agreement != result.agreement else f" (cosine of the advantages: {result.agreement:.2f})"
     left_out = {

@@ -2,26 +2,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generate a model's responses with vLLM in a process of its own.
 
-Two models never share memory, a crash names its model, and vLLM's output goes to a file. The process leads a process
-group, so that vLLM's workers end with it when the command is interrupted.
+Two models never share memory, a crash names its model, and vLLM's output goes to a file. The process leads a session,
+so that vLLM's workers end with it when the command is interrupted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import ctypes
+import multiprocessing
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, get_args
 
 from tqdm import tqdm
 
@@ -30,8 +30,13 @@ from verl_pgrpo.evaluation.models import Model
 from verl_pgrpo.evaluation.prompts import Prompt
 from verl_pgrpo.evaluation.samples import Sample
 
-WORKER = "verl_pgrpo.evaluation.generate_worker"
-POLL_INTERVAL = 0.2  # seconds
+PR_SET_PDEATHSIG = 1
+BATCH = 512  # prompts per call; vLLM batches within them, and progress shows between them
+CPU_ENVIRONMENT = {
+    "TORCHDYNAMO_DISABLE": "1",  # compiling takes longer than running a model that fits a CPU
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process less; vLLM's CPU build starts a worker process otherwise
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; the default is a large part of the machine
+}
 
 
 class GenerationError(PGRPOError, RuntimeError):
@@ -74,44 +79,38 @@ def generate(model: Model, prompts: Sequence[Prompt], sampling: Sampling, log: P
     Raises:
         GenerationError: vLLM failed; the message has its last error and the path of its log.
     """
-    with tempfile.TemporaryDirectory(prefix="verl-pgrpo-eval-") as folder:
-        job, done = Path(folder) / "job.json", Path(folder) / "responses.jsonl"
-        job.write_text(json.dumps(_job(model, prompts, sampling, done)), encoding="utf-8")
-        done.touch()
-        written = log or Path(tempfile.mkstemp(prefix="verl-pgrpo-vllm-", suffix=".log")[1])
-        with written.open("wb") as output:
-            status = _run([sys.executable, "-m", WORKER, str(job)], output, done, len(prompts), model.name)
-        if status != 0:
-            raise GenerationError(f"model {model.name} ({model.path}): {_last_error(written, status)}")
-        if log is None:
-            written.unlink()
-        lines = [json.loads(line) for line in done.read_text(encoding="utf-8").splitlines()]
+    written = log or Path(tempfile.mkstemp(prefix="verl-pgrpo-vllm-", suffix=".log")[1])
+    chats, seeds = [prompt.messages for prompt in prompts], [_seed(sampling.seed, prompt.id) for prompt in prompts]
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    worker = context.Process(target=_run_vllm, args=(sender, written, model, sampling, chats, seeds))
+    worker.start()
+    assert worker.pid is not None
+    sender.close()
+    responses: list[list[str]] = []
+    try:
+        with tqdm(total=len(prompts), desc=f"{model.name}: prompts", leave=False, disable=None) as bar:
+            while len(responses) < len(prompts):
+                responses += receiver.recv()
+                bar.update(len(responses) - bar.n)
+    except EOFError:
+        worker.join()
+        raise GenerationError(f"model {model.name} ({model.path}): {_last_error(written, worker.exitcode)}") from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)  # the worker, or processes that it left
+        worker.kill()  # before it leads a session
+        worker.join()
+    if log is None:
+        written.unlink()
     return [
         Sample(
             prompt_id=prompt.id, preference_group=prompt.group, prompt=prompt.text, response=text, sample=number,
             model=model.name,
         )
-        for prompt, responses in zip(prompts, lines, strict=True)
-        for number, text in enumerate(responses)
+        for prompt, texts in zip(prompts, responses, strict=True)
+        for number, text in enumerate(texts)
     ]  # fmt: skip
-
-
-def _job(model: Model, prompts: Sequence[Prompt], sampling: Sampling, done: Path) -> dict[str, Any]:
-    return {
-        "engine": {"model": str(model.path), "seed": sampling.seed, **sampling.engine},
-        "adapter": str(model.adapter) if model.adapter else None,
-        "lora_rank": model.lora_rank,
-        "messages": [prompt.messages for prompt in prompts],
-        "seeds": [_seed(sampling.seed, prompt.id) for prompt in prompts],
-        "sampling": {
-            "n": sampling.samples,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
-        },
-        "template": sampling.template,
-        "out": str(done),
-    }
 
 
 def _seed(seed: int, prompt_id: str) -> int:
@@ -119,30 +118,51 @@ def _seed(seed: int, prompt_id: str) -> int:
     return int.from_bytes(sha256(f"{seed} {prompt_id}".encode()).digest()[:4], "big") >> 2
 
 
-def _run(command: list[str], output: IO[bytes], done: Path, prompts: int, name: str) -> int:
-    # API keys are for the judge; the model under evaluation does not need them.
-    environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    worker = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        with tqdm(total=prompts, desc=f"{name}: prompts", leave=False, disable=None) as bar:
-            while worker.poll() is None:
-                time.sleep(POLL_INTERVAL)
-                bar.update(done.read_bytes().count(b"\n") - bar.n)
-        return worker.returncode
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(worker.pid, signal.SIGKILL)  # the worker, or processes that it left
-        worker.wait()
+def _run_vllm(
+    responses: Connection, log: Path, model: Model, sampling: Sampling, chats: list[list[dict]], seeds: list[int]
+) -> None:
+    """The process in which vLLM generates: send the responses to each chat, some chats at a time."""
+    os.setsid()
+    if sys.platform == "linux":  # end with the command, even if it is killed
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 1)
+    os.dup2(1, 2)
+    for name in [name for name in os.environ if name.endswith("_API_KEY")]:
+        del os.environ[name]  # they are for the judge
+    import torch
+
+    engine: dict[str, Any] = {"model": str(model.path), "seed": sampling.seed, **sampling.engine}
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None or accelerator.type == "mps":
+        os.environ.update(CPU_ENVIRONMENT | os.environ)
+        engine = {"enforce_eager": True, **engine}
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    from vllm import LLM, SamplingParams
+    from vllm.config.lora import MaxLoRARanks
+    from vllm.lora.request import LoRARequest
+
+    adapter = None
+    if model.adapter:
+        rank = min((rank for rank in get_args(MaxLoRARanks) if rank >= model.lora_rank), default=model.lora_rank)
+        engine = {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank, **engine}
+        adapter = LoRARequest("adapter", 1, str(model.adapter))
+    llm = LLM(**engine)
+    options: dict[str, Any] = {"n": sampling.samples, "temperature": sampling.temperature}
+    options |= {"top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    for start in range(0, len(chats), BATCH):
+        part = slice(start, start + BATCH)
+        answers = llm.chat(
+            chats[part], [SamplingParams(seed=seed, **options) for seed in seeds[part]], use_tqdm=False,
+            lora_request=adapter, chat_template_kwargs=sampling.template or None,
+        )  # fmt: skip
+        responses.send([[one.text for one in answer.outputs] for answer in answers])
 
 
-def _last_error(log: Path, status: int) -> str:
+def _last_error(log: Path, status: int | None) -> str:
     """Describe why vLLM ended, by the last error in its log."""
-    text = log.read_text(encoding="utf-8", errors="replace")
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     errors = re.findall(r"^[\w.]*(?:Error|Exception)\b.*(?:\n .*)*", text, re.MULTILINE)  # with indented lines below
-    if status < 0:
+    if status is not None and status < 0:
         reason = f"vLLM was ended by {signal.Signals(-status).name}"
         reason += " (out of memory?)" if -status == signal.SIGKILL else ""
     else:

@@ -6,26 +6,75 @@ The client retries overload, server errors, timeouts and lost connections itself
 says. Other errors (401, 404, ...) end the run. A single request that the server rejects, such as a text too long for
 its context, is counted and skipped, unless the first ones are all rejected. The API key is removed from everything that
 a server sends before it is shown or stored.
+
+Answers are cached in a file of JSON Lines: each is appended as it arrives, so an interrupted run loses none.
+
+    {"key", "text", "finished", "input_tokens", "output_tokens"}
+
+The key is the SHA-256 of the whole request, so another model, question or temperature asks again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import openai
+from openai.types.chat import ChatCompletion
+from pydantic import BaseModel, ValidationError
 
 from verl_pgrpo.errors import DataError, PGRPOError
-from verl_pgrpo.evaluation.judge_cache import Answer
 
 REJECTED = (400, 413, 422)  # HTTP status codes that concern one request
-MAX_REJECTED = 8  # without any answer: the requests are not the reason
+MAX_REJECTED = 8  # at the start, without any answer: the requests are not the reason
 PROBE_RETRIES = 4  # of the first request, to report a wrong address soon
+
+
+class Answer(BaseModel):
+    """A judge's answer. `finished` is false if it was cut off; tokens are None if the server does not count them."""
+
+    text: str | None
+    finished: bool
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class _Line(Answer):
+    key: str
+
+
+class JudgeCache(dict[str, Answer]):
+    """Answers by key; `add` also appends to the file, which it creates."""
+
+    def __init__(self, path: Path) -> None:
+        """Raise DataError if the file is not a judge's cache."""
+        super().__init__()
+        self.path = path
+        content = path.read_bytes() if path.exists() else b""
+        if content and not content.startswith(b'{"key"'):
+            raise DataError(f"--cache {path}: not a judge's cache; name another file")
+        self._end_of_cut_line = "\n" if content and not content.endswith(b"\n") else ""
+        for line in content.splitlines():
+            with contextlib.suppress(ValidationError):  # a line that was cut off; its question is asked again
+                answer = _Line.model_validate_json(line)
+                self[answer.key] = answer
+
+    def add(self, key: str, answer: Answer) -> None:
+        """Append an answer; it has left this process when this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(self._end_of_cut_line + json.dumps({"key": key, **answer.model_dump()}) + "\n")
+        self._end_of_cut_line = ""
+        self[key] = answer
 
 
 class JudgeError(PGRPOError, RuntimeError):
@@ -51,15 +100,8 @@ class JudgeServer:
 
     def __post_init__(self) -> None:
         """Raise DataError for values that cannot work."""
-        try:
-            parts = urlsplit(self.base_url)
-            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # an unclosed bracket, or an impossible port
-            valid = False
-        if not valid or not self.base_url.isprintable():
-            raise DataError(f"--base-url {self.scrub(self.base_url)}: must be like http://127.0.0.1:8000/v1")
-        if parts.username or parts.password:
-            raise DataError("--base-url contains a user or password; name a key with --api-key-env instead")
+        if not re.fullmatch(r"https?://[\w.:\[\]-]+(/[!-~]*)?", self.base_url):
+            raise DataError("--base-url must be like http://127.0.0.1:8000/v1, without a user or password")
         if self.concurrency < 1 or self.retries < 0:
             raise DataError("--concurrency must be at least 1, and --retries at least 0")
         if not all(0 < number < math.inf for number in (self.timeout, self.rate) if number is not None):
@@ -84,7 +126,6 @@ class RequestCounts:
 
     made: int = 0
     retried: int = 0
-    rejected: int = 0
     reason: str = ""
 
 
@@ -116,15 +157,11 @@ async def judge_all(
             start, next_start = max(now, next_start), max(now, next_start) + 60.0 / server.rate
             await asyncio.sleep(start - now)
 
-    async def judge(key: str, client: openai.AsyncOpenAI) -> None:
-        nonlocal known
+    async def judge(key: str, client: openai.AsyncOpenAI) -> bool:
         async with slots:
             answer = await _ask(server, client, requests[key], counts)
-        known = known or answer is not None
-        counts.rejected += answer is None
         on_answer(key, answer)
-        if counts.rejected >= MAX_REJECTED and not known:
-            raise _rejects_everything(server, counts)
+        return answer is not None
 
     http_client = openai.DefaultAsyncHttpxClient(event_hooks={"request": [on_request]})
     async with openai.AsyncOpenAI(
@@ -132,17 +169,13 @@ async def judge_all(
         http_client=http_client,
     ) as client:  # fmt: skip
         keys = list(requests)
-        if keys and not known:
-            await judge(keys.pop(0), client.with_options(max_retries=min(server.retries, PROBE_RETRIES)))
-        tasks = [asyncio.create_task(judge(key, client)) for key in keys]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-    if counts.rejected and not known:
-        raise _rejects_everything(server, counts)
+        probe = client.with_options(max_retries=min(server.retries, PROBE_RETRIES))
+        for _ in range(0 if known else min(MAX_REJECTED, len(keys))):
+            if known := await judge(keys.pop(0), probe):
+                break
+        if counts.reason and not known:
+            raise JudgeError(f"the judge at {server.url} rejects every request: {counts.reason}")
+        await asyncio.gather(*(judge(key, client) for key in keys))
     return counts
 
 
@@ -152,29 +185,27 @@ async def _ask(
     def clean(text: object) -> str:
         return " ".join(server.scrub(str(text)).split())[:300]
 
-    extra = {name: value for name, value in body.items() if name not in ("model", "messages")}
     try:
-        reply = await client.chat.completions.create(model=body["model"], messages=body["messages"], extra_body=extra)
-        choice = reply.choices[0] if reply.choices else None
-        usage = reply.usage
-        text = choice.message.content if choice else None
+        reply = await client.post("/chat/completions", body=body, cast_to=ChatCompletion)
+        if not reply.choices:
+            return Answer(text=None, finished=False)
+        choice, usage = reply.choices[0], reply.usage
         return Answer(
-            text=server.scrub(text) if isinstance(text, str) else None,
-            finished=choice is not None and choice.finish_reason != "length",
-            input_tokens=_count(usage, "prompt_tokens"),
-            output_tokens=_count(usage, "completion_tokens"),
+            text=server.scrub(choice.message.content or ""),
+            finished=choice.finish_reason != "length",
+            input_tokens=usage.prompt_tokens if usage else None,
+            output_tokens=usage.completion_tokens if usage else None,
         )
     except openai.APIStatusError as error:
-        status = error.status_code
         detail = error.body.get("message") if isinstance(error.body, dict) else None
-        trouble = f"HTTP {status}: {clean(detail or error.response.text)}"
-        if status in REJECTED:
+        trouble = f"HTTP {error.status_code}: {clean(detail or error.response.text)}"
+        if error.status_code in REJECTED:
             counts.reason = trouble
             return None
-        if status == 401:
+        if error.status_code == 401:
             there = "the key in" if server.api_key else "there is no key in"
             trouble += f"; it wants another key ({there} {server.key_name})"
-        elif status == 404:
+        elif error.status_code == 404:
             trouble += "; are --model and --base-url right?"
     except openai.APITimeoutError:
         trouble = f"no answer in {server.timeout:g} s"
@@ -185,12 +216,3 @@ async def _ask(
     raise JudgeError(
         f"the judge at {server.url} failed: {trouble}; answers so far are in the cache, run the command again to go on"
     )
-
-
-def _count(usage: Any, name: str) -> int | None:
-    number = getattr(usage, name, None)
-    return number if type(number) is int else None
-
-
-def _rejects_everything(server: JudgeServer, counts: RequestCounts) -> JudgeError:
-    return JudgeError(f"the judge at {server.url} rejects every request: {counts.reason}")

@@ -14,7 +14,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +42,6 @@ class MetricsLog:
         steps = self.frame[STEP].dropna() if STEP in self.frame else self.frame.index
         return (int(min(steps)), int(max(steps))) if len(steps) else None
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the metrics."""
-        return [str(name) for name in self.frame]
-
     def series(self, name: str) -> pd.Series:
         """A metric over the steps that logged it; empty if none did."""
         return self.frame[name].dropna() if name in self.frame else pd.Series(dtype=float)
@@ -64,7 +58,7 @@ def find_logs(folder: Path) -> list[Path]:
 
 
 def is_log(file: Path) -> bool:
-    """Whether a file looks like one of verl's `file` logger, even if its first line is damaged."""
+    """Whether a file is one of verl's `file` logger, by its first line or, if that is damaged, its name."""
     return _first_step(file) is not None or file.name.startswith("metrics")
 
 
@@ -110,13 +104,7 @@ def _entries(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _first_step(file: Path) -> int | None:
-    """The step of the first entry among the first lines of a file."""
-    with open(file, "rb") as lines:
-        for line in islice(lines, 10):
-            try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(entry, dict) and isinstance(entry.get("step"), int) and isinstance(entry.get("data"), dict):
-                return int(entry["step"])
-    return None
+    try:
+        return next(_entries(file))[0]
+    except (DataError, StopIteration):
+        return None

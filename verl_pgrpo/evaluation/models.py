@@ -17,6 +17,7 @@ A folder with an adapter is never evaluated without it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -132,13 +133,12 @@ def _has_weights(folder: Path) -> bool:
 
 def _check_merged(folder: Path, where: str) -> None:
     """Raise DataError for weights under PEFT's names: verl saves a LoRA model as hf_model without merging it."""
-    names: set[str] = set()
+    from safetensors import SafetensorError, safe_open
+
+    names: list[str] = []
     for file in folder.glob("*.safetensors"):
-        with file.open("rb") as stream:  # the header: its length in 8 bytes, then JSON
-            try:
-                names.update(json.loads(stream.read(int.from_bytes(stream.read(8), "little"))))
-            except (ValueError, OverflowError, MemoryError):
-                continue  # vLLM reports a damaged file
+        with contextlib.suppress(SafetensorError), safe_open(file, framework="np") as weights:  # vLLM reports damage
+            names += weights.keys()
     if any("lora_" in name or ".base_layer." in name for name in names):
         raise DataError(
             f"{where}: the weights in {folder} are those of an unmerged LoRA model, which vLLM cannot load; merge the "
@@ -147,19 +147,17 @@ def _check_merged(folder: Path, where: str) -> None:
 
 
 def _merge_command(backend: str, actor: Path) -> str:
-    merged = actor.parent / "merged"
-    command = ["python", "-m", "verl.model_merger", "merge", "--backend", backend]
-    command += ["--local_dir", str(actor), "--target_dir", str(merged)]
-    return f"{shlex.join(command)}, then name {merged}"
+    paths = {"--backend": backend, "--local_dir": actor, "--target_dir": actor.parent / "merged"}
+    options = " ".join(f"{name} {shlex.quote(str(value))}" for name, value in paths.items())
+    return f"python -m verl.model_merger merge {options}, then name {actor.parent / 'merged'}"
 
 
 def _explain_missing(path: Path, actor: Path, where: str) -> str:
     for backend, mark in (("fsdp", "fsdp_config.json"), ("megatron", "model/dist_ckpt"), ("megatron", "dist_ckpt")):
         for folder in (actor, path):
             if (folder / mark).exists():
-                return (
-                    f"{where}: sharded weights, which vLLM cannot load; merge them: {_merge_command(backend, folder)}"
-                )
+                command = _merge_command(backend, folder)
+                return f"{where}: sharded weights, which vLLM cannot load; merge them: {command}"
     if steps := sorted(path.glob("global_step_*"), key=lambda step: (len(step.name), step.name)):
         return f"{where}: holds {len(steps)} checkpoints; name one, such as {steps[-1]}"
     what = "weights (*.safetensors)" if (path / "config.json").is_file() else "config.json"

@@ -8,13 +8,14 @@ with b shown first), and outcome (`a`, `b`, `tie`, or None if a verdict is missi
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
 import pandas as pd
 
 from verl_pgrpo.evaluation import statistics as st
-from verl_pgrpo.evaluation.verdict import FIRST, MALFORMED, REFUSED, SECOND, TIE
+from verl_pgrpo.evaluation.judge_requests import FIRST, MALFORMED, REFUSED, SECOND, TIE
 
 _OUTCOMES = {(FIRST, SECOND): "a", (SECOND, FIRST): "b"}
 
@@ -27,7 +28,7 @@ def outcome(a_first: str, b_first: str) -> str | None:
 
 
 def summarize(judged: pd.DataFrame) -> dict[str, Any]:
-    """Return all reported numbers; `docs/evaluation.md` defines each."""
+    """Return all reported numbers, NaN where unknown; `docs/evaluation.md` defines each."""
     lines = [{"group": group, **_preference(rows)} for group, rows in judged.groupby("preference_group")]
     st.correct(lines)
     verdicts = Counter([*judged["a_first"], *judged["b_first"]])
@@ -43,17 +44,15 @@ def _preference(judged: pd.DataFrame) -> dict[str, Any]:
     """Wins of a over b. Interval and test count prompts: the pairs of one prompt are not independent."""
     counts = {name: int((judged["outcome"] == name).sum()) for name in ("a", "b", TIE)}
     points = judged["outcome"].map({"a": 1.0, TIE: 0.5, "b": 0.0}).groupby(judged["prompt_id"]).mean().dropna()
-    share = float(points.mean()) if len(points) else None
-    low, high = st.wilson(share, len(points))
+    share = points.mean()
     return {
         "prompts": len(points),
         "pairs": len(judged),
         **counts,
         "undecided": len(judged) - sum(counts.values()),
         "win_rate": share,
-        "low": low,
-        "high": high,
-        "p": st.sign_test(int((points > 0.5).sum()), int((points < 0.5).sum())) if len(points) else None,
+        **st.wilson(share, len(points)),
+        "p": st.sign_test(int((points > 0.5).sum()), int((points < 0.5).sum())) if len(points) else math.nan,
     }
 
 
@@ -66,17 +65,15 @@ def position_bias(judged: pd.DataFrame) -> dict[str, Any]:
     valid = judged[judged["outcome"].notna()]
     first, second = ((valid[["a_first", "b_first"]] == name).sum(axis=1) for name in (FIRST, SECOND))
     decided = int(first.sum() + second.sum())
-    share = float(first.sum() / decided) if decided else None
-    low, high = st.wilson(share, decided)
+    share = float(first.sum() / decided) if decided else math.nan
     always_first, always_second = int((first == 2).sum()), int((second == 2).sum())
     agreeing = (valid["outcome"] != TIE) | (valid["a_first"] == TIE) & (valid["b_first"] == TIE)
     return {
         "share_first": share,
-        "low": low,
-        "high": high,
+        **st.wilson(share, decided),
         "decided": decided,
         "always_first": always_first,
         "always_second": always_second,
-        "p": st.sign_test(always_first, always_second) if always_first + always_second else None,
-        "consistency": float(agreeing.mean()) if len(valid) else None,
+        "p": st.sign_test(always_first, always_second) if always_first + always_second else math.nan,
+        "consistency": agreeing.mean(),
     }

@@ -51,8 +51,9 @@ def read_prompts(path: Path, group_key: str = GROUP_KEY, limit: int | None = Non
     rows = open_parquet(path).read().to_pylist()
     if not rows:
         raise DataError(f"{path}: has no rows")
-    for column in ("prompt", "data_source"):
-        if column not in rows[0]:
+    group_column = group_key if group_key in rows[0] else group_key.partition(".")[0]
+    for column in ("prompt", "data_source", group_column):
+        if column not in rows[0] and column != GROUP_KEY:
             raise DataError(f"{path}: no column {column!r}; it has {', '.join(rows[0])}")
     names = _ids(rows)
     prompts = [_prompt(row, names[i], group_key, f"{path}, row {i + 1}") for i, row in enumerate(rows)]
@@ -63,10 +64,8 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a Parquet file. Raise DataError if it is missing or damaged."""
     try:
         return pq.ParquetFile(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a Parquet file, or a damaged one ({error})") from error
+        raise DataError(f"{path}: missing, not a Parquet file, or a damaged one ({error})") from error
 
 
 def look_up(row: Mapping[str, Any], path: str) -> Any:
@@ -94,33 +93,24 @@ def _ids(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _prompt(row: dict[str, Any], name: str, group_key: str, where: str) -> Prompt:
-    messages = row["prompt"]
+    messages, info = row["prompt"], row.get("extra_info")
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     if not messages or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages):
         raise DataError(f"{where}: the prompt is not a list of chat messages with role and content")
-    info = row.get("extra_info")
+    group = group_label(look_up(row, group_key))
+    if group_key == GROUP_KEY and GROUP_KEY not in row:  # the part of `data_source` after its slash
+        group = str(row["data_source"] or "").partition("/")[2]
+    if not isinstance(group, str) or not group:
+        raise DataError(f"{where}: no preference group in {group_key!r}; --group-key names another column")
     return Prompt(
         id=name,
-        group=_group(row, group_key, where),
+        group=group,
         messages=[{"role": str(one.get("role", "user")), "content": one["content"]} for one in messages],
         data_source=str(row["data_source"]),
         ground_truth=look_up(row, "reward_model.ground_truth"),
         extra_info=info if isinstance(info, dict) else {},
     )
-
-
-def _group(row: dict[str, Any], key: str, where: str) -> str:
-    """The row's preference group; without the default column, the part of `data_source` after its slash."""
-    column = key if key in row else key.partition(".")[0]
-    if column not in row and key != GROUP_KEY:
-        raise DataError(f"{where}: no column {column!r} (--group-key); it has {', '.join(row)}")
-    label = group_label(look_up(row, key))
-    if column not in row:
-        label = str(row["data_source"] or "").partition("/")[2]
-    if not isinstance(label, str) or not label:
-        raise DataError(f"{where}: no preference group in {key!r}; --group-key names another column")
-    return label
 
 
 def _spread_evenly(prompts: list[Prompt], limit: int) -> list[Prompt]:

@@ -54,49 +54,55 @@ class Replay:
     """What a replay found.
 
     Attributes:
-        sums: a row per step and group with `responses` and, over these responses, the sum of each name in MEANS.
-        prompts, silent_prompts: number of prompts, and of those without signal under GRPO.
+        responses: a row per response with `step`, `group`, `prompt` (unique over steps), the advantages `grpo` and
+            `pgrpo`, and a column for each name in MEANS.
         unknown, nonfinite: number of responses left out: without a known group, or (on_nonfinite=skip) a finite reward.
-        agreement: cosine between the two vectors of advantages; NaN without signal.
-        variance: variance of each group's rewards within and between prompts, of `variance_components`.
     """
 
-    sums: pd.DataFrame
-    prompts: int
-    silent_prompts: int
+    responses: pd.DataFrame
     unknown: int
     nonfinite: int
-    agreement: float
-    variance: pd.DataFrame
 
     @property
-    def total(self) -> pd.Series:
-        """Sums over all responses."""
-        return self.sums.drop(columns=["step", "group"]).sum()
+    def prompts(self) -> int:
+        return int(self.responses["prompt"].nunique())
+
+    @property
+    def silent_prompts(self) -> int:
+        """Number of prompts without signal under GRPO."""
+        return int(self.responses.loc[self.responses["no signal in grpo"], "prompt"].nunique())
+
+    @property
+    def agreement(self) -> float:
+        """Cosine between the two vectors of advantages; NaN without signal."""
+        grpo, pgrpo = (self.responses[name].to_numpy() for name in ("grpo", "pgrpo"))
+        size = np.linalg.norm(grpo) * np.linalg.norm(pgrpo)
+        return float(grpo @ pgrpo / size) if size else math.nan
+
+    @property
+    def variance(self) -> pd.DataFrame:
+        """Variance of each group's rewards within and between prompts, of `variance_components`."""
+        return variance_components(self.responses[["group", "prompt", "reward"]])
 
     def by_group(self) -> pd.DataFrame:
         """A row per group, the largest first: its share of responses and of each estimator's signal, and means."""
-        sums = self.sums.drop(columns="step").groupby("group").sum()
-        sums = sums.sort_values("responses", ascending=False, kind="stable")
-        total = self.total
-        shares = {
-            "share": sums["responses"] / total["responses"],
-            "grpo share": sums["grpo signal"] / (total["grpo signal"] or 1.0),
-            "pgrpo share": sums["pgrpo signal"] / (total["pgrpo signal"] or 1.0),
-        }
-        counts = sums["responses"].astype(int)
-        return pd.DataFrame({"responses": counts, **shares, **_means(sums)}).rename_axis("group").reset_index()
+        groups = self.responses.groupby("group")
+        signals = ["grpo signal", "pgrpo signal"]
+        sums, total = groups[signals].sum(), self.responses[signals].sum().replace(0.0, 1.0)
+        table = groups[list(MEANS)].mean()
+        for place, name in enumerate(("grpo share", "pgrpo share")):
+            table.insert(place, name, sums.div(total)[signals[place]])
+        table.insert(0, "share", groups.size() / len(self.responses))
+        table.insert(0, "responses", groups.size())
+        return table.sort_values("responses", ascending=False, kind="stable").reset_index()
 
     def by_step(self, parts: int | None = None) -> pd.DataFrame:
         """A row per step, or per part of the run if it is divided into `parts` of about equal length."""
-        sums = self.sums.drop(columns="group").groupby("step").sum()
-        steps = sums.index.to_numpy()
-        pieces = [piece for piece in np.array_split(steps, min(parts or len(steps), len(steps))) if len(piece)]
-        names = [f"{piece[0]}-{piece[-1]}" if len(piece) > 1 else str(piece[0]) for piece in pieces]
-        piece_of = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
-        means = _means(sums.groupby(piece_of).sum())
-        means.insert(0, "steps", names)
-        return means
+        steps = self.responses["step"].unique()
+        pieces = np.array_split(steps, min(parts or len(steps), len(steps)))
+        names = {step: str(one[0]) if len(one) == 1 else f"{one[0]}-{one[-1]}" for one in pieces for step in one}
+        part = self.responses["step"].map(names).rename("steps")
+        return self.responses.groupby(part, sort=False)[list(MEANS)].mean().reset_index()
 
 
 def replay(steps: Iterable[pd.DataFrame], config: PGRPOConfig) -> Replay:
@@ -110,43 +116,24 @@ def replay(steps: Iterable[pd.DataFrame], config: PGRPOConfig) -> Replay:
         NonFiniteRewardError: a reward is not finite, and config.on_nonfinite is "error".
     """
     history = GroupHistoryManager(config)
-    parts, products, rewarded = [], np.zeros(3), []
-    prompts = silent_prompts = unknown = nonfinite = 0
+    columns = ["step", "group", "prompt", "grpo", "pgrpo", *MEANS]
+    parts, unknown, nonfinite = [pd.DataFrame(columns=columns)], 0, 0
     for frame in steps:
-        known = frame["group"].notna()
-        unknown += int((~known).sum())
-        frame = frame[known]
-        if frame.empty:
+        known = frame[frame["group"].notna()]
+        unknown += len(frame) - len(known)
+        if known.empty:
             continue
-        prompt_ids = frame["prompt_id"].tolist()
-        result = history.compute_advantages(frame["group"].tolist(), frame["score"].to_numpy(), prompt_ids)
-        kept = ~result.skipped
-        nonfinite += int((~kept).sum())
-        frame, pgrpo = frame[kept], result.advantages[kept]
-        rewards = frame["score"].to_numpy()
-        grpo = grpo_advantages(rewards, frame["prompt_id"].tolist(), config.norm_adv_by_std_in_grpo)
-        grpo = np.where(np.abs(grpo) > 1e-6, grpo, 0.0)  # equal rewards may differ by rounding
-        has_signal = pd.Series(grpo != 0).groupby(frame["prompt_id"].to_numpy())
-        assert result.scale is not None
-        assert result.shift is not None
-        values = (
-            rewards, ~has_signal.transform("any"), grpo**2, pgrpo**2, grpo * pgrpo < 0, result.scale[kept],
-            result.shift[kept], result.cold[kept],
-        )  # fmt: skip
-        columns = {name: np.asarray(value, dtype=float) for name, value in zip(MEANS, values, strict=True)}
-        keys = {"step": frame["step"].to_numpy(), "group": frame["group"].to_numpy()}
-        parts.append(pd.DataFrame({**keys, "responses": 1.0, **columns}).groupby(["step", "group"]).sum().reset_index())
-        products += (grpo @ grpo, pgrpo @ pgrpo, grpo @ pgrpo)
-        prompt = frame["step"].astype(str) + "/" + frame["prompt_id"].astype(str)
-        rewarded.append(pd.DataFrame({"group": frame["group"], "prompt": prompt, "reward": rewards}))
-        prompts += has_signal.ngroups
-        silent_prompts += int((~has_signal.any()).sum())
-    size = math.sqrt(products[0] * products[1])
-    sums = pd.concat(parts) if parts else pd.DataFrame(columns=["step", "group", "responses", *MEANS])
-    rewards_of_all = pd.concat(rewarded) if rewarded else pd.DataFrame(columns=["group", "prompt", "reward"])
-    variance = variance_components(rewards_of_all)
-    return Replay(sums, prompts, silent_prompts, unknown, nonfinite, products[2] / size if size else math.nan, variance)
-
-
-def _means(sums: pd.DataFrame) -> pd.DataFrame:
-    return sums[list(MEANS)].div(sums["responses"], axis=0)
+        prompts = known["prompt_id"].tolist()
+        result = history.compute_advantages(known["group"].tolist(), known["score"].to_numpy(), prompts)
+        part = known[["step", "group"]].assign(
+            prompt=known["step"].astype(str) + "/" + known["prompt_id"].astype(str), reward=known["score"],
+            pgrpo=result.advantages, scale=result.scale, shift=result.shift, cold=result.cold,
+        )[~result.skipped]  # fmt: skip
+        nonfinite += len(known) - len(part)
+        grpo = grpo_advantages(part["reward"].to_numpy(), part["prompt"].tolist(), config.norm_adv_by_std_in_grpo)
+        part["grpo"] = np.where(np.abs(grpo) > 1e-6, grpo, 0.0)  # equal rewards may differ by rounding
+        part["no signal in grpo"] = part["grpo"].eq(0).groupby(part["prompt"]).transform("all")
+        part["grpo signal"], part["pgrpo signal"] = part["grpo"] ** 2, part["pgrpo"] ** 2
+        part["opposed"] = part["grpo"] * part["pgrpo"] < 0
+        parts.append(part[columns])
+    return Replay(pd.concat(parts[1:] or parts, ignore_index=True), unknown, nonfinite)

@@ -9,10 +9,13 @@ prompt; or it is read from a field of the dump.
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,75 +78,56 @@ def _last_written(files: dict[int, Path], steps: Sequence[int]) -> int:
     return last if resumed else steps[-1]
 
 
-@dataclass(frozen=True)
-class GroupsFromField:
-    """Looks up preference groups in the dump itself: a field (`persona`) or a path into its JSON (`gts.persona`)."""
-
-    path: str
-
-    def lookup(self, row: dict[str, Any]) -> str | None:
-        """Return the preference group of a dumped response, or None."""
-        return _label(look_up(row, self.path))
+GroupLookup = Callable[[dict[str, Any]], str | None]
+"""Returns the preference group of a dumped response; None if it is unknown or ambiguous."""
 
 
-@dataclass
-class GroupsFromData:
-    """Looks up preference groups in the training data, by ground truth and, where that is ambiguous, by prompt."""
+def groups_from_field(path: str) -> GroupLookup:
+    """Look up preference groups in the dump itself: a field (`persona`) or a path into its JSON (`gts.persona`)."""
+    return lambda row: _label(look_up(row, path))
 
-    by_truth: dict[str, set[str | None]] = field(default_factory=dict)
-    by_prompt: dict[str, list[tuple[tuple[str, ...], str | None]]] = field(default_factory=dict)
-    _found: dict[tuple[str, str], str | None] = field(default_factory=dict)  # responses share their prompts
 
-    @classmethod
-    def read(
-        cls, files: Sequence[Path], key: str = "preference_group", default_group: str | None = None
-    ) -> GroupsFromData:
-        """Read the training data of a run; a second time if ground truths are ambiguous.
+def groups_from_data(
+    files: Sequence[Path], key: str = "preference_group", default_group: str | None = None
+) -> GroupLookup:
+    """Look up preference groups in the training data, by ground truth and, where that is ambiguous, by prompt.
 
-        Args:
-            files: Parquet files in verl's format.
-            key: column of the preference group, or a dotted path into one.
-            default_group: preference group of the rows without one.
+    Prompts, most of the data, are only read if there are ambiguous ground truths.
 
-        Raises:
-            DataError: a file or a column is missing, or not in verl's format.
-        """
-        groups = cls()
-        for truth, _, group in _data_rows(files, key, with_prompt=False):
-            groups.by_truth.setdefault(truth, set()).add(group or default_group)
-        if any(len(found) > 1 for found in groups.by_truth.values()):
-            for truth, prompt, group in _data_rows(files, key, with_prompt=True):
-                if len(groups.by_truth[truth]) > 1:
-                    groups.by_prompt.setdefault(truth, []).append((prompt, group or default_group))
-        return groups
+    Args:
+        files: Parquet files in verl's format.
+        key: column of the preference group, or a dotted path into one.
+        default_group: preference group of the rows without one.
 
-    def lookup(self, row: dict[str, Any]) -> str | None:
-        """Return the preference group of a dumped response, or None if unknown or ambiguous."""
-        truth = _text(row.get("gts"))
-        groups = self.by_truth.get(truth, {None})
-        if len(groups) == 1:
-            return next(iter(groups))
-        key = (truth, str(row.get("input", "")))
-        if key not in self._found:
-            self._found[key] = self._by_prompt(*key)
-        return self._found[key]
+    Raises:
+        DataError: a file cannot be read, or a column is missing.
+    """
+    by_truth: defaultdict[str, set[str | None]] = defaultdict(set)
+    for truth, group, _ in _data_rows(files, key, with_prompt=False):
+        by_truth[truth].add(group or default_group)
+    by_prompt: defaultdict[str, list[tuple[list[str], str | None]]] = defaultdict(list)
+    if any(len(groups) > 1 for groups in by_truth.values()):
+        for truth, group, prompt in _data_rows(files, key, with_prompt=True):
+            if len(by_truth[truth]) > 1:
+                by_prompt[truth].append((prompt, group or default_group))
 
-    def _by_prompt(self, truth: str, text: str) -> str | None:
+    @functools.cache  # responses share their prompts
+    def match(truth: str, text: str) -> str | None:
         text = _without_space(text)
-        matches = [
-            (sum(map(len, prompt)), group)
-            for prompt, group in self.by_prompt[truth]
-            if all(message in text for message in prompt)
-        ]
-        longest = max((size for size, _ in matches), default=0)  # one prompt may be part of another
-        groups = {group for size, group in matches if size == longest}
+        sizes = [(sum(map(len, prompt)), group) for prompt, group in by_prompt[truth] if all(m in text for m in prompt)]
+        longest = max(sizes, default=(0, None))[0]  # one prompt may be part of another
+        groups = {group for size, group in sizes if size == longest}
         return groups.pop() if len(groups) == 1 else None
 
+    def look_up_group(row: dict[str, Any]) -> str | None:
+        truth = _text(row.get("gts"))
+        groups = by_truth.get(truth, {None})
+        return next(iter(groups)) if len(groups) == 1 else match(truth, str(row.get("input", "")))
 
-Groups = GroupsFromField | GroupsFromData
+    return look_up_group
 
 
-def read_dump(path: Path, groups: Groups) -> pd.DataFrame:
+def read_dump(path: Path, group_of: GroupLookup) -> pd.DataFrame:
     """Read one step: the responses that count, without padding and all but the last output of each session.
 
     Returns:
@@ -159,7 +143,7 @@ def read_dump(path: Path, groups: Groups) -> pd.DataFrame:
     lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     for number, line in enumerate(lines if lines != [b""] else [], start=1):
         try:
-            row = json.loads(line.decode())
+            row = {"input": "", "gts": None, **json.loads(line.decode())}
             row["score"] = float(row["score"])
             if not isinstance(row["output"], str):
                 raise TypeError("its output is not text")
@@ -171,16 +155,15 @@ def read_dump(path: Path, groups: Groups) -> pd.DataFrame:
         if session is not None and (session not in sessions or sessions[session][0] < output):
             sessions[session] = (output, row)
     rows = [row for _, row in sessions.values()]
+    columns = dict.fromkeys(["input", "gts", "output", "score", *(name for row in rows for name in row)])
     # dtype=object: pandas' string type cannot hold lone surrogates, which responses may contain.
-    frame = pd.DataFrame([{"input": "", "gts": None, **row} for row in rows], dtype=object)
-    if frame.empty:
-        frame = pd.DataFrame(columns=["input", "gts", "output", "score"], dtype=object)
-    computed: dict[str, Any] = {
-        "step": int(path.stem),
-        "prompt_id": pd.Series([prompt for prompt, _ in sessions], dtype=object),
-        "group": pd.Series([groups.lookup(row) for row in rows], dtype=object),
-    }
-    return frame.assign(score=frame["score"].astype("float64"), **computed)
+    frame = pd.DataFrame(rows, columns=list(columns), dtype=object)
+    return frame.assign(
+        score=frame["score"].astype("float64"),
+        step=int(path.stem),
+        prompt_id=pd.Series([prompt for prompt, _ in sessions], dtype=object),
+        group=pd.Series([group_of(row) for row in rows], dtype=object),
+    )
 
 
 def _session(row: dict[str, Any], number: int) -> tuple[Any, int]:
@@ -191,32 +174,28 @@ def _session(row: dict[str, Any], number: int) -> tuple[Any, int]:
     """
     uid = row.get("uid")
     if uid is None:
-        return (str(row.get("input")), number), 0
-    parts = str(uid).rsplit("_", 2)
-    if parts[0].startswith("pad"):
+        return (str(row["input"]), number), 0
+    if str(uid).startswith("pad"):
         return None, 0
-    if len(parts) == 3 and parts[1].isdecimal() and parts[2].isdecimal():
-        return (parts[0], int(parts[1])), int(parts[2])
-    return (str(uid), number), 0
+    parts = re.fullmatch(r"(.*)_([0-9]+)_([0-9]+)", str(uid), re.DOTALL)
+    return ((parts[1], int(parts[2])), int(parts[3])) if parts else ((str(uid), number), 0)
 
 
-def _data_rows(files: Sequence[Path], key: str, with_prompt: bool) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
-    """Ground truth, message texts and preference group of each row of the training data."""
+def _data_rows(files: Sequence[Path], key: str, with_prompt: bool) -> Iterator[tuple[str, str | None, list[str]]]:
+    """Ground truth, preference group and message texts of each row of the training data."""
     for path in files:
         file = open_parquet(path)
         names = file.schema_arrow.names
-        column = key if key in names else key.partition(".")[0]
-        for name in (column, "reward_model", "prompt"):
+        columns = [key if key in names else key.partition(".")[0], "reward_model", *(["prompt"] if with_prompt else [])]
+        for name in columns:
             if name not in names:
                 raise DataError(f"{path}: no column {name!r}; the columns are {', '.join(names)}")
-        for batch in file.iter_batches(columns=[column, "reward_model", *(["prompt"] if with_prompt else [])]):
+        for batch in file.iter_batches(columns=columns):
             for row in batch.to_pylist():
-                try:
-                    truth = _text((row["reward_model"] or {}).get("ground_truth"))
-                    texts = tuple(_without_space(str(part.get("content", ""))) for part in row.get("prompt") or ())
-                except AttributeError as error:
-                    raise DataError(f"{path}: prompt or reward_model is not in verl's format") from error
-                yield truth, texts, _label(look_up(row, key))
+                prompt = row.get("prompt") or []
+                messages = [{"content": prompt}] if isinstance(prompt, str) else prompt
+                texts = [_without_space(str(message.get("content", ""))) for message in messages]
+                yield _text(look_up(row, "reward_model.ground_truth")), _label(look_up(row, key)), texts
 
 
 def _label(value: Any) -> str | None:

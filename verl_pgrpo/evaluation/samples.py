@@ -16,17 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.files import atomic_write
 from verl_pgrpo.moments import MAX_MAGNITUDE
-
-
-def _number(value: float | None) -> float | None:
-    if value is not None and not abs(value) <= MAX_MAGNITUDE:
-        raise ValueError(f"must be a finite number up to {MAX_MAGNITUDE:g}")
-    return value
 
 
 def _prompt_text(prompt: Any) -> Any:
@@ -35,7 +29,7 @@ def _prompt_text(prompt: Any) -> Any:
     return prompt if isinstance(prompt, str) or prompt is None else json.dumps(prompt, ensure_ascii=False)
 
 
-Number = Annotated[float | None, AfterValidator(_number)]
+Number = Annotated[float, Field(ge=-MAX_MAGNITUDE, le=MAX_MAGNITUDE)] | None  # which excludes NaN
 
 
 class Sample(BaseModel):
@@ -73,13 +67,11 @@ def read_samples(path: Path) -> list[Sample]:
     """Return the responses of a file, in its order.
 
     Raises:
-        DataError: The file is missing or empty, a line is invalid (the message names it), or a prompt_id has two
-            prompts or two preference groups.
+        DataError: The file is empty, a line is invalid (the message names it), or a prompt_id has two prompts or two
+            preference groups.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error})") from error
     samples: list[Sample] = []

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import inspect
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
@@ -120,19 +119,11 @@ async def _call_all(samples: Sequence[Sample], prompts: dict[str, Prompt], rewar
 
 def _numbers(result: Any, sample: Sample) -> dict[str, float | None]:
     values = result if isinstance(result, dict) else {"score": result}
-    numbers = {str(name): _float(value) for name, value in values.items() if isinstance(value, Real)}
+    numbers: dict[str, Any] = {str(name): value for name, value in values.items() if isinstance(value, Real)}
+    where = f"for prompt {sample.prompt_id}"
     if "score" not in numbers:
-        raise RewardError(
-            f"the reward function returns no number as score for prompt {sample.prompt_id}: {result!r:.80}"
-        )
+        raise RewardError(f"the reward function returns no number as score {where}: {result!r:.80}")
     for name, number in numbers.items():
         if abs(number) > MAX_MAGNITUDE:
-            raise RewardError(f"the reward function's {name} for prompt {sample.prompt_id} is {number}, too large")
-    return {name: None if math.isnan(number) else number for name, number in numbers.items()}
-
-
-def _float(value: Any) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # an integer of hundreds of digits
-        return math.inf
+            raise RewardError(f"the reward function's {name} {where} is too large: beyond {MAX_MAGNITUDE:g}")
+    return {name: None if number != number else float(number) for name, number in numbers.items()}

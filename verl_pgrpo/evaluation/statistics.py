@@ -3,8 +3,8 @@
 """Intervals, tests and inequality measures. The unit is the prompt: responses to one prompt are not independent.
 
 Each value below belongs to a prompt (the mean over its responses), and the bootstrap resamples prompts within each
-preference group. Fewer than `MIN_PROMPTS` prompts get no interval and no test. Prompts with equal values get no
-interval: their bootstrap distribution has no width, whatever the truth.
+preference group. Fewer than `MIN_PROMPTS` prompts get no interval and no test, but NaN. Prompts with equal values get
+no interval: their bootstrap distribution has no width, whatever the truth.
 """
 
 from __future__ import annotations
@@ -31,19 +31,18 @@ _RADEMACHER = 1 / (4 * stats.norm.sf(math.sqrt(2)))  # 3.178
 
 
 def bootstrap_mean(values: Floats, resamples: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
-    """Bootstrap the mean of at least `MIN_PROMPTS` prompts, paired over rows.
+    """Bootstrap the mean over prompts of (rows, prompts) values. All rows share the resampled prompts: paired.
 
     The interval is scipy's BCa (Efron 1987) at the levels of Student's t, widened by sqrt(n / (n - 1)) ("expanded
     percentile", Hesterberg 2015). For normal values it covers the mean in 93 of 100 cases at 8 prompts and in 95 from
     15 on; plain percentiles in 88 and 93.
 
-    Args:
-        values: (rows, prompts). All rows share the resampled prompts, so differences between rows are paired.
-
     Returns:
-        The resampled means, (rows, resamples), and the ends of the 95 % intervals, each (rows,), NaN for equal values.
+        The resampled means, (rows, resamples), and the ends of the 95 % intervals, each (rows,).
     """
-    prompts = values.shape[-1]
+    rows, prompts = values.shape
+    if prompts < MIN_PROMPTS:
+        return np.full((rows, resamples), np.nan), np.full(rows, np.nan), np.full(rows, np.nan)
     edge = stats.t.ppf(_TAIL, prompts - 1) * math.sqrt(prompts / (prompts - 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # degenerate data, and what follows from it
@@ -51,15 +50,14 @@ def bootstrap_mean(values: Floats, resamples: int, rng: np.random.Generator) -> 
             (values,), np.mean, n_resamples=resamples, batch=max(1, _BATCH // values.size), axis=-1, rng=rng,
             confidence_level=1 - 2 * stats.norm.cdf(edge), method="BCa" if prompts <= _MAX_JACKKNIFE else "percentile",
         )  # fmt: skip
-    low, high = result.confidence_interval
-    varies = np.ptp(values, axis=-1) > 0
-    return result.bootstrap_distribution, np.where(varies, low, np.nan), np.where(varies, high, np.nan)
+    low, high = np.where(np.ptp(values, axis=-1) > 0, result.confidence_interval, np.nan)
+    return result.bootstrap_distribution, low, high
 
 
-def percentile_interval(distribution: Floats) -> tuple[float, float]:
-    """Return the 95 % percentile interval of a bootstrap distribution, (resamples,)."""
+def percentile_interval(distribution: Floats) -> dict[str, float]:
+    """Return the ends of the 95 % percentile interval of a bootstrap distribution, (resamples,)."""
     low, high = np.quantile(distribution, (_TAIL, 1 - _TAIL))
-    return float(low), float(high)
+    return {"low": float(low), "high": float(high)}
 
 
 def gini(values: Floats) -> Floats:
@@ -75,7 +73,7 @@ def gini(values: Floats) -> Floats:
     k = values.shape[-1]
     differences = 2 * (np.sort(values, axis=-1) * (2 * np.arange(1, k + 1) - k - 1)).sum(axis=-1)
     size = 2 * k * np.abs(values).sum(axis=-1)
-    return np.where(size > 0, differences / np.where(size > 0, size, 1.0), 0.0)
+    return differences / np.where(size == 0, 1.0, size)
 
 
 SUMMARIES: dict[str, Callable[[Floats], Floats]] = {  # over the last axis, one value per preference group
@@ -86,18 +84,16 @@ SUMMARIES: dict[str, Callable[[Floats], Floats]] = {  # over the last axis, one 
 }
 
 
-def sign_flip_test(differences: Floats, resamples: int, rng: np.random.Generator) -> float | None:
+def sign_flip_test(differences: Floats, resamples: int, rng: np.random.Generator) -> float:
     """Return the two-sided p-value of a paired permutation test that (prompts,) differences have mean zero.
 
     The signs of the differences are exchanged: under the null hypothesis either model may have produced either value.
     Exact for up to `MAX_EXACT` differences. For more, the smaller of scipy's sampled p-value and the sharp Gaussian
     bound on sums of random signs, 3.178 * P(|Z| >= |sum| / norm) (Bentkus and Dzindzalieta 2015). The bound holds for
     any differences; it makes p-values small enough for the correction over thousands of groups.
-
-    None for fewer than `MIN_PROMPTS` prompts.
     """
     if len(differences) < MIN_PROMPTS:
-        return None
+        return math.nan
     moved = differences[differences != 0]  # the sign of a zero does not matter
     if len(moved) < 2:
         return 1.0
@@ -134,34 +130,34 @@ def sign_test(wins: int, losses: int) -> float:
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return Holm's step-down correction (1979); None stays None and does not count as a test.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's step-down correction (1979); NaN stays NaN and does not count as a test.
 
     It bounds the chance of any false difference among all groups, whatever the dependence between them. That is what
     one wants before naming a group; Benjamini-Hochberg allows a share of false ones.
     """
-    p = np.array(p_values, dtype=float)  # None becomes NaN, which is sorted last
-    order, tests = np.argsort(p, kind="stable"), int(np.isfinite(p).sum())
+    p = np.array(p_values, dtype=float)
+    order, tests = np.argsort(p, kind="stable"), int(np.isfinite(p).sum())  # NaN is sorted last
     p[order[:tests]] = np.maximum.accumulate(np.minimum(p[order[:tests]] * np.arange(tests, 0, -1), 1.0))
-    return [None if math.isnan(one) else one for one in p.tolist()]
+    return p.tolist()
 
 
 def correct(lines: Sequence[dict[str, Any]]) -> None:
     """Fill in `p_holm` and `significant` of lines with a `p`, which are one family of tests."""
     for line, corrected in zip(lines, holm([line["p"] for line in lines]), strict=True):
         line["p_holm"] = corrected
-        line["significant"] = None if corrected is None else corrected < SIGNIFICANCE
+        line["significant"] = None if math.isnan(corrected) else corrected < SIGNIFICANCE
 
 
-def wilson(share: float | None, count: int) -> tuple[float | None, float | None]:
-    """Return Wilson's 95 % interval for the mean of `count` values between 0 and 1; None twice for no values.
+def wilson(share: float, count: int) -> dict[str, float]:
+    """Return the ends of Wilson's 95 % interval for the mean of `count` values between 0 and 1; NaN for no values.
 
     Exact in form for zeros and ones, too wide otherwise: no distribution on 0 to 1 with this mean varies more. A share
     that is not a whole number of successes takes the outer ends of its two neighbours.
     """
-    if share is None or count == 0:
-        return None, None
+    if count == 0:
+        return {"low": math.nan, "high": math.nan}
     successes = share * count
     below, above = math.floor(successes + 1e-9), math.ceil(successes - 1e-9)
     ends = [stats.binomtest(k, count).proportion_ci(CONFIDENCE, method="wilson") for k in (below, above)]
-    return float(ends[0].low), float(ends[1].high)
+    return {"low": float(ends[0].low), "high": float(ends[1].high)}

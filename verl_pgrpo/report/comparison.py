@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from verl_pgrpo.evaluation.rollouts import Groups
+from verl_pgrpo.evaluation.rollouts import GroupLookup
 from verl_pgrpo.evaluation.statistics import gini
 from verl_pgrpo.report.pooling import ENOUGH, ConfidenceBand, Window, mean_of_known
 from verl_pgrpo.report.run_folder import RunFolder
@@ -45,7 +44,7 @@ class Run:
 
     folder: RunFolder
     cells: pd.DataFrame
-    groups: Groups | None = None
+    groups: GroupLookup | None = None
     unknown: int = 0
     missing: int = 0
     other_groups: bool = False
@@ -75,6 +74,13 @@ class Comparison:
         cells: the cells of all runs, with columns `arm`, `seed` and codes of groups; standardized if `value` is.
         steps, first, last: all steps, and the first and the last fifth of those that all runs have.
         cut: some runs are longer than others. disjoint: without common steps, each run ends at its own last fifth.
+        responses, share: (G,) number and share of each group's responses.
+        windows: per arm and seed the last fifth.
+        seeds: per arm (seeds, G), what each group ends at in each run; `ends` the mean over seeds, (G,).
+        ranked: (G,) the groups that are compared with each other: with at least `enough` responses in every arm.
+        by_tenths: whether there are so many of them that the worst tenth tells more than the worst.
+        focus: index of the group that is worst off in the baseline arm.
+        notable: all groups: first that in focus, then the worst of each arm, then the others, the largest first.
     """
 
     def __init__(self, arms: list[Arm], value: str, baseline: str | None = None) -> None:
@@ -82,7 +88,7 @@ class Comparison:
         self.runs = [run for arm in arms for run in arm.runs]
         self.labels: list[str] = list(dict.fromkeys(label for run in self.runs for label in run.cells["group"]))
         self.baseline, self.ours = self._roles(baseline)
-        code = {label: i for i, label in enumerate(self.labels)}
+        size, code = len(self.labels), {label: i for i, label in enumerate(self.labels)}
         self.cells = pd.concat(
             run.cells.assign(arm=i, seed=seed, group=[code[label] for label in run.cells["group"]])
             for i, arm in enumerate(arms)
@@ -95,28 +101,37 @@ class Comparison:
         self.disjoint = not len(common)
         self.cut = not self.disjoint and bool(end < self.steps[-1])
         self.first, self.last = _fifths(self.steps if self.disjoint else common)
-        responses = np.bincount(self.cells["group"], self.cells["count"], len(self.labels))
-        self.responses: Floats = responses.astype(float)
+        self.responses: Floats = np.bincount(self.cells["group"], self.cells["count"], size).astype(float)
         self.share = self.responses / self.responses.sum()
-        self._known_from = self._standardize() if value == "standardized" else np.full(len(self.labels), np.inf)
+        known_from = self._standardize() if value == "standardized" else np.full(size, np.inf)
         self.windows = [
             [self._last_window(i, seed) for seed in range(len(arm.runs))] for i, arm in enumerate(self.arms)
         ]
+        self.seeds: list[Floats] = [np.array([window.mean for window in arm]) for arm in self.windows]
+        self.ends = [mean_of_known(values) for values in self.seeds]
+        # Responses in the last fifth of the arm that gave a group fewest, all seeds together.
+        counts = [np.sum([window.count for window in arm], axis=0) for arm in self.windows]
+        fewest = np.min([*counts, known_from], axis=0)
+        self.enough = _enough(fewest)
+        ranked: NDArray[np.bool_] = fewest >= self.enough
+        self.ranked = ranked if ranked.any() else np.isfinite(self.ends[self.baseline])
+        self.by_tenths = int(self.ranked.sum()) > FEW_GROUPS
+        self.focus = self.worst(self.baseline)
+        largest = np.argsort(-self.share, kind="stable").tolist()
+        self.notable: list[int] = list(dict.fromkeys([self.focus, *map(self.worst, range(len(arms))), *largest]))
 
     def _roles(self, wanted: str | None) -> tuple[int, int | None]:
-        numbers = range(len(self.arms))
-        ours = [i for i in numbers if self.arms[i].estimator == "pgrpo"]
-        plain = [i for i in ours if self.arms[i].label == "pgrpo"] or [
-            i for i in ours if "random" not in self.arms[i].runs[0].folder.group_key
-        ]
-        named = next((i for i in numbers if self.arms[i].label == wanted), None)
-        chosen = next((i for i in (*plain, *ours) if i != named), None)
-        grpo = next((i for i in numbers if "grpo" in (self.arms[i].estimator, self.arms[i].label)), None)
-        other = next((i for i in numbers if i != chosen), 0)
-        base = next(i for i in (named, grpo, other) if i is not None)
-        if chosen is None or chosen == base:
-            chosen = next((i for i in numbers if i != base), None)
-        return base, chosen
+        def is_ours(i: int) -> tuple[bool, bool, bool]:
+            arm = self.arms[i]
+            return arm.estimator == "pgrpo", arm.label == "pgrpo", "random" not in arm.runs[0].folder.group_key
+
+        def is_base(i: int) -> tuple[bool, bool]:
+            return self.arms[i].label == wanted, "grpo" in (self.arms[i].estimator, self.arms[i].label)
+
+        # The likeliest by these signs; of equals the first.
+        ours_last = sorted(range(len(self.arms)), key=is_ours)
+        base = max(ours_last, key=is_base)
+        return base, max((i for i in range(len(self.arms)) if i != base), key=is_ours, default=None)
 
     def _standardize(self) -> Floats:
         """Bring `cells` to the units of the baseline's start; return from how many responses these are known, (G,).
@@ -145,57 +160,10 @@ class Comparison:
         windows = [Window.pool(own, len(self.labels)).mean for _, own in cells.groupby("seed")]
         return mean_of_known(np.array(windows)) if windows else np.full(len(self.labels), np.nan)
 
-    @cached_property
-    def _smallest(self) -> Floats:
-        """(G,) number of responses in the last fifth of the arm that gave a group fewest, all seeds together.
-
-        For standardized values also in the first fifth of the baseline, where the units come from.
-        """
-        ends = [np.sum([window.count for window in arm], axis=0) for arm in self.windows]
-        return np.min([*ends, self._known_from], axis=0)
-
-    @cached_property
-    def enough(self) -> int:
-        """Groups with at least this many responses in every arm's last fifth are ranked.
-
-        10 if all of up to 20 groups, or half of more groups, have them; else fewer. A single response is not enough
-        unless there are fewer than 20 groups with two.
-        """
-        size = len(self.labels)
-        needed = size if size <= FEW_GROUPS else size / 2
-        found = next((m for m in (ENOUGH, 5, 2) if (self._smallest >= m).sum() >= needed), 1)
-        return 2 if found == 1 and (self._smallest >= 2).sum() >= FEW_GROUPS else found
-
-    @cached_property
-    def ranked(self) -> NDArray[np.bool_]:
-        """(G,) which groups are compared with each other."""
-        found = self._smallest >= self.enough
-        return found if found.any() else np.isfinite(self.ends[self.baseline])
-
-    @cached_property
-    def seeds(self) -> list[Floats]:
-        """Per arm: (seeds, G), what each group ends at in each run."""
-        return [np.array([window.mean for window in arm]) for arm in self.windows]
-
-    @cached_property
-    def ends(self) -> list[Floats]:
-        """Per arm: (G,), the mean over seeds."""
-        return [mean_of_known(values) for values in self.seeds]
-
-    @property
-    def by_tenths(self) -> bool:
-        """Whether there are so many groups that the worst tenth tells more than the worst group."""
-        return int(self.ranked.sum()) > FEW_GROUPS
-
     def worst(self, arm: int) -> int:
         """Index of the ranked group that ends lowest in an arm."""
         known = self.ranked & np.isfinite(self.ends[arm])
         return int(np.argmin(np.where(known, self.ends[arm], np.inf)))
-
-    @cached_property
-    def focus(self) -> int:
-        """Index of the group that is worst off in the baseline arm."""
-        return self.worst(self.baseline)
 
     def change(self, arm: int) -> tuple[Floats, Floats]:
         """(G,) where an arm ends minus where the baseline ends, and the standard error of the difference.
@@ -230,6 +198,18 @@ class Comparison:
         found["gap"] = [np.ptp(values) for values in rows]
         found["gini"] = [float(gini(values)) for values in rows]
         return {name: ConfidenceBand.over_seeds(np.array(values)) for name, values in found.items()}
+
+
+def _enough(fewest: Floats) -> int:
+    """How many responses rank a group.
+
+    10 if all of up to 20 groups, or half of more groups, have them; else fewer. A single response is not enough unless
+    there are fewer than 20 groups with two.
+    """
+    size = len(fewest)
+    needed = size if size <= FEW_GROUPS else size / 2
+    found = next((m for m in (ENOUGH, 5, 2) if (fewest >= m).sum() >= needed), 1)
+    return 2 if found == 1 and (fewest >= 2).sum() >= FEW_GROUPS else found
 
 
 def _fifths(steps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

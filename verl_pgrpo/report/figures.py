@@ -95,10 +95,8 @@ class Figures:
         """A chart each for the group in focus, the worst of each arm, and the largest."""
         comparison = self.comparison
         arms = range(len(comparison.arms))
-        largest = np.argsort(-comparison.share, kind="stable").tolist()
-        groups = list(dict.fromkeys([comparison.focus, *map(comparison.worst, arms), *largest]))[:SMALL]
         charts = []
-        for group in groups:
+        for group in comparison.notable[:SMALL]:
             label, share = comparison.labels[group], percent(float(comparison.share[group]))
             ends = [f"{comparison.arms[arm].title} {number(float(comparison.ends[arm][group]))}" for arm in arms]
             lines = self.group_lines(group)

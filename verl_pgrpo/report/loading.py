@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import MetricsLog
-from verl_pgrpo.evaluation.rollouts import Groups, GroupsFromData, GroupsFromField, read_dump
+from verl_pgrpo.evaluation.rollouts import GroupLookup, groups_from_data, groups_from_field, read_dump
 from verl_pgrpo.monitoring import metric_label
 from verl_pgrpo.report.comparison import CELLS, Arm, Comparison, Run
 from verl_pgrpo.report.configuration import same_settings
@@ -50,7 +50,7 @@ def load_runs(
     Raises:
         DataError: no such run, file, value or baseline; no preference groups; or a damaged file.
     """
-    labels, folders = _find_runs(names, metrics)
+    labels, folders = zip(*_find_runs(names, metrics), strict=True)
     key = group_key or _group_key(folders)
     groups = [_find_groups(folder, data, group_field, key) for folder in folders]
     if value == "auto":
@@ -89,33 +89,31 @@ def values_of(rows: pd.DataFrame, name: str) -> pd.Series:
 def group_metrics(log: MetricsLog, what: str) -> dict[str, pd.Series]:
     """The metrics `pgrpo/group/<name>/<what>`, by name."""
     prefix, suffix = "pgrpo/group/", f"/{what}"
-    names = [name for name in log.names if name.startswith(prefix) and name.endswith(suffix)]
+    names = [name for name in map(str, log.frame) if name.startswith(prefix) and name.endswith(suffix)]
     return {name[len(prefix) : -len(suffix)]: log.series(name) for name in names}
 
 
-def _find_runs(names: Sequence[str], metrics: Sequence[str]) -> tuple[list[str | None], list[RunFolder]]:
-    """The name of each run's arm, None if not given, and the run."""
-    logs: dict[str, list[Path]] = {}
+def _find_runs(names: Sequence[str], metrics: Sequence[str]) -> list[tuple[str | None, RunFolder]]:
+    """Each run with the name of its arm, None if not given."""
+    logs: dict[str | None, list[Path]] = {}
     for text in metrics:
         name, equals, file = text.partition("=")
         if not equals:
             raise DataError(f"--metrics takes NAME=FILE, such as grpo=my_project/grpo.jsonl (got {text!r})")
         logs.setdefault(name, []).append(Path(file))
-    labels: list[str | None] = []
-    folders: list[RunFolder] = []
+    found: list[tuple[str | None, RunFolder]] = []
     for text in names:
-        name, equals, rest = text.partition("=")
-        named = bool(name and rest) and not Path(text).exists()
-        paths = [text] if not named else [rest] if Path(rest).exists() else rest.split(",")
+        name, _, rest = text.partition("=")
+        label = name if name and rest and not Path(text).exists() else None
+        paths = [text] if label is None else [rest] if Path(rest).exists() else rest.split(",")
         for path in paths:
-            files = logs.get(name, []) if named else []
-            labels.append(name if named else None)
-            folders.append(find_run(Path(path), files.pop(0) if files else None))
-    for name in (name for name, files in logs.items() if files):
-        raise DataError(f"--metrics {name}=...: no run with this name is left to use it")
-    if len({folder.path.resolve() for folder in folders}) < len(folders):
+            files = logs.get(label, [])
+            found.append((label, find_run(Path(path), files.pop(0) if files else None)))
+    for left in (label for label, files in logs.items() if files):
+        raise DataError(f"--metrics {left}=...: no run with this name is left to use it")
+    if len({folder.path.resolve() for _, folder in found}) < len(found):
         raise DataError("a run is named twice; every run is one seed of one arm")
-    return labels, folders
+    return found
 
 
 def _group_key(folders: Iterable[RunFolder]) -> str:
@@ -124,18 +122,18 @@ def _group_key(folders: Iterable[RunFolder]) -> str:
     return keys.pop() if len(keys) == 1 else "preference_group"
 
 
-def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key: str) -> Groups | None:
+def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key: str) -> GroupLookup | None:
     """Where the preference groups of a run's responses are: as the user says, in the dumps, or in the training data."""
     if folder.dumps is None:
         return None
     if data:
-        return GroupsFromData.read(data, key)
+        return groups_from_data(data, key)
     if field:
-        return GroupsFromField(field)
+        return groups_from_field(field)
     rows: list[Any] = _first_responses(folder).to_dict("records")
     for name in GROUP_FIELDS if key == "preference_group" else ():
-        groups = GroupsFromField(name)
-        if rows and all(groups.lookup(row) is not None for row in rows):
+        groups = groups_from_field(name)
+        if rows and all(groups(row) is not None for row in rows):
             return groups
     named = folder.option("data.train_files", [])
     files = [Path(str(file)) for file in (named if isinstance(named, list) else [named])]
@@ -143,7 +141,7 @@ def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key
     for choice in (files, *([folder.path / name] for name in nearby)):
         if choice and all(file.is_file() for file in choice):
             try:
-                return GroupsFromData.read(choice, key)
+                return groups_from_data(choice, key)
             except DataError:  # a run without P-GRPO may have had data without groups
                 continue
     if group_metrics(folder.log, "reward"):
@@ -163,11 +161,11 @@ def _has_utility(folder: RunFolder) -> bool:
 def _first_responses(folder: RunFolder) -> pd.DataFrame:
     """The responses of the first dump that has any."""
     assert folder.dumps is not None
-    frames = (read_dump(file, GroupsFromField("preference_group")) for file in folder.dumps.files.values())
+    frames = (read_dump(file, groups_from_field("preference_group")) for file in folder.dumps.files.values())
     return next((rows for rows in frames if len(rows)), pd.DataFrame(columns=["output", "gts"]))
 
 
-def _read_dumps(folder: RunFolder, groups: Groups, value: str) -> Run:
+def _read_dumps(folder: RunFolder, groups: GroupLookup, value: str) -> Run:
     assert folder.dumps is not None
     steps = []
     for file in tqdm(folder.dumps.files.values(), desc=folder.name, unit=" steps", disable=None):
@@ -210,20 +208,21 @@ def _without_other_groups(run: Run, key: str) -> Run:
     folder = run.folder
     if folder.estimator != "pgrpo" or not folder.config or folder.group_key == key:
         return run
-    kept = [name for name in folder.log.names if not name.startswith("pgrpo/group/")]
+    kept = [name for name in map(str, folder.log.frame) if not name.startswith("pgrpo/group/")]
     log = replace(folder.log, frame=folder.log.frame[kept])
     return replace(run, folder=replace(folder, histories={}, log=log), other_groups=True)
 
 
 def _check(run: Run, value: str) -> None:
+    if not run.cells.empty:
+        return
     path = run.folder.path
-    if run.cells.empty and run.missing:
+    if run.missing:
         raise DataError(f"{path}: its rollouts have no number {value!r}; --value score always exists")
-    if run.cells.empty:
-        reason = "neither rollouts nor metrics name preference groups"
-        if run.unknown:
-            reason = f"none of its {run.unknown:,} responses has a known preference group"
-        raise DataError(f"{path}: {reason}; give the training data (--data) or a field of the dumps (--group-field)")
+    reason = "neither rollouts nor metrics name preference groups"
+    if run.unknown:
+        reason = f"none of its {run.unknown:,} responses has a known preference group"
+    raise DataError(f"{path}: {reason}; give the training data (--data) or a field of the dumps (--group-field)")
 
 
 def _arms(runs: Iterable[tuple[str | None, Run]]) -> list[Arm]:

@@ -112,9 +112,6 @@ def render(report: Report) -> str:
     environment.filters.update(number=narrative.number, percent=narrative.percent)
     comparison = report.comparison
     figures = Figures(comparison, Curves(comparison))
-    worst = [comparison.focus, *map(comparison.worst, range(len(comparison.arms)))]
-    largest = np.argsort(-comparison.share, kind="stable").tolist()
-    history_groups = list(dict.fromkeys([*worst, *largest]))[:HISTORY_CHARTS]
     table = report.rows[:TABLE_ROWS]
     return environment.get_template("page.html.j2").render(
         report=report,
@@ -129,7 +126,7 @@ def render(report: Report) -> str:
         small=figures.small(),
         rows=table,
         axes=draw(figures.picked_frame, []),
-        history=figures.history(history_groups),
+        history=figures.history(comparison.notable[:HISTORY_CHARTS]),
         snapshots=[(arm.title, one) for arm, one in zip(comparison.arms, report.snapshots, strict=True) if one],
         few=FEW,
         configuration=configuration,

@@ -17,20 +17,19 @@ from verl_pgrpo.report.loading import values_of
 LONGEST = 1200  # characters of a text
 RESPONSES = 2  # per arm and prompt
 FROM_START, FROM_END = 1, 2  # prompts per group from the first and from the last fifth of the steps
+LOOKED_AT = 50  # steps of each fifth
 
 
 def groups_to_show(comparison: Comparison, wanted: Sequence[int] = ()) -> list[int]:
     """Choose groups: all if there are few; else those asked for, the worst, the most changed and the largest."""
-    largest = np.argsort(-comparison.share, kind="stable").tolist()
-    found = [*wanted, comparison.focus]
-    if len(comparison.labels) > 12:
-        found += [comparison.worst(arm) for arm in range(len(comparison.arms))]
-        if comparison.ours is not None:
-            change, _ = comparison.change(comparison.ours)
-            moved = [g for g in change.argsort().tolist() if comparison.ranked[g] and np.isfinite(change[g])]
-            found += [*moved[-1:], *moved[:1]]
-        largest = largest[:3]
-    return list(dict.fromkeys([*found, *largest]))[:24]
+    if len(comparison.labels) <= 12:
+        return list(dict.fromkeys([*wanted, *comparison.notable]))
+    moved: list[int] = []
+    if comparison.ours is not None:
+        change, _ = comparison.change(comparison.ours)
+        moved = [g for g in change.argsort().tolist() if comparison.ranked[g] and np.isfinite(change[g])]
+    worst = comparison.notable[: len(comparison.arms) + 3]  # and the largest
+    return list(dict.fromkeys([*wanted, comparison.focus, *moved[-1:], *moved[:1], *worst]))[:24]
 
 
 def find_samples(comparison: Comparison, chosen: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
@@ -47,35 +46,35 @@ def find_samples(comparison: Comparison, chosen: Sequence[int]) -> dict[int, lis
     }
     found: dict[int, list[dict[str, Any]]] = {group: [] for group in chosen}
     for steps, wanted in ((comparison.first, FROM_START), (comparison.last[::-1], FROM_END)):
-        shared: dict[int, list[dict[str, Any]]] = {group: [] for group in chosen}  # of prompts that all arms had
-        alone: dict[int, dict[int, dict[str, Any]]] = {group: {} for group in chosen}  # else the first of each arm
-        for step in steps.tolist():
-            frames = {arm: read_dump(files[step], groups) for arm, (files, groups) in dumps.items() if step in files}
-            for group in (group for group in chosen if len(shared[group]) < wanted):
-                rows = {arm: rows[rows["group"] == comparison.labels[group]] for arm, rows in frames.items()}
-                prompts = [set(own["input"]) for own in rows.values()]
-                common = sorted(set.intersection(*prompts)) if prompts and len(prompts) == len(dumps) else []
-                for prompt in common[: wanted - len(shared[group])]:
-                    shared[group].append(_sample(comparison, step, prompt, rows))
-                for arm, own in rows.items():
-                    if len(own) and arm not in alone[group]:
-                        alone[group][arm] = _sample(comparison, step, own["input"].iloc[0], {arm: own})
-            if all(len(samples) >= wanted for samples in shared.values()):
-                break
+        frames = [
+            read_dump(files[step], group_of).assign(arm=arm)
+            for step in steps[:LOOKED_AT].tolist()
+            for arm, (files, group_of) in dumps.items()
+            if step in files
+        ]
+        if not frames:
+            continue
+        everything = pd.concat(frames)
         for group in chosen:
-            found[group] += shared[group] or list(alone[group].values())
+            rows = everything[everything["group"] == comparison.labels[group]]
+            arms = rows.groupby(["step", "input"], sort=False)["arm"].nunique()
+            shared = arms.index[arms == len(dumps)][:wanted]
+            alone = rows.drop_duplicates("arm").set_index(["step", "input"]).index.unique()
+            for step, prompt in shared if len(shared) else alone:
+                same = rows[(rows["step"] == step) & (rows["input"] == prompt)]
+                found[group].append(_sample(comparison, step, prompt, same))
     return {group: samples for group, samples in found.items() if samples}
 
 
-def _sample(comparison: Comparison, step: int, prompt: str, rows: dict[int, pd.DataFrame]) -> dict[str, Any]:
+def _sample(comparison: Comparison, step: int, prompt: str, rows: pd.DataFrame) -> dict[str, Any]:
     responses = {}
-    for arm, own in rows.items():
-        same = own[own["input"] == prompt].head(RESPONSES)
+    for arm, own in rows.groupby("arm"):
+        own = own.head(RESPONSES)
         compared = comparison.value not in ("score", "standardized")
-        values = values_of(same, comparison.value).tolist() if compared else [None] * len(same)
+        values = values_of(own, comparison.value).tolist() if compared else [None] * len(own)
         responses[arm] = [
             {"text": _short(text), "score": float(score), "value": value}
-            for text, score, value in zip(same["output"], same["score"], values, strict=True)
+            for text, score, value in zip(own["output"], own["score"], values, strict=True)
         ]
     return {"step": step, "prompt": _short(prompt), "responses": responses}
 

@@ -74,24 +74,20 @@ def head_command(options: argparse.Namespace, job: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-def positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
-
-
 def device(text: str) -> tuple[str, int]:
     """RESOURCE=COUNT."""
     name, _, count = text.partition("=")
     if not name:
         raise ValueError
-    return name, positive(count)
+    return name, recipes.positive(count)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--nodes", type=positive, help="worker pods, one per node (default: as in rayjob.yaml)")
-    parser.add_argument("--gpus-per-node", type=positive, help="GPUs per worker pod (default: as in rayjob.yaml)")
+    parser.add_argument("--nodes", type=recipes.positive, help="worker pods, one a node (default: as in rayjob.yaml)")
+    parser.add_argument(
+        "--gpus-per-node", type=recipes.positive, help="GPUs per worker pod (default: as in rayjob.yaml)"
+    )
     parser.add_argument("--memory", help="memory of a worker pod, such as 1200Gi (default: as in rayjob.yaml)")
     parser.add_argument(
         "--rdma", type=device, help="network devices of a worker pod, RESOURCE=COUNT, such as rdma/ib=8"

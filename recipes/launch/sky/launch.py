@@ -54,23 +54,17 @@ def run_block(
     return ["bash", "-c", script], environment
 
 
-def positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
-
-
 def accelerators(text: str) -> str:
     """NAME or NAME:COUNT."""
     _, colon, count = text.partition(":")
     if colon:
-        positive(count)
+        recipes.positive(count)
     return text
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--nodes", type=positive, help="machines (default: as in pgrpo.yaml)")
+    parser.add_argument("--nodes", type=recipes.positive, help="machines (default: as in pgrpo.yaml)")
     parser.add_argument("--gpus", type=accelerators, help="per machine, such as H100:8 (default: as in pgrpo.yaml)")
     parser.add_argument("--dry-run", action="store_true", help="print what would run")
     parser.add_argument("recipe", help="such as personas/run_qwen3_1_7b_fsdp")
