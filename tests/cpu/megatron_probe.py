@@ -120,9 +120,6 @@ def log_probs(worker: Probe, folder: Path) -> torch.Tensor | None:
     return no_padding_2_padding(output["log_probs"], TensorDict(stored, batch_size=len(stored["input_ids"])))
 
 
-# ---------------------------------------------------------------------------------------------------------------- tasks
-
-
 def run_update(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Log-probabilities, one update, weights after it."""
     worker = local_worker(task)

@@ -104,26 +104,12 @@ def make_tiny_moe(path: Path, words: list[str], seed: int = 0) -> None:
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     tokenizer = make_tokenizer(words)
-    config = Qwen3MoeConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        moe_intermediate_size=48,
-        num_experts=4,
-        num_experts_per_tok=2,
-        norm_topk_prob=True,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,  # the least that vLLM has on a CPU
-        initializer_range=0.12,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-        dtype="float32",
-    )
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "moe_intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}  # the least that vLLM has on a CPU
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": True}
+    tokens = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    more = {"initializer_range": 0.12, "max_position_embeddings": 512, "tie_word_embeddings": False}
+    config = Qwen3MoeConfig(vocab_size=len(tokenizer), dtype="float32", **sizes, **heads, **experts, **tokens, **more)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3MoeForCausalLM(config)

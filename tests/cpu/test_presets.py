@@ -79,29 +79,25 @@ def test_the_preset_cpu_separate_async_fits_together(compose):
     assert config.ray_kwargs.ray_init.num_gpus == config.trainer.n_gpus_per_node + rollout.n_gpus_per_node
 
 
-@pytest.mark.parametrize("mode", ["sync", "colocate_async"])
-def test_the_fast_replay_buffer_is_verls_own(compose, mode):
+def test_the_fast_replay_buffer_is_verls_own_and_rejects_what_it_would_ignore(compose):
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
     from verl.utils.import_utils import load_extern_type
 
-    sampler = compose("algorithm.adv_estimator=grpo").trainer.v1.sampler
-    build = load_extern_type(sampler.custom_sampler.path, sampler.custom_sampler.name)
-    buffer = build(
-        trainer_mode=mode,
-        trainer_config={},
-        max_off_policy_threshold=sampler.max_off_policy_threshold,
-        max_off_policy_strategy=sampler.max_off_policy_strategy,
-        sampler_kwargs=sampler.sampler_kwargs,
-        refill_fn=print,
-    )
-    assert type(buffer) is (ReplayBuffer if mode == "sync" else ReplayBufferAsync)
-    assert buffer.poll_interval == 0.05
+    def build(mode, *overrides):
+        sampler = compose("algorithm.adv_estimator=grpo", *overrides).trainer.v1.sampler
+        return load_extern_type(sampler.custom_sampler.path, sampler.custom_sampler.name)(
+            trainer_mode=mode,
+            trainer_config={},
+            max_off_policy_threshold=sampler.max_off_policy_threshold,
+            max_off_policy_strategy=sampler.max_off_policy_strategy,
+            sampler_kwargs=sampler.sampler_kwargs,
+            refill_fn=print,
+        )
 
-
-@pytest.mark.parametrize("setting", ["algorithm.filter_groups.enable", "trainer.v1.sampler.sync_refill_failed_groups"])
-def test_the_fast_replay_buffer_rejects_what_it_would_ignore(compose, setting):
-    from verl_cpu.replay_buffer import fast_replay_buffer
-
-    kwargs = compose(f"{setting}=True").trainer.v1.sampler.sampler_kwargs
-    with pytest.raises(ValueError, match=f"{setting}=True has no effect"):
-        fast_replay_buffer(trainer_mode="sync", sampler_kwargs=kwargs)
+    for mode, kind in (("sync", ReplayBuffer), ("colocate_async", ReplayBufferAsync)):
+        buffer = build(mode)
+        assert type(buffer) is kind
+        assert buffer.poll_interval == 0.05
+    for setting in ("algorithm.filter_groups.enable", "trainer.v1.sampler.sync_refill_failed_groups"):
+        with pytest.raises(ValueError, match=f"{setting}=True has no effect"):
+            build("sync", f"{setting}=True")
