@@ -16,7 +16,7 @@ import pytest
 
 from tests.cpu.support import wait_for
 from verl_cpu import processes, watchdog
-from verl_cpu.run import TIMED_OUT, run_main_ppo
+from verl_cpu.run import TIMED_OUT
 
 LAUNCH = """
 import sys
@@ -186,10 +186,3 @@ def test_a_failed_run_names_the_worker_that_died_before(monkeypatch, tmp_path):
     reason = dog.failure()
     assert reason.startswith("VLLM::EngineCore (pid 3) died")
     assert reason.endswith(": module.Missing: no rollouts")
-
-
-@pytest.mark.slow
-def test_the_launcher_returns_main_ppos_status_and_output(tmp_path):
-    log = tmp_path / "log"
-    assert run_main_ppo(["--config-name", "there_is_none"], log, timeout=200) == 1
-    assert "there_is_none" in log.read_text().splitlines()[-1]

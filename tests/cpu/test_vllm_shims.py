@@ -13,36 +13,21 @@ from tests.cpu.support import python
 from verl_cpu import vllm_shims
 
 
-def fake_vllm(monkeypatch, is_cpu: bool, **utils: object) -> types.ModuleType:
+def test_inert_on_other_platforms_and_loud_when_what_is_replaced_is_gone(monkeypatch):
     names = ("vllm", "vllm.platforms", "vllm.model_executor", "vllm.model_executor.layers")
-    modules = {name: types.ModuleType(name) for name in names}
-    modules["vllm.platforms"].current_platform = types.SimpleNamespace(is_cpu=lambda: is_cpu)  # type: ignore[attr-defined]
-    layers = types.ModuleType("vllm.model_executor.layers.utils")
-    layers.__dict__.update(utils)
-    modules["vllm.model_executor.layers"].utils = layers  # type: ignore[attr-defined]
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    return layers
-
-
-@pytest.mark.parametrize(("platform", "is_cpu"), [("", True), ("nvidia", True), ("cpu", False)])
-def test_inert_on_other_platforms(monkeypatch, platform, is_cpu):
-    stock = object()
-    layers = fake_vllm(monkeypatch, is_cpu, dispatch_cpu_unquantized_gemm=stock)
-    monkeypatch.setenv("VERL_PLATFORM", platform)
-    vllm_shims.register()
-    assert layers.dispatch_cpu_unquantized_gemm is stock
-
-
-def test_loud_when_what_is_replaced_is_gone(monkeypatch):
-    monkeypatch.setenv("VERL_PLATFORM", "cpu")
-    fake_vllm(monkeypatch, True)
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules["vllm.model_executor.layers"].utils = layers = types.ModuleType("utils")
+    layers.dispatch_cpu_unquantized_gemm = stock = object()
+    for platform, is_cpu in (("", True), ("nvidia", True), ("cpu", False)):
+        sys.modules["vllm.platforms"].current_platform = types.SimpleNamespace(is_cpu=lambda is_cpu=is_cpu: is_cpu)
+        monkeypatch.setenv("VERL_PLATFORM", platform)
+        vllm_shims.register()
+        assert layers.dispatch_cpu_unquantized_gemm is stock
+    sys.modules["vllm.platforms"].current_platform.is_cpu = lambda: True
+    del layers.dispatch_cpu_unquantized_gemm
     with pytest.raises(RuntimeError, match="has no dispatch_cpu_unquantized_gemm"):
         vllm_shims.register()
-    changed = types.ModuleType("changed")
-    changed.CPUUnquantizedExperts = type("CPUUnquantizedExperts", (), {"apply": lambda self: None})  # type: ignore[attr-defined]
-    with pytest.raises(RuntimeError, match="CPUUnquantizedExperts of this vLLM has no process_weights_after_loading"):
-        vllm_shims.keep_expert_weights(changed)
 
 
 # vLLM's own classes after vLLM's own loading of plugins; experts against each token's experts one by one.

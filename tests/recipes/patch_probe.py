@@ -17,112 +17,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-import numpy as np
-
-REWARDS = ["accuracy", "style"]
-
-
-def rows(seed: int = 7) -> list[dict]:
-    """Responses to six prompts, two each, of unequal length, with a reward of each of two kinds."""
-    random = np.random.default_rng(seed)
-    return [
-        {
-            "key": f"prompt{prompt}_{session}_0",
-            "length": int(random.integers(1, 6)),
-            "group": ["ab", "cd"][prompt % 2],
-            **{name: float(random.integers(0, 4)) for name in REWARDS},
-        }
-        for prompt in range(6)
-        for session in range(2)
-    ]
-
-
-def config(estimator: str):
-    import hydra
-    import verl
-
-    overrides = [
-        f"algorithm.adv_estimator={estimator}", f"+algorithm.gdpo_reward_keys=[{','.join(REWARDS)}]",
-        "actor_rollout_ref.model.path=none", "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
-    ]  # fmt: skip
-    with hydra.initialize_config_dir(str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None):
-        return hydra.compose("ppo_trainer", overrides)
-
-
-def legacy_gdpo(data: list[dict]) -> np.ndarray:
-    """GDPO of the older trainers, given by hand all that they give it."""
-    import torch
-    from verl.protocol import DataProto
-    from verl.trainer.ppo.ray_trainer import compute_advantage
-
-    width = max(row["length"] for row in data)
-    mask = torch.tensor([[float(i < row["length"]) for i in range(width)] for row in data])
-    tensors = {
-        "token_level_rewards": torch.zeros(len(data), width),
-        "response_mask": mask,
-        "prompts": torch.ones(len(data), 3),
-        "attention_mask": torch.cat([torch.ones(len(data), 3), mask], dim=1).long(),
-    }
-    columns = {name: np.array([row[name] for row in data]) for name in REWARDS}
-    uids = np.array([row["key"].rsplit("_", 2)[0] for row in data], dtype=object)
-    batch = DataProto.from_dict(tensors=tensors, non_tensors={"uid": uids, **columns})
-    return compute_advantage(batch, "gdpo", config=config("gdpo").algorithm).batch["advantages"].numpy()
-
-
-def put(data: list[dict], partition: str):
-    import torch
-    import transfer_queue as tq
-    from tensordict import NonTensorStack, TensorDict
-    from transfer_queue import KVBatchMeta
-
-    def nested(arrays, dtype):
-        return torch.nested.as_nested_tensor([torch.as_tensor(a, dtype=dtype) for a in arrays], layout=torch.jagged)
-
-    keys, tags = [row["key"] for row in data], [{"is_padding": False} for _ in data]
-    fields = {
-        "uid": NonTensorStack(*[key.rsplit("_", 2)[0] for key in keys]),
-        "preference_group": NonTensorStack(*[row["group"] for row in data]),
-        "response_mask": nested([np.ones(row["length"]) for row in data], torch.int64),
-        "rm_scores": nested([np.eye(row["length"])[-1] for row in data], torch.float32),
-        # As an agent loop leaves them (verl/experimental/agent_loop/agent_loop.py).
-        "extra_fields": NonTensorStack(*[{"reward_extra_info": {name: row[name] for name in REWARDS}} for row in data]),
-    }
-    tq.kv_batch_put(keys=keys, partition_id=partition, fields=TensorDict(fields, batch_size=len(data)), tags=tags)
-    return KVBatchMeta(partition_id=partition, keys=keys, tags=tags)
-
-
-def batch_fields() -> dict:
-    """Advantages of GDPO and of an estimator that declares a column, by verl's V1 trainer over TransferQueue."""
-    import ray
-    import transfer_queue as tq
-    from verl.trainer.ppo.core_algos import register_adv_est
-    from verl.trainer.ppo.v1 import get_trainer_cls
-
-    def declares(token_level_rewards, response_mask, non_tensor_batch, **_):
-        groups = non_tensor_batch["preference_group"].tolist()
-        advantages = response_mask * response_mask.new_tensor([[len(g) * ord(g[0])] for g in groups])
-        return advantages.float(), advantages.float()
-
-    ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=100_000_000)
-    settings = config("grpo").transfer_queue
-    settings.enable = True
-    tq.init(settings)
-    data, found = rows(), {"groups": [row["group"] for row in rows()], "legacy": legacy_gdpo(rows()).tolist()}
-    for name in ("gdpo", "declared"):
-        try:
-            if name == "declared":
-                register_adv_est(name, batch_fields=["preference_group"])(declares)
-            trainer = object.__new__(get_trainer_cls("sync"))
-            trainer.config = config(name)
-            batch = trainer._compute_advantage(put(data, name), {})
-            result = tq.kv_batch_get(keys=batch.keys, partition_id=name, select_fields=["advantages"])
-            found[name] = result["advantages"].to_padded_tensor(0.0).tolist()
-        except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"
-    tq.close()
-    ray.shutdown()
-    return found
-
 
 def start_rank() -> dict:
     """How vLLM would balance load on the head of a data-parallel engine over two nodes, from verl's arguments."""
@@ -245,7 +139,6 @@ def main() -> None:
 
     found = {
         "verl": str(Path(verl.__file__).parent.parent),
-        "batch_fields": batch_fields(),
         "runs": [socket(), socket()],
     }
     found |= {probe.__name__: probe() for probe in (start_rank, tied, timeout)}

@@ -15,7 +15,6 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
 import pytest
 from packaging.version import Version
 
@@ -126,18 +125,6 @@ def test_verls_own_tests_pass_with_the_patches(patched: Path):
         command, cwd=patched, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert run.returncode == 0, run.stdout[-4000:]
-
-
-@pytest.mark.slow
-def test_0001_gives_declared_fields_to_estimators_on_v1(probes):
-    before, after = (found["batch_fields"] for found in probes)
-    assert "KeyError" in before["gdpo"]
-    assert "TypeError" in before["declared"]
-    assert np.abs(before["legacy"]).sum() > 1
-    np.testing.assert_array_equal(after["legacy"], before["legacy"])
-    np.testing.assert_array_equal(after["gdpo"], before["legacy"])
-    first = [row[0] for row in after["declared"]]
-    assert first == [2.0 * ord(group[0]) for group in after["groups"]]
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -69,20 +68,6 @@ def test_dumps_of_an_abandoned_branch_are_dropped(tmp_path, evidence):
     }
     dumps = find_dumps(tmp_path, read_log(logs[evidence]))
     assert (list(dumps.files), dumps.abandoned) == (list(range(1, 9)), (9, 10))
-
-
-@pytest.mark.parametrize("copied", ["at once", "in any order", "one edited"])
-def test_times_of_copies_and_edits_do_not_drop_dumps(tmp_path, copied):
-    steps = list(range(1, 13))
-    order = {
-        "at once": [0] * 12, "in any order": np.random.default_rng(0).permutation(12),
-        "one edited": [0, 1, 99, *range(3, 12)],
-    }[copied]  # fmt: skip
-    for step, written in zip(steps, order, strict=True):
-        dump(tmp_path, step, written=1000 + 10 * float(written))
-    assert list(find_dumps(tmp_path).files) == steps
-    (tmp_path / "log.jsonl").write_text("".join(map(entry, range(1, 12))))  # killed between the dump and the log
-    assert list(find_dumps(tmp_path, read_log([tmp_path / "log.jsonl"])).files) == steps
 
 
 def test_padding_and_earlier_outputs_of_a_session_do_not_count(tmp_path):
