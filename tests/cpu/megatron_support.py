@@ -40,15 +40,14 @@ def in_processes(size: int, *arguments: str, seconds: float = 240) -> None:
             rank.wait()
 
 
-def probe(folder: Path, run: str, size: int, **task: object) -> dict:
-    """One task of `tests/cpu/megatron_probe.py` over `size` processes; what the first rank found.
+def update(folder: Path, size: int, **layout: int) -> dict:
+    """An update of `tests/cpu/megatron_probe.py` over `size` processes; what the first rank found.
 
     Only the last pipeline stage has log-probabilities: `log_probs` is the one that is not None.
     """
-    name = run + "".join(f"-{key}{value}" for key, value in task.items())
-    in_processes(
-        size, "-m", "tests.cpu.megatron_probe", json.dumps({"folder": str(folder), "run": run, "name": name, **task})
-    )
+    name = "-".join(f"{key}{value}" for key, value in layout.items())
+    task = {"folder": str(folder), "name": name, **layout}
+    in_processes(size, "-m", "tests.cpu.megatron_probe", json.dumps(task))
     results = [torch.load(folder / f"{name}-{rank}.pt") for rank in range(size)]
     return next((result for result in results if result.get("log_probs") is not None), results[0])
 

