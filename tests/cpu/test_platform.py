@@ -16,6 +16,7 @@ from tests.cpu.support import python
 from verl_cpu import cpu_platform, processes, verl_shims, weight_sync
 
 
+@pytest.mark.slow
 def test_inert_unless_asked_for():
     python(
         "import os, sys\n"
