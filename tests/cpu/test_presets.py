@@ -8,8 +8,6 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from verl_cpu.run import PRESETS
-
 
 def leaves(tree: object, path: str = "") -> dict[str, object]:
     """All values of nested dicts by their dotted paths."""
@@ -40,43 +38,6 @@ def test_the_preset_cpu_adds_only_keys_that_are_meant_to_be_new(compose):
         "trainer.v1.sampler.sampler_kwargs.stock_only.trainer.v1.sampler.sync_refill_failed_groups",
         *(f"ray_kwargs.ray_init.{key}" for key in ("address", "num_gpus", "include_dashboard", "object_store_memory")),
     }
-
-
-def test_the_preset_cpu_megatron_repeats_the_preset_cpu(compose):
-    """All but what the engine is about; and verl accepts it."""
-    from verl.utils.config import omega_conf_to_dataclass
-
-    cpu, megatron = (
-        leaves(OmegaConf.to_container(OmegaConf.load(PRESETS / f"{name}.yaml"))) for name in ("cpu", "cpu_megatron")
-    )
-    role = "actor_rollout_ref."
-    assert {key for key in cpu | megatron if cpu.get(key) != megatron.get(key) and "fsdp_config" not in key} == {
-        "defaults",
-        f"{role}actor.strategy",
-        f"{role}ref.strategy",
-        f"{role}model.use_remove_padding",
-        f"{role}actor.megatron.tensor_model_parallel_size",
-        f"{role}rollout.dtype",
-        "trainer.n_gpus_per_node",
-    }
-    actor = omega_conf_to_dataclass(compose(config_name="cpu_megatron").actor_rollout_ref.actor)
-    assert actor.strategy == "megatron"
-    assert actor.megatron.sequence_parallel
-    assert actor.megatron.use_distributed_optimizer
-
-
-def test_the_preset_cpu_separate_async_fits_together(compose):
-    from verl.checkpoint_engine import CheckpointEngineRegistry
-
-    from verl_cpu.gloo_checkpoint_engine import GlooCheckpointEngine
-
-    config = compose(config_name="cpu_separate_async")
-    rollout = config.actor_rollout_ref.rollout
-    assert rollout.checkpoint_engine.custom_backend_module == GlooCheckpointEngine.__module__
-    assert CheckpointEngineRegistry.get(rollout.checkpoint_engine.backend) is GlooCheckpointEngine
-    updates = config.trainer.v1.separate_async.parameter_sync_step
-    assert config.data.train_batch_size == updates * config.actor_rollout_ref.actor.ppo_mini_batch_size
-    assert config.ray_kwargs.ray_init.num_gpus == config.trainer.n_gpus_per_node + rollout.n_gpus_per_node
 
 
 def test_the_fast_replay_buffer_is_verls_own_and_rejects_what_it_would_ignore(compose):

@@ -40,17 +40,6 @@ def test_waiting_ends_with_the_names_of_missing_nodes():
         cluster_nodes.wait_for_nodes(poll, 3, names, limit=0.5, stopped=lambda: False)
 
 
-def test_without_a_number_waiting_ends_when_no_more_nodes_join():
-    reports = iter([{}, {"x": ("a", 1)}, None, {"x": ("a", 1), "y": ("b", 1)}])
-
-    def poll(timeout: float) -> cluster_nodes.Nodes | None:
-        time.sleep(0.05)
-        return next(reports, None)
-
-    found = cluster_nodes.wait_for_nodes(poll, None, {}, limit=10, stopped=lambda: False, settle=0.4)
-    assert set(found) == {"x", "y"}
-
-
 BOTH = {"x": ("192.0.2.1", 1), "y": ("192.0.2.2", 1)}
 ONE = {"x": ("192.0.2.1", 1)}
 
