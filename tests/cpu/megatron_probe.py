@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """verl's Megatron engine under test, on the CPU: a process of `tests/cpu/test_megatron.py` and `tests/e2e`.
 
-    python -m tests.cpu.megatron_probe '{"folder": ..., "run": "update", "tp": 2, "pp": 1, "ep": 1, ...}'
+    python -m tests.cpu.megatron_probe '{"folder": ..., "name": ..., "tp": 2, "pp": 1, "ep": 1}'
 
 Started once per rank (RANK, WORLD_SIZE, ... in the environment). Leaves `<name>-<rank>.pt` in the folder. In processes
 of its own, because the platform changes torch for good.
@@ -47,17 +47,12 @@ def optimizer_state(optimizer: Any) -> list[Any]:
 
 
 class Probe(TrainingWorker):
-    """verl's worker, which can also return its weights and its optimizer's state."""
+    """verl's worker, which can also return its weights."""
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def weights(self) -> dict[str, torch.Tensor]:
         """All weights by their HF names, as they would go to vLLM."""
         return {name: tensor.clone() for name, tensor in self.engine.get_per_tensor_param()[0]}
-
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def optimizer_state(self) -> list[Any]:
-        """What the optimizers of this rank hold: step counts, float32 weights, moments."""
-        return optimizer_state(self.engine.optimizer)
 
 
 def worker_config(task: dict[str, Any]) -> TrainingWorkerConfig:
@@ -69,11 +64,11 @@ def worker_config(task: dict[str, Any]) -> TrainingWorkerConfig:
         # A kernel of transformer-engine's that Megatron-Bridge asks for with every mixture of experts.
         override_transformer_config={"moe_permute_fusion": False},
         use_dynamic_bsz=True,
-        max_token_len_per_gpu=task.get("tokens", 128),  # several micro-batches
-        infer_max_token_len_per_gpu=task.get("tokens", 128),
+        max_token_len_per_gpu=128,  # several micro-batches
+        infer_max_token_len_per_gpu=128,
     )
     # verl accepts only half precision here; in float32 two layouts can be compared closely.
-    object.__setattr__(engine, "dtype", task.get("dtype", "float32"))
+    object.__setattr__(engine, "dtype", "float32")
     return TrainingWorkerConfig(
         model_type="language_model",
         model_config=HFModelConfig(path=str(Path(task["folder"]) / "model"), use_remove_padding=True),
@@ -81,10 +76,7 @@ def worker_config(task: dict[str, Any]) -> TrainingWorkerConfig:
         # With a large epsilon an update of Adam is nearly proportional to the gradient, and does not blow up the noise
         # of gradients that are nearly zero.
         optimizer_config=McoreOptimizerConfig(
-            lr=task.get("lr", 0.1),
-            lr_warmup_steps=0,
-            total_training_steps=10,
-            override_optimizer_config={"adam_eps": task.get("eps", 1.0)},
+            lr=0.1, lr_warmup_steps=0, total_training_steps=10, override_optimizer_config={"adam_eps": 1.0}
         ),
         checkpoint_config=CheckpointConfig(),
     )
@@ -100,18 +92,6 @@ def training_batch(folder: Path) -> TensorDict:
     return data
 
 
-def losses() -> Any:
-    actor = McoreActorConfig(rollout_n=2, ppo_mini_batch_size=8, ppo_micro_batch_size_per_gpu=8)
-    return partial(ppo_loss, config=actor)
-
-
-def local_worker(task: dict[str, Any]) -> Probe:
-    worker = Probe(config=worker_config(task))
-    worker.reset()
-    worker.set_loss_fn(losses())
-    return worker
-
-
 def log_probs(worker: Probe, folder: Path) -> torch.Tensor | None:
     output = worker.infer_batch(training_batch(folder))
     if output is None:
@@ -120,44 +100,23 @@ def log_probs(worker: Probe, folder: Path) -> torch.Tensor | None:
     return no_padding_2_padding(output["log_probs"], TensorDict(stored, batch_size=len(stored["input_ids"])))
 
 
-# ---------------------------------------------------------------------------------------------------------------- tasks
-
-
-def run_update(task: dict[str, Any], folder: Path) -> dict[str, Any]:
+def update(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Log-probabilities, one update, weights after it."""
-    worker = local_worker(task)
+    worker = Probe(config=worker_config(task))
+    worker.reset()
+    actor = McoreActorConfig(rollout_n=2, ppo_mini_batch_size=8, ppo_micro_batch_size_per_gpu=8)
+    worker.set_loss_fn(partial(ppo_loss, config=actor))
     before = log_probs(worker, folder)
     metrics = worker.train_batch(training_batch(folder))
-    return {
-        "log_probs": before,
-        "grad_norm": None if metrics is None else tu.get(metrics, "metrics")["grad_norm"],
-        "weights": worker.weights(),
-    }
-
-
-def run_resume(task: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Two updates, a checkpoint, one more update; and that update again by a worker that starts from the checkpoint."""
-    worker = local_worker(task)
-    for _ in range(2):
-        worker.train_batch(training_batch(folder))
-    worker.save_checkpoint(str(folder / "checkpoint"), global_step=2)
-    worker.train_batch(training_batch(folder))
-    through = {"optimizer": worker.optimizer_state(), "weights": worker.weights()}
-
-    worker.reset()  # the weights that it started from
-    worker.load_checkpoint(str(folder / "checkpoint"))
-    loaded = worker.optimizer_state()
-    worker.train_batch(training_batch(folder))
-    again = {"optimizer": worker.optimizer_state(), "weights": worker.weights()}
-    return {"through": through, "again": again, "loaded": loaded}
+    grad_norm = None if metrics is None else tu.get(metrics, "metrics")["grad_norm"]
+    return {"log_probs": before, "grad_norm": grad_norm, "weights": worker.weights()}
 
 
 def main() -> None:
     task = json.loads(sys.argv[1])
     torch.set_num_threads(1)
     folder = Path(task["folder"])
-    result = globals()[f"run_{task['run']}"](task, folder)
-    torch.save(result, folder / f"{task['name']}-{os.environ.get('RANK', '0')}.pt")
+    torch.save(update(task, folder), folder / f"{task['name']}-{os.environ.get('RANK', '0')}.pt")
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -40,15 +40,14 @@ def in_processes(size: int, *arguments: str, seconds: float = 240) -> None:
             rank.wait()
 
 
-def probe(folder: Path, run: str, size: int, **task: object) -> dict:
-    """One task of `tests/cpu/megatron_probe.py` over `size` processes; what the first rank found.
+def update(folder: Path, size: int, **layout: int) -> dict:
+    """An update of `tests/cpu/megatron_probe.py` over `size` processes; what the first rank found.
 
     Only the last pipeline stage has log-probabilities: `log_probs` is the one that is not None.
     """
-    name = run + "".join(f"-{key}{value}" for key, value in task.items())
-    in_processes(
-        size, "-m", "tests.cpu.megatron_probe", json.dumps({"folder": str(folder), "run": run, "name": name, **task})
-    )
+    name = "-".join(f"{key}{value}" for key, value in layout.items())
+    task = {"folder": str(folder), "name": name, **layout}
+    in_processes(size, "-m", "tests.cpu.megatron_probe", json.dumps(task))
     results = [torch.load(folder / f"{name}-{rank}.pt") for rank in range(size)]
     return next((result for result in results if result.get("log_probs") is not None), results[0])
 
@@ -104,26 +103,12 @@ def make_tiny_moe(path: Path, words: list[str], seed: int = 0) -> None:
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     tokenizer = make_tokenizer(words)
-    config = Qwen3MoeConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        moe_intermediate_size=48,
-        num_experts=4,
-        num_experts_per_tok=2,
-        norm_topk_prob=True,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,  # the least that vLLM has on a CPU
-        initializer_range=0.12,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-        dtype="float32",
-    )
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "moe_intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}  # the least that vLLM has on a CPU
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": True}
+    tokens = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    more = {"initializer_range": 0.12, "max_position_embeddings": 512, "tie_word_embeddings": False}
+    config = Qwen3MoeConfig(vocab_size=len(tokenizer), dtype="float32", **sizes, **heads, **experts, **tokens, **more)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3MoeForCausalLM(config)

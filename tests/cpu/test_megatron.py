@@ -1,8 +1,8 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl's Megatron engine on the CPU agrees with HF in every layout, and resumes exactly.
+"""verl's Megatron engine on the CPU agrees with HF in every layout. `tests/e2e/test_megatron.py` resumes it.
 
-Each shim whose absence would go unnoticed has a test here: wrong weights, wrong buffers and a lost step count all train
+Shims whose absence would go unnoticed have a test here: wrong weights and wrong buffers train
 without an error. All in processes of their own.
 """
 
@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
-from tests.cpu.megatron_support import in_processes, make_tiny_moe, probe, worst, write_batch
+from tests.cpu.megatron_support import in_processes, make_tiny_moe, update, worst, write_batch
 from verl_pgrpo.data import personas
 from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 
@@ -30,59 +31,39 @@ def dense(tmp_path_factory) -> Path:
     return folder
 
 
-# ------------------------------------------------------------------------------------------- the silent traps, one each
-
-SCATTER = """
+SHIMMED = """
 import os
+import sys
 import torch
 import torch.distributed as dist
+from transformers import AutoModelForCausalLM
 from verl_cpu import fake_cuda
 
-if os.environ["SHIM"] == "on":
-    fake_cuda.install()
+fake_cuda.install()
 dist.init_process_group("gloo")
 whole = torch.arange(24.0).view(4, 6)
 mine = torch.empty(4, 3)
 dist.scatter(mine, list(whole.chunk(2, dim=1)) if dist.get_rank() == 0 else None, src=0)
-right = torch.equal(mine, whole.chunk(2, dim=1)[dist.get_rank()])
+assert torch.equal(mine, whole.chunk(2, dim=1)[dist.get_rank()]), mine
+with torch.device("meta"):
+    assert torch.empty(2).is_meta
+assert torch.zeros(2, device="cuda").device.type == "cpu"
+assert torch.ones(2).to("cuda:0").cuda().to(device=torch.device("cuda")).device.type == "cpu"
+assert torch.ones(2).type() == "torch.cuda.FloatTensor"
+assert not torch.cuda.is_available()
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1] + "/model", dtype=torch.float32)
+torch.save(dict(model.named_buffers()) | dict(model.named_parameters()), f"{sys.argv[1]}/loaded.pt")
 dist.barrier()
 dist.destroy_process_group()
-assert right is (os.environ["SHIM"] == "on"), mine
 """
 
 
-@pytest.mark.parametrize("shim", ["on", "off"])
-def test_columns_are_scattered_as_they_are(monkeypatch, shim):
-    """`off` is the reason for the shim: once gloo does this right, that one fails, and the shim can go."""
-    monkeypatch.setenv("SHIM", shim)
-    in_processes(2, "-c", SCATTER)
-
-
-META = """
-import sys
-import torch
-from transformers import AutoModelForCausalLM
-
-if sys.argv[2] == "on":
-    from verl_cpu import fake_cuda
-    fake_cuda.install()
-    with torch.device("meta"):
-        assert torch.empty(2).is_meta
-    assert torch.zeros(2, device="cuda").device.type == "cpu"
-    assert torch.ones(2).to("cuda:0").cuda().to(device=torch.device("cuda")).device.type == "cpu"
-    assert torch.ones(2).type() == "torch.cuda.FloatTensor"
-    assert not torch.cuda.is_available()
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1] + "/model", dtype=torch.float32)
-torch.save(dict(model.named_buffers()) | dict(model.named_parameters()), f"{sys.argv[1]}/loaded-{sys.argv[2]}.pt")
-"""
-
-
-def test_models_load_by_way_of_the_meta_device(dense):
-    for shim in ("on", "off"):
-        in_processes(1, "-c", META, str(dense), shim)
-    with_shim, without = (torch.load(dense / f"loaded-{shim}.pt") for shim in ("on", "off"))
-    assert any("inv_freq" in name for name in without)
-    assert worst(with_shim, without) == 0
+def test_columns_are_scattered_as_they_are_and_models_load_by_way_of_the_meta_device(dense):
+    in_processes(2, "-c", SHIMMED, str(dense))
+    model = AutoModelForCausalLM.from_pretrained(dense / "model", dtype=torch.float32)
+    expected = dict(model.named_buffers()) | dict(model.named_parameters())
+    assert any("inv_freq" in name for name in expected)
+    assert worst(torch.load(dense / "loaded.pt"), expected) == 0
 
 
 OTHERS = """
@@ -104,23 +85,10 @@ def test_only_training_processes_get_the_fake_device():
     in_processes(1, "-c", OTHERS)
 
 
-def test_a_resumed_update_is_the_same_to_the_last_bit(dense):
-    """Also of the step count, without which Adam's bias correction starts anew."""
-    found = probe(dense, "resume", 2, tp=2, dtype="bfloat16", lr=1e-3, eps=1e-8)
-    assert found["through"]["optimizer"][0] == found["again"]["optimizer"][0] == 3
-    assert found["loaded"][0] == 2
-    for one, other in zip(found["through"]["optimizer"], found["again"]["optimizer"], strict=True):
-        assert one == other if not torch.is_tensor(one) else torch.equal(one, other)
-    assert worst(found["through"]["weights"], found["again"]["weights"]) == 0
-
-
-# -------------------------------------------------------------------------------------------------- parity and layouts
-
-
 @pytest.fixture(scope="module")
 def alone(dense) -> dict:
     """The update by one process."""
-    return probe(dense, "update", 1, tp=1)
+    return update(dense, 1, tp=1)
 
 
 def test_one_process_has_the_log_probabilities_of_hf(dense, alone):
@@ -130,15 +98,16 @@ def test_one_process_has_the_log_probabilities_of_hf(dense, alone):
     assert 1e-3 < worst(alone["weights"], start) < 1  # the update is large beside what is compared below
 
 
-@pytest.mark.parametrize(("size", "layout"), [(2, {"tp": 2}), (4, {"tp": 2, "pp": 2})])
-def test_layouts_agree(dense, alone, size, layout):
-    found = probe(dense, "update", size, **layout)
+def check_layout(folder: Path, alone: dict, **layout: int) -> None:
+    found = update(folder, 2, **layout)
     assert (found["log_probs"] - alone["log_probs"]).abs().max() < 3e-6
     assert found["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-5)
     assert worst(found["weights"], alone["weights"]) < 1e-6
 
 
-# ------------------------------------------------------------------------------------------------- mixtures of experts
+@pytest.mark.parametrize("layout", [{"tp": 2}, {"tp": 1, "pp": 2}], ids=str)
+def test_layouts_agree(dense, alone, layout):
+    check_layout(dense, alone, **layout)
 
 
 def test_experts_on_two_processes(tmp_path):
@@ -147,10 +116,7 @@ def test_experts_on_two_processes(tmp_path):
     make_tiny_moe(tmp_path / "model", words)
     write_batch(tmp_path, len(words))
     mask = torch.load(tmp_path / "batch.pt")["response_mask"]
-    alone = probe(tmp_path, "update", 1, tp=1)
+    alone = update(tmp_path, 1, tp=1)
     assert (alone["log_probs"] * mask - torch.load(tmp_path / "log_probs.pt")).abs().max() < 3e-6
     assert sum("experts" in name for name in alone["weights"]) == 2 * 4 * 3
-    split = probe(tmp_path, "update", 2, tp=2, ep=2)
-    assert (split["log_probs"] - alone["log_probs"]).abs().max() < 3e-6
-    assert split["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-5)
-    assert worst(split["weights"], alone["weights"]) < 1e-6
+    check_layout(tmp_path, alone, tp=2, ep=2)

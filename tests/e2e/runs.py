@@ -97,6 +97,16 @@ def wait_for(path: Path, run, seconds: float = TIMEOUT) -> None:
         time.sleep(0.2)
 
 
+def last_line(run: subprocess.Popen[bytes], folder: Path, name: str) -> str:
+    """Wait for a run's failure, at most 30 s; return the last line of its output."""
+    try:
+        assert run.wait(timeout=30) == 1
+    finally:
+        run.terminate()
+        run.wait()
+    return (folder / f"{name}.log").read_text(errors="replace").rstrip().splitlines()[-1]
+
+
 def settle(folder: Path) -> tuple[int, int]:
     """After a kill: the last checkpoint, and the last step whose dump is whole, once nothing is left that writes.
 

@@ -52,14 +52,9 @@ class Slurm:
 
     def __enter__(self) -> Slurm:
         (self.folder / "state").mkdir(parents=True)
-        values = {
-            "host": socket.gethostname().partition(".")[0],
-            "folder": self.folder,
-            "controller_port": free_port(),
-            "first_port": free_port(),
-            "second_port": free_port(),
-        }
-        text = (HERE / "slurm.conf").read_text().format(**values)
+        ports = {f"{name}_port": free_port() for name in ("controller", "first", "second")}
+        host = socket.gethostname().partition(".")[0]
+        text = (HERE / "slurm.conf").read_text().format(host=host, folder=self.folder, **ports)
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "gres.conf").write_text("NodeName=first,second Name=gpu File=/dev/null\n")
         # slurmd loads a cgroup plugin though none is used; only later versions can disable it.
@@ -96,14 +91,9 @@ class Slurm:
 
     def call(self, *command: str, check: bool = False, **variables: str) -> str:
         """Return the output of a Slurm command, errors included."""
+        environment, pipe = {**self.environment, **variables}, subprocess.PIPE
         run = subprocess.run(
-            self.network.inside(*command),
-            env={**self.environment, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            check=False,
+            self.network.inside(*command), env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True, timeout=60
         )
         assert not check or run.returncode == 0, f"{' '.join(command)}: {run.stdout}"
         return run.stdout

@@ -64,6 +64,12 @@ def environment(data: Path, folder: Path, **values: str) -> dict[str, str]:
     return {**machine(), **paths, **values}
 
 
+def spawn(path: Path, command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> subprocess.Popen[bytes]:
+    """Start a command whose output goes to this file."""
+    with open(path, "ab") as log:
+        return subprocess.Popen(command, cwd=cwd, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
 def until(condition: Callable[[], object], goes_on: Callable[[], bool], log: Path, seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -105,9 +111,6 @@ def assert_resumed(folder: Path, at: int, before: GroupHistoryManager) -> None:
         assert list((folder / "checkpoints" / f"global_step_{STEPS}" / "actor").glob(f"model_*_rank_{rank}.pt"))
 
 
-# ------------------------------------------------------------------------------------------------ Slurm
-
-
 def test_slurm_job_trains_is_cancelled_and_requeued_and_resumes(network: Loopback, data: Path, tmp_path: Path):
     if (reason := slurm.why_not()) is not None:
         pytest.skip(reason)
@@ -118,14 +121,8 @@ def test_slurm_job_trains_is_cancelled_and_requeued_and_resumes(network: Loopbac
 
         def submit(*arguments: str) -> tuple[str, Path]:
             sbatch = ["sbatch", "--parsable", "--nodes=2", "--gpus-per-node=1", f"--output={tmp_path}/%x-%j.log"]
-            run = subprocess.run(
-                network.inside(*sbatch, script, *arguments),
-                cwd=ROOT,
-                env=values,
-                capture_output=True,
-                text=True,
-                check=True,
-            )
+            command = network.inside(*sbatch, script, *arguments)
+            run = subprocess.run(command, cwd=ROOT, env=values, capture_output=True, text=True, check=True)
             return run.stdout.strip(), tmp_path / f"pgrpo-{run.stdout.strip()}.log"
 
         def state(job: str) -> str:
@@ -198,9 +195,6 @@ def test_slurm_starts_again_by_itself_at_the_time_limit_and_after_a_lost_node(ne
     assert "the job has already been restarted 2 times" in text
 
 
-# ------------------------------------------------------------------------------------------------ a running Ray cluster
-
-
 class Ray:
     """An existing Ray cluster: a head with a dashboard, and a second node that can leave and rejoin."""
 
@@ -220,18 +214,11 @@ class Ray:
         else:
             how = [f"--address={FIRST}:{self.port}", f"--temp-dir={self.second_folder}"]
         command = [sys.executable, str(LAUNCH / "cpu_ray.py"), "start", "--block", f"--node-ip-address={address}"]
-        with open(self.folder / f"ray-{address}.log", "ab") as log:
-            self.nodes[address] = subprocess.Popen(
-                self.network.inside(*command, "--num-cpus=16", "--num-gpus=1", *how),
-                env={**machine(), **self.token},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        path = self.folder / f"ray-{address}.log"
+        command = self.network.inside(*command, "--num-cpus=16", "--num-gpus=1", *how)
+        self.nodes[address] = spawn(path, command, {**machine(), **self.token})
         until(
-            lambda: b"Ray runtime started" in (self.folder / f"ray-{address}.log").read_bytes(),
-            lambda: self.nodes[address].poll() is None,
-            self.folder / f"ray-{address}.log",
-            120,
+            lambda: b"Ray runtime started" in path.read_bytes(), lambda: self.nodes[address].poll() is None, path, 120
         )
 
     def kill(self, address: str) -> None:
@@ -250,14 +237,8 @@ class Ray:
 
     def submit(self, data: Path, folder: Path, name: str) -> subprocess.Popen[bytes]:
         values = {"RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}", "NNODES": "2", **self.token}
-        with open(self.folder / name, "wb") as log:
-            return subprocess.Popen(
-                self.network.inside("bash", str(LAUNCH / "ray_job.sh"), RECIPE, "trainer.save_freq=2"),
-                cwd=self.folder,
-                env=environment(data, folder, **values),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        command = self.network.inside("bash", str(LAUNCH / "ray_job.sh"), RECIPE, "trainer.save_freq=2")
+        return spawn(self.folder / name, command, environment(data, folder, **values), self.folder)
 
 
 @pytest.fixture
@@ -297,9 +278,6 @@ def test_ray_job_over_two_nodes_ends_clearly_with_one_and_resumes(ray: Ray, data
     assert_resumed(folder, at, before)
 
 
-# ------------------------------------------------------------------------------------------------ SkyPilot
-
-
 def test_what_skypilot_runs_trains_over_two_machines(network: Loopback, data: Path, tmp_path: Path):
     """The task's `run`, as SkyPilot starts it on each of two machines."""
     sys.path.insert(0, str(LAUNCH / "sky"))
@@ -315,12 +293,7 @@ def test_what_skypilot_runs_trains_over_two_machines(network: Loopback, data: Pa
         command, variables = launch.run_block(RECIPE, ["trainer.save_freq=2"], [FIRST, SECOND], 1, rank)
         variables = {**variables, **environment(data, tmp_path), **values}
         del variables["RUN_DIR"], variables["DATA_DIR"]  # the defaults, below the storage
-        with open(tmp_path / f"{rank}.log", "wb") as log:
-            machines.append(
-                subprocess.Popen(
-                    network.inside(*command), cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT
-                )
-            )
+        machines.append(spawn(tmp_path / f"{rank}.log", network.inside(*command), variables))
     worker, head = machines
     try:
         until(lambda: head.poll() is not None, lambda: worker.poll() is None or head.poll() == 0, tmp_path / "0.log")

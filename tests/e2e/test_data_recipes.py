@@ -37,11 +37,8 @@ def in_place(words: list[str], folder: Path) -> list[str]:
     ("task", "control", "groups"),
     [
         ("movielens", {}, {"g0", "g1", "g2", "g3"}),
-        pytest.param(
-            "goodreads",
-            {"RANDOM_GROUPS": "1"},
-            {f"rating_{stars}" for stars in range(1, 6)},
-            marks=pytest.mark.stress,  # the same path once more; `make test` has an hour
+        pytest.param(  # the same path once more
+            "goodreads", {"RANDOM_GROUPS": "1"}, {f"rating_{n}" for n in range(1, 6)}, marks=pytest.mark.stress
         ),
     ],
 )
@@ -53,14 +50,9 @@ def test_from_archive_to_metrics_per_group(
         "DATA_DIR": str(tmp_path), "RUN_DIR": str(tmp_path / "run"), "TIMEOUT": "600",
     }  # fmt: skip
     for words in documented(task):
+        command = in_place(words, tmp_path)
         run = subprocess.run(
-            in_place(words, tmp_path),
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False
         )
         assert run.returncode == 0, (words, run.stdout[-3000:], run.stderr[-3000:])
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

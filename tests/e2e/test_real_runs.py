@@ -14,6 +14,8 @@ import pytest
 
 from tests.e2e import runs
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
+from verl_pgrpo.data import personas
+from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 from verl_pgrpo.preflight import preflight
 
 pytestmark = pytest.mark.e2e
@@ -85,15 +87,21 @@ def test_sync_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
     assert "model engine initialized" not in log
 
 
-def test_colocate_async_run_with_options(tmp_path):
+def test_colocate_async_run_with_options_ends_with_the_error_of_a_weight_sync(tmp_path, monkeypatch):
+    """verl alone would wait forever. The model has tied embeddings in several buckets; five syncs succeed."""
+    monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", "tests.e2e.failing_sync")
+    monkeypatch.setenv("FAILED_SYNC", str(tmp_path / "failed"))
     runs.prepare(tmp_path)
-    config = PGRPOConfig(half_life=64)
-    options = ["+algorithm.pgrpo.half_life=64"]
-    run = runs.start(tmp_path, "run", "trainer.total_training_steps=4", *options, mode="colocate_async")
-    log = runs.finish(run, tmp_path, "run")
-    assert "'half_life': 64.0" in log
-    afresh = GroupHistoryManager(config)
+    words = personas.toy_vocabulary()
+    make_tiny_qwen3(tmp_path / "model", [*words, *(f"word{i}" for i in range(1500 - len(words)))], seed=0)
+    options = ["+algorithm.pgrpo.half_life=64", "trainer.total_training_steps=9"]
+    options.append("actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=1")
+    run = runs.start(tmp_path, "run", *options, mode="colocate_async")
+    runs.wait_for(tmp_path / "failed", run)
+    assert runs.last_line(run, tmp_path, "run").endswith("ValueError: these weights cannot be loaded")
+    assert "'half_life': 64.0" in (tmp_path / "run.log").read_text(errors="replace")
+    afresh = GroupHistoryManager(PGRPOConfig(half_life=64))
     counts = runs.replay(afresh, tmp_path, range(1, 5))
-    runs.assert_same(afresh, runs.history_of(tmp_path, 4, config))
+    runs.assert_same(afresh, runs.history_of(tmp_path, 4, afresh.config))
     totals = [values["pgrpo/observed_total"] for _, values in sorted(runs.metrics(tmp_path, "run").items())]
-    assert totals == np.cumsum(counts).tolist()
+    assert totals[:4] == np.cumsum(counts).tolist()

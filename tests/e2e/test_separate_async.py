@@ -25,7 +25,7 @@ def start(folder: Path, name: str, steps: int, max_versions: int):
         "trainer.save_freq=4",
         f"trainer.v1.sampler.max_off_policy_threshold={max_versions}",
         "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-        "trainer.v1.sampler.custom_sampler.path=pkg://tests.e2e.sampler",
+        "trainer.v1.sampler.custom_sampler.path=pkg://tests.e2e.parts",
         "trainer.v1.sampler.custom_sampler.name=noting_replay_buffer",
         f"+trainer.v1.sampler.sampler_kwargs.notes={folder / name}.notes",
         mode="separate_async",

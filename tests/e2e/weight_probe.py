@@ -24,13 +24,14 @@ FOLDER = Path(os.environ["WEIGHT_PROBE"])
 _counts: dict[str, int] = {}
 
 
-def _write(kind: str, content: Any, numbered: bool = True) -> None:
-    name = kind
-    if numbered:
-        _counts[kind] = _counts.get(kind, 0) + 1
-        name = f"{kind}-{os.getpid()}-{_counts[kind]}"
+def _write(name: str, content: Any) -> None:
     torch.save(content, FOLDER / f"{name}.part")
     (FOLDER / f"{name}.part").rename(FOLDER / f"{name}.pt")
+
+
+def _numbered(kind: str) -> str:
+    _counts[kind] = _counts.get(kind, 0) + 1
+    return f"{kind}-{os.getpid()}-{_counts[kind]}"
 
 
 @wrapt.when_imported("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer")
@@ -48,7 +49,7 @@ def keep_sent_weights(module: Any) -> None:
                 yield name, tensor
 
         await stock(self, noted())
-        _write("sent", sent)
+        _write(_numbered("sent"), sent)
 
     module.BucketedWeightSender.async_send_weights = async_send_weights
 
@@ -60,7 +61,9 @@ def keep_loaded_weights(module: Any) -> None:
 
     def update_weights_from_ipc(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = stock(self, *args, **kwargs)
-        _write("loaded", {name: p.detach().clone() for name, p in self.model_runner.model.named_parameters()})
+        _write(
+            _numbered("loaded"), {name: p.detach().clone() for name, p in self.model_runner.model.named_parameters()}
+        )
         return result
 
     worker.update_weights_from_ipc = update_weights_from_ipc
@@ -77,7 +80,7 @@ def keep_optimizers(module: Any) -> None:
             from tests.cpu.megatron_probe import optimizer_state
 
             rank = torch.distributed.get_rank()
-            _write(f"optimizer-{step}-{rank}", optimizer_state(self.optimizer), numbered=False)
+            _write(f"optimizer-{step}-{rank}", optimizer_state(self.optimizer))
             return result
 
         setattr(module.MegatronEngine, method, noted)

@@ -43,19 +43,16 @@ class Seen:
     times: list[float] = field(default_factory=list)
     in_progress: int = 0
     most: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def shown(body: dict[str, Any]) -> tuple[str, str]:
     """The two responses of a request, in the order in which they are shown."""
-    text = body["messages"][0]["content"]
-    found = re.findall(r"<response_([AB])>\n(.*?)\n</response_\1>", text, re.DOTALL)
-    assert [name for name, _ in found] == ["A", "B"]
-    return html.unescape(found[0][1]), html.unescape(found[1][1])
+    found = re.findall(r"<response_[AB]>\n(.*?)\n</response", body["messages"][0]["content"], re.DOTALL)
+    return html.unescape(found[0]), html.unescape(found[1])
 
 
-def biased(first: float, malformed: float = 0.0, better: Callable[[str], float] = len) -> Callable[[dict], Reply]:
-    """A judge that prefers the first with this probability, else the better one. Equal requests get equal answers."""
+def biased(first: float, malformed: float = 0.0) -> Callable[[dict], Reply]:
+    """A judge that prefers the first with this probability, else the longer one. Equal requests get equal answers."""
 
     def answer(body: dict[str, Any]) -> Reply:
         chance = random.Random(json.dumps(body, sort_keys=True))
@@ -63,7 +60,7 @@ def biased(first: float, malformed: float = 0.0, better: Callable[[str], float] 
             return says("I would rather not say, A or B.")
         if chance.random() < first:
             return says("A")
-        one, other = map(better, shown(body))
+        one, other = map(len, shown(body))
         return says("TIE" if one == other else "A" if one > other else "B")
 
     return answer
@@ -72,30 +69,27 @@ def biased(first: float, malformed: float = 0.0, better: Callable[[str], float] 
 @contextmanager
 def judge_server(answer: Callable[[dict[str, Any]], Reply], delay: float = 0.0) -> Iterator[tuple[str, Seen]]:
     """Serve; yields the base URL and what was seen."""
-    seen = Seen()
+    seen, lock = Seen(), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with seen.lock:
+            with lock:
                 seen.bodies.append(body)
                 seen.keys.append(self.headers.get("Authorization", ""))
                 seen.times.append(time.monotonic())
                 seen.in_progress += 1
                 seen.most = max(seen.most, seen.in_progress)
-            try:
-                time.sleep(delay)
-                status, headers, reply = answer(body) if self.path == "/v1/chat/completions" else fails(404, self.path)
-            finally:
-                with seen.lock:
-                    seen.in_progress -= 1
+            time.sleep(delay)
+            status, headers, reply = answer(body) if self.path == "/v1/chat/completions" else fails(404, self.path)
+            with lock:
+                seen.in_progress -= 1
             content = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
             self.send_response(status)
-            for name, value in {"Content-Type": "application/json", **headers}.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
+            for name, value in {"Content-Type": "application/json", "Content-Length": len(content), **headers}.items():
+                self.send_header(name, str(value))
             self.end_headers()
             self.wfile.write(content)
 
@@ -105,14 +99,12 @@ def judge_server(answer: Callable[[dict[str, Any]], Reply], delay: float = 0.0) 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.handle_error = lambda *args: None  # a client that is gone is not reported on standard error
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1", seen
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
 
 
 def write_pairs(folder: Path, prompts: int = 60, samples: int = 1) -> None:

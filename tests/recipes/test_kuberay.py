@@ -34,8 +34,7 @@ def strict(schema: Any) -> Any:
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    dropped = {"format"} if isinstance(schema.get("format"), str) else set()
-    result = {k: strict(v) for k, v in schema.items() if not k.startswith("x-kubernetes-") and k not in dropped}
+    result = {k: strict(v) for k, v in schema.items() if not k.startswith("x-kubernetes-")}
     if "properties" in schema:
         result["properties"] = {key: strict(value) for key, value in schema["properties"].items()}
         if not schema.get("x-kubernetes-preserve-unknown-fields") and "additionalProperties" not in schema:
@@ -72,45 +71,13 @@ def containers(job: dict[str, Any]) -> list[dict[str, Any]]:
     return [template["spec"]["containers"][0] for template in templates]
 
 
-WORKERS = "spec/rayClusterSpec/workerGroupSpecs/0"
-CONTAINER = f"{WORKERS}/template/spec/containers/0"
-MUTATIONS = [
-    ("kind", "RayCluster"),
-    ("spec/backOffLimit", 3),
-    ("spec/backoffLimit", "20"),
-    ("spec/entrypoint", ["python3", "run.py"]),
-    (f"{WORKERS}/minReplica", 1),
-    (f"{WORKERS}/replicas", "2"),
-    (f"{WORKERS}/groupName", None),
-    (f"{WORKERS}/template/spec/containers", None),
-    (f"{WORKERS}/template/spec/volumes/1/emptyDir/medum", "Memory"),
-    (f"{CONTAINER}/volumeMounts/0/mountPath", None),
-    (f"{CONTAINER}/env", {"RECIPE": "x"}),
-    (f"{CONTAINER}/env/0/value", 1),
-    (f"{CONTAINER}/resources/limits/memory", "512 GB"),
-    (f"{CONTAINER}/securityContext", {"capabilities": ["IPC_LOCK"]}),
-]
-
-
-@needs_crd
-@pytest.mark.parametrize(("path", "value"), MUTATIONS)
-def test_a_mutation_is_rejected(validate, path: str, value: Any):
-    job = json.loads(json.dumps(yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))))  # anchors become copies
-    *parents, last = (int(key) if key.isdigit() else key for key in path.split("/"))
-    node: Any = job
-    for key in parents:
-        node = node[key]
-    if value is None:
-        del node[last]
-    else:
-        node[last] = value
-    with pytest.raises(jsonschema.ValidationError):
-        validate(job)
-
-
 @needs_crd
 def test_what_is_submitted_is_valid(validate):
-    validate(yaml.safe_load(MANIFEST.read_text(encoding="utf-8")))
+    manifest = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
+    validate(manifest)
+    for spec in ({"backOffLimit": 3}, {"backoffLimit": "20"}, {"entrypoint": ["python3"]}, {"rayClusterSpec": {}}):
+        with pytest.raises(jsonschema.ValidationError):
+            validate({**manifest, "spec": {**manifest["spec"], **spec}})
     options = ["--nodes", "4", "--gpus-per-node", "4", "--image", "registry.example/a:1", "--claim", "mine"]
     options += ["--memory", "1200Gi", "--rdma", "rdma/ib=8", "personas/run_qwen3_32b_megatron", "trainer.save_freq=10"]
     job = rendered(*options, ESTIMATOR="grpo", NUMBER="1")
@@ -149,11 +116,7 @@ def test_variables_in_the_manifest_are_kept(tmp_path: Path):
 
 def test_the_manifest_has_what_a_run_needs():
     job = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    spec = job["spec"]
-    assert spec["shutdownAfterJobFinishes"] is True
-    assert spec["backoffLimit"] > 0, "a preempted run must start again"
-    assert spec["preRunningDeadlineSeconds"] > 0, "waiting for pods must end"
-    assert spec["submitterConfig"]["backoffLimit"] == 0
+    assert job["spec"]["backoffLimit"] > 0, "a preempted run must start again"
     for container in containers(job):
         assert {"/dev/shm", "/storage"} == {mount["mountPath"] for mount in container["volumeMounts"]}
     defaults = rendered("personas/run_qwen3_1_7b_fsdp")
@@ -164,12 +127,8 @@ def test_the_manifest_has_what_a_run_needs():
 def test_kubectl_gets_the_manifest_and_its_status_is_returned(tmp_path: Path):
     (tmp_path / "kubectl").write_text(f"#!/bin/sh\necho \"$@\" > '{tmp_path}/words'\ncat > '{tmp_path}/job'\nexit 3\n")
     (tmp_path / "kubectl").chmod(0o755)
-    run = subprocess.run(
-        [sys.executable, str(SUBMIT), "personas/run_tiny_cpu"],
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode == 3
+    command = [sys.executable, str(SUBMIT), "personas/run_tiny_cpu"]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == 3
     assert (tmp_path / "words").read_text() == "create -f -\n"
     assert yaml.safe_load((tmp_path / "job").read_text()) == rendered("personas/run_tiny_cpu")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,23 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.recipes.launches import (
-    RECIPES,
-    broken_rules,
-    commands_of,
-    composed,
-    environment,
-    launch_modules,
-    recipe,
-)
+from tests.recipes.launches import RECIPES, broken_rules, commands_of, composed, environment, launch_modules, recipe
 
 (cluster,) = launch_modules("run_on_cluster")
 LAUNCH = RECIPES / "launch"
 SLURM, RAY, KUBERAY, SKY = "slurm/pgrpo.sbatch", "ray_job.sh", "kuberay/submit.py", "sky/launch.py"
 LAUNCHERS = (SLURM, RAY, KUBERAY, SKY)
 MEGATRON = "personas/run_qwen3_32b_megatron"
-
-every_launcher = pytest.mark.parametrize("launcher", LAUNCHERS)
 
 
 def call(launcher: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -55,13 +44,10 @@ def verl_command(text: str) -> list[str]:
     return shlex.split(" ".join(line.removesuffix("\\") for line in lines[first : last + 1]))
 
 
-# -------------------------------------------------------------------------------------------------------- dry runs
-
-
-@every_launcher
-@pytest.mark.parametrize("name", ["personas/run_tiny_cpu", "goodreads/run_qwen3_1_7b_fsdp"])
-def test_dry_run_prints_the_command_and_writes_nothing(launcher: str, name: str, tmp_path: Path):
-    run = call(launcher, "--dry-run", name, "trainer.total_training_steps=3", cwd=tmp_path, ESTIMATOR="grpo")
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_dry_run_prints_the_command_and_writes_nothing(launcher: str, tmp_path: Path):
+    arguments = ["--dry-run", "personas/run_tiny_cpu", "trainer.total_training_steps=3"]
+    run = call(launcher, *arguments, cwd=tmp_path, ESTIMATOR="grpo")
     assert run.returncode == 0, run.stderr
     values = cluster.settings(verl_command(run.stdout))
     assert values["trainer.total_training_steps"] == "3"
@@ -69,10 +55,6 @@ def test_dry_run_prints_the_command_and_writes_nothing(launcher: str, name: str,
     for key in ("trainer.default_local_dir", "trainer.rollout_data_dir", "data.train_files"):
         assert Path(values[key]).is_absolute(), "Ray workers run in other folders"
     assert list(tmp_path.iterdir()) == []
-
-
-@every_launcher
-def test_an_unknown_recipe_gets_the_list(launcher: str):
     run = call(launcher, "--dry-run", "personas/run_qwen3_1_7_fsdp")
     assert run.returncode == 2
     assert all(name in run.stderr for name in recipe.names())
@@ -96,11 +78,6 @@ def test_nodes_and_gpus_are_set_once(launcher: str, options: list[str]):
         assert run.stdout.count("--num-gpus=4") == 4
 
 
-@pytest.mark.parametrize("launcher", [RAY, KUBERAY, SKY])
-def test_a_late_dry_run_starts_nothing(launcher: str):
-    assert call(launcher, MEGATRON, "--dry-run", RAY_ADDRESS="http://127.0.0.1:1").returncode == 2
-
-
 @pytest.mark.parametrize(
     ("launcher", "arguments", "variables"),
     [
@@ -108,13 +85,11 @@ def test_a_late_dry_run_starts_nothing(launcher: str):
         (SLURM, ["--dry-run", "--nodes=2-4", MEGATRON], {}),
         (SLURM, ["--dry-run", "--nodes=2", MEGATRON], {"NGPUS_PER_NODE": "16"}),
         (SLURM, [MEGATRON], {}),
-        (SLURM, [], {}),
         (RAY, [MEGATRON], {}),
+        (RAY, [MEGATRON, "--dry-run"], {"RAY_ADDRESS": "http://127.0.0.1:1"}),
         (SKY, ["--dry-run", "--gpus", "H100:x", MEGATRON], {}),
-        (SKY, ["--dry-run", "--nodes", "0", MEGATRON], {}),
         (KUBERAY, ["--dry-run", "--rdma", "rdma/ib", MEGATRON], {}),
         ("run_on_cluster.py", ["--dry-run", MEGATRON], {"NNODES": "two"}),
-        ("run_on_cluster.py", ["--dry-run", MEGATRON], {"JOIN_LIMIT": "5m"}),
         ("run_on_cluster.py", ["--dry-run", MEGATRON], {"STALL_LIMIT": "-1"}),
         ("run_on_cluster.py", ["--dry-run", MEGATRON], {"ARGUMENTS": "a"}),
     ],
@@ -126,7 +101,7 @@ def test_bad_input_is_an_error_without_traceback(launcher: str, arguments: list[
     assert "Traceback" not in run.stderr
 
 
-def test_ray_job_sends_what_the_recipe_reads():
+def test_ray_job_sends_what_the_recipe_reads_and_skypilot_the_token_as_a_secret():
     run = call(RAY, "--dry-run", MEGATRON, "a='b $c'", NNODES="4", TP="2", UNRELATED="1", DIRECTORY="/mnt/shared")
     words = shlex.split(run.stdout.splitlines()[0])
     assert words[words.index("--") + 1 :] == ["python3", "recipes/launch/run_on_cluster.py"]
@@ -136,12 +111,9 @@ def test_ray_job_sends_what_the_recipe_reads():
     values = cluster.settings(verl_command(run.stdout))
     assert values["trainer.nnodes"] == "4"
     assert values["trainer.default_local_dir"].startswith("/mnt/shared/runs/")
-
-
-def test_skypilot_gets_the_token_as_a_secret():
-    run = call(SKY, "--dry-run", MEGATRON, HF_TOKEN="hf_secret")
-    assert "--secret HF_TOKEN" in run.stdout
-    assert "hf_secret" not in run.stdout
+    sky = call(SKY, "--dry-run", MEGATRON, HF_TOKEN="hf_token").stdout
+    assert "--secret HF_TOKEN" in sky
+    assert "hf_token" not in sky
 
 
 def test_many_nodes_without_a_model_folder_are_warned(tmp_path: Path):
@@ -151,16 +123,6 @@ def test_many_nodes_without_a_model_folder_are_warned(tmp_path: Path):
     run = call("run_on_cluster.py", "--dry-run", MEGATRON, cwd=tmp_path, NNODES="4", MODEL_PATH="model")
     assert "MODEL_PATH" not in run.stderr
     assert f"actor_rollout_ref.model.path={tmp_path / 'model'}" in verl_command(run.stdout)
-
-
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
-def test_shell_is_clean():
-    files = [LAUNCH / name for name in ("node.sh", "install.sh", RAY, SLURM, "slurm/worker.sh")]
-    run = subprocess.run(["shellcheck", *map(str, files)], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout
-
-
-# ------------------------------------------------------------------------------------------------------- the docs
 
 
 def documented() -> list[str]:

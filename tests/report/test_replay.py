@@ -23,15 +23,10 @@ def steps(count: int = 3, n: int = 4) -> list[pd.DataFrame]:
     """Frames of `read_dump`: nine prompts a step; the responses to every third have equal rewards."""
     draw = np.random.default_rng(0)
     groups = [name for name, users in USERS.items() for _ in range(users)]
+    prompt = np.repeat(np.arange(len(groups)), n)
+    columns = {"group": np.repeat(groups, n).astype(object), "prompt_id": prompt}
     return [
-        pd.DataFrame(
-            {
-                "step": step,
-                "group": np.repeat(groups, n).astype(object),
-                "prompt_id": np.repeat(np.arange(len(groups)), n),
-                "score": [float(draw.integers(0, 3)) if i // n % 3 else 1.0 for i in range(len(groups) * n)],
-            }
-        )
+        pd.DataFrame({"step": step, **columns, "score": np.where(prompt % 3, draw.integers(0, 3, len(prompt)), 1.0)})
         for step in range(1, count + 1)
     ]
 
@@ -48,19 +43,17 @@ def write_dumps(folder: Path, frames: list[pd.DataFrame]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("n", [1, 2, 5])
 @pytest.mark.parametrize("norm_by_std", [True, False])
-def test_grpo_is_verls(n, norm_by_std):
+def test_grpo_is_verls(norm_by_std):
     torch = pytest.importorskip("torch")
     algos = pytest.importorskip("verl.trainer.ppo.core_algos")
-    draw = np.random.default_rng(n)
-    prompts = np.repeat([f"p{i}" for i in range(7)], n)[draw.permutation(7 * n)]
-    rewards = draw.normal(size=7 * n).astype(np.float32)
-    token_rewards = torch.stack([torch.zeros(7 * n), torch.from_numpy(rewards)], dim=1)
+    draw = np.random.default_rng(0)
+    prompts = np.repeat([f"p{i}" for i in range(7)], [1, 1, 2, 2, 5, 5, 5])[draw.permutation(21)]
+    rewards = torch.from_numpy(draw.normal(size=(21, 1)))
     theirs, _ = algos.compute_grpo_outcome_advantage(
-        token_rewards, torch.ones(7 * n, 2), prompts, norm_adv_by_std_in_grpo=norm_by_std
+        rewards, torch.ones(21, 1), prompts, norm_adv_by_std_in_grpo=norm_by_std
     )
-    ours = grpo_advantages(rewards.astype(np.float64), list(prompts), norm_by_std)
+    ours = grpo_advantages(rewards[:, 0].numpy(), list(prompts), norm_by_std)
     np.testing.assert_allclose(ours, theirs[:, 0].numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -118,18 +111,5 @@ def test_the_command(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "3 steps, 27 prompts, 108 responses of 3 preference groups" in text
     assert "1-2" in text
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [], ["--group-field", "nobody"], ["--group-field", "gts.wants", "--option", "half_life"],
-        ["--group-field", "gts.wants", "--option", "half_live=3"], ["--group-field", "gts.wants", "--option", "a=["],
-        ["--data", "none.parquet"], ["--group-field", "gts.wants", "--parts", "-1"],
-    ],
-)  # fmt: skip
-def test_mistakes(tmp_path, capsys, arguments):
-    assert main(["replay", str(write_dumps(tmp_path / "rollouts", steps(1))), *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "Traceback" not in captured.err
+    for mistake in ([], ["--group-field", "gts.wants", "--option", "half_live=3"], ["--data", "none.parquet"]):
+        assert main(["replay", str(rollouts), *mistake]) == 2

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -15,11 +14,12 @@ import pytest
 
 from tests.report.runs import write_run
 from verl_pgrpo.cli import main
+from verl_pgrpo.errors import DataError
 from verl_pgrpo.report.comparison import Arm, Comparison, Run
 from verl_pgrpo.report.curves import Curves
 from verl_pgrpo.report.loading import load_runs
 from verl_pgrpo.report.page import as_dict, make_report
-from verl_pgrpo.report.pooling import ConfidenceBand, Window
+from verl_pgrpo.report.pooling import ConfidenceBand
 from verl_pgrpo.report.run_folder import RunFolder, find_run
 
 SECRET = "hunter2"
@@ -32,12 +32,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in range(2):
             write_run(folder / f"{estimator}-{seed}", estimator, seed)
         write_run(folder / f"stars/{estimator}", estimator, groups=3, steps=10, utility=False)
+        write_run(folder / f"small/{estimator}", estimator, groups=3, steps=10)
     return folder
 
 
 def report(*paths: object, **options: object) -> dict:
     """The numbers of a report."""
     return as_dict(make_report(load_runs([str(path) for path in paths], **options)))
+
+
+def ends(found: dict, arm: str) -> dict[str, float]:
+    """Of each preference group, its value at the end."""
+    return {group["group"]: group["ends"][arm] for group in found["by_group"]}
 
 
 @pytest.fixture
@@ -59,9 +65,6 @@ def table(run: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(group=lambda frame: [json.loads(gts)["preference_group"] for gts in frame["gts"]])
 
 
-# ------------------------------------------------------------------------------------------------------------ numbers
-
-
 def test_seeds_become_means_and_bands(runs, tmp_path, page):
     found = page(*(runs / f"{estimator}-{seed}" for estimator in ("grpo", "pgrpo") for seed in range(2)))
     assert (found["value"], found["last_fifth"], found["groups"], found["ranked"]) == ("utility", [33, 40], 7, 7)
@@ -80,17 +83,6 @@ def test_seeds_become_means_and_bands(runs, tmp_path, page):
     assert found["headline"] in (tmp_path / "r.html").read_text()
 
 
-def test_a_group_that_is_worse_off_than_before_is_in_the_headline(runs, tmp_path):
-    shutil.copytree(runs / "pgrpo-0", tmp_path / "pgrpo")
-    for step in range(30, 41):
-        file = tmp_path / f"pgrpo/rollouts/{step}.jsonl"
-        rows = [json.loads(line) for line in file.open()]
-        changed = [{**row, "utility": row["utility"] * ("group0" not in row["gts"])} for row in rows]
-        file.write_text("".join(json.dumps(row) + "\n" for row in changed))
-    headline = report(runs / "grpo-0", tmp_path / "pgrpo")["headline"]
-    assert headline.index("group6") < headline.index("even worse off: group0 ends at 0.00, compared with 0.7")
-
-
 def test_arms_by_name(runs):
     plain = report(runs / "grpo-0", runs / "grpo-1", runs / "pgrpo-0")
     named = report(f"grpo={runs / 'grpo-0'},{runs / 'grpo-1'}", f"pgrpo={runs / 'pgrpo-0'}")
@@ -107,22 +99,7 @@ def test_without_a_utility_groups_are_compared_with_themselves(runs):
     end = table(folder / "pgrpo").query("step > 8").groupby("group")["score"].mean()
     for value, expected in (("standardized", (end - start.mean()) / start.std()), ("score", end)):
         found = report(folder / "grpo", folder / "pgrpo", value=value)
-        assert {group["group"]: group["ends"]["pgrpo"] for group in found["by_group"]} == pytest.approx(
-            expected.to_dict()
-        )
-
-
-def test_runs_of_different_length_and_without_common_steps(runs, tmp_path):
-    for name, kept in (("short", range(1, 21)), ("late", range(31, 41))):
-        shutil.copytree(runs / "pgrpo-0/rollouts", tmp_path / name / "rollouts")
-        for step in set(range(1, 41)) - set(kept):
-            (tmp_path / name / f"rollouts/{step}.jsonl").unlink()
-    assert report(runs / "grpo-0", tmp_path / "short")["last_fifth"] == [17, 20]
-    found = report(f"early={tmp_path / 'short'}", f"late={tmp_path / 'late'}")
-    for name, last in (("early", "17 <= step <= 20"), ("late", "39 <= step <= 40")):
-        expected = table(runs / "pgrpo-0").query(last).groupby("group")["utility"].mean()
-        ends = {group["group"]: group["ends"][name] for group in found["by_group"]}
-        assert ends == pytest.approx(expected.to_dict())
+        assert ends(found, "pgrpo") == pytest.approx(expected.to_dict())
 
 
 def test_a_group_with_hardly_any_responses_is_not_the_worst(tmp_path):
@@ -146,27 +123,6 @@ def comparison(per_group: list[int], steps: int = 30) -> Comparison:
     value = draw.standard_normal(len(group)) + group
     cells = pd.DataFrame({"step": step, "group": group.astype(str), "count": 1, "rows": 1, "value": value, "m2": 0.0})
     return Comparison([Arm("grpo", "grpo", [Run(RunFolder(Path("run")), cells)])], "score")
-
-
-def test_how_many_responses_rank_a_group():
-    assert comparison([50] * 3).enough == 10
-    assert comparison([50] * 2 + [10]).enough == 2  # all of few groups are ranked
-    assert comparison([50] * 20 + [10] * 15).enough == 10  # of many groups, those with more than most
-    few = comparison([10] * 20 + [1] * 60)
-    assert (few.enough, int(few.ranked.sum())) == (2, 20)
-    assert comparison([1] * 5).enough == 1
-
-
-def test_cells_pool_to_the_moments_of_their_responses():
-    values = np.random.default_rng(0).normal(3.0, 2.0, 4000)
-    groups = pd.Series(values).groupby(np.arange(4000) // 8)
-    exact = {"count": 8, "rows": 8, "value": groups.mean(), "m2": groups.var(ddof=0) * 8}
-    means = {"count": 8, "rows": 1, "value": groups.mean(), "m2": 0.0}  # as in a metrics log
-    for cells, tolerance in ((exact, 1e-9), (means, 0.1)):
-        window = Window.pool(pd.DataFrame({"group": 0, **cells}), 1)
-        assert (window.count[0], window.mean[0]) == (4000, pytest.approx(values.mean()))
-        assert window.std[0] == pytest.approx(values.std(ddof=1), rel=tolerance)
-        assert window.error[0] == pytest.approx(values.std(ddof=1) / 4000**0.5, rel=tolerance)
 
 
 def test_bands_count_the_seeds_that_have_data():
@@ -210,9 +166,8 @@ def test_an_abandoned_branch_is_left_out(runs, tmp_path, page, capsys):
     (run / "metrics_2.jsonl").write_text("".join(lines[20:30]))
     found = page(run)
     assert found["steps"] == [1, 30]
-    rows = pd.concat([table(runs / "pgrpo-1").query("25 <= step <= 30")])
-    ends = {group["group"]: group["ends"]["pgrpo"] for group in found["by_group"]}
-    assert ends == pytest.approx(rows.groupby("group")["utility"].mean().to_dict())
+    rows = table(runs / "pgrpo-1").query("25 <= step <= 30")
+    assert ends(found, "pgrpo") == pytest.approx(rows.groupby("group")["utility"].mean().to_dict())
     assert any("31 to 40" in line for line in found["cautions"])
     assert "global_step_40" not in (tmp_path / "r.html").read_text()  # a history of the abandoned branch
     assert main(["replay", str(run / "rollouts"), "--group-field", "gts.preference_group", "--json"]) == 0
@@ -224,57 +179,54 @@ def test_metrics_alone_are_enough(runs, tmp_path):
     found = report(log, value="score")
     assert found["groups"] == 7
     last = table(runs / "pgrpo-0").query("step > 32").groupby("group")["score"].mean()
-    assert {group["group"]: group["ends"]["pgrpo"] for group in found["by_group"]} == pytest.approx(last.to_dict())
+    assert ends(found, "pgrpo") == pytest.approx(last.to_dict())
     (tmp_path / "resumed.jsonl").write_text("".join(log.read_text().splitlines(keepends=True)[20:]))
     responses = table(runs / "pgrpo-0").query("step > 20").groupby("group").size()
     for group in report(tmp_path / "resumed.jsonl")["by_group"]:  # does not count what was before the resume
         assert group["responses"] == pytest.approx(responses[group["group"]], rel=0.1)
 
 
-def test_groups_from_training_data(runs, tmp_path, page):
-    shutil.copytree(runs / "grpo-0/rollouts", tmp_path / "run/rollouts")
-    for file in tmp_path.glob("run/rollouts/*"):
+def test_groups_from_training_data(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "small/grpo/rollouts", run / "rollouts")
+    for file in run.glob("rollouts/*"):
         file.write_text(file.read_text().replace("preference_group", "user"))
     data = pd.DataFrame(
         {
-            "prompt": [[{"role": "user", "content": "hi"}]] * 7,
-            "reward_model": [{"ground_truth": json.dumps({"user": f"group{i}"})} for i in range(7)],
-            "preference_group": [f"data{i}" for i in range(7)],
+            "prompt": [[{"role": "user", "content": "hi"}]] * 3,
+            "reward_model": [{"ground_truth": json.dumps({"user": f"group{i}"})} for i in range(3)],
+            "preference_group": [f"data{i}" for i in range(3)],
         }
     )
     data.to_parquet(tmp_path / "elsewhere.parquet")
-    assert main(["report", str(tmp_path / "run"), "-o", str(tmp_path / "r.html")]) == 2
-    found = page(tmp_path / "run", "--data", tmp_path / "elsewhere.parquet")
-    assert {group["group"] for group in found["by_group"]} == {f"data{i}" for i in range(7)}
-    found = page(tmp_path / "run", "--group-field", "gts.user")
-    assert {group["group"] for group in found["by_group"]} == {f"group{i}" for i in range(7)}
-    data.to_parquet(tmp_path / "run/train.parquet")
-    assert page(tmp_path / "run")["focus"].startswith("data")
+    with pytest.raises(DataError):
+        report(run)
+    assert set(ends(report(run, data=[tmp_path / "elsewhere.parquet"]), "run")) == {"data0", "data1", "data2"}
+    assert set(ends(report(run, group_field="gts.user"), "run")) == {"group0", "group1", "group2"}
+    data.to_parquet(run / "train.parquet")
+    assert report(run)["focus"].startswith("data")
 
 
 def test_the_utility_of_personas_is_computed_from_the_text(tmp_path):
     truth = {"surface": "toy", "persona": "slang_hiphop", "style": "slang", "genre": "hiphop", "offset": 1.0,
              "scale": 4.0, "noise": 0.0, "seed": 0, "row": "train/0"}  # fmt: skip
-    text = "yo dude dope bro rap beat rhyme cypher"
     rows = [
-        {"input": "x", "output": text, "gts": json.dumps(one), "score": 9, "uid": f"{one['persona']}_0_0"}
+        {"input": "x", "output": "yo dude dope bro rap beat rhyme cypher", "gts": json.dumps(one), "score": 9,
+         "uid": f"{one['persona']}_0_0"}
         for one in (truth, {**truth, "persona": "slang_metal", "genre": "metal"})
-    ]
+    ]  # fmt: skip
     (tmp_path / "run/rollouts").mkdir(parents=True)
     (tmp_path / "run/rollouts/1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = report(tmp_path / "run")
     assert found["value"] == "utility"
-    assert {group["group"]: group["ends"]["run"] for group in found["by_group"]} == {
-        "slang_hiphop": 1.0,
-        "slang_metal": 0.5,
-    }
+    assert ends(found, "run") == {"slang_hiphop": 1.0, "slang_metal": 0.5}
 
 
 def test_controls_with_other_groups(runs, tmp_path, page):
-    shutil.copytree(runs / "pgrpo-1", tmp_path / "control")
+    shutil.copytree(runs / "small/pgrpo", tmp_path / "control")
     config = tmp_path / "control/hydra/.hydra/config.yaml"
     config.write_text("algorithm:\n  adv_estimator: pgrpo\n  pgrpo:\n    group_key: extra_info.random_group\n")
-    found = page(runs / "pgrpo-0", runs / "grpo-0", tmp_path / "control")
+    found = page(runs / "small/pgrpo", runs / "small/grpo", tmp_path / "control")
     assert [arm["label"] for arm in found["arms"]] == ["pgrpo", "grpo", "pgrpo_random_groups"]
     assert (found["baseline"], found["ours"]) == ("grpo", "pgrpo")
     assert any("other groups" in line for line in found["cautions"])
@@ -285,10 +237,10 @@ def test_controls_with_other_groups(runs, tmp_path, page):
 
 
 def test_a_damaged_history_or_number_does_not_stop_the_page(runs, tmp_path, page):
-    shutil.copytree(runs / "pgrpo-0", tmp_path / "run")
-    history = tmp_path / "run/checkpoints/global_step_40/pgrpo_history.parquet"
+    shutil.copytree(runs / "small/pgrpo", tmp_path / "run")
+    history = tmp_path / "run/checkpoints/global_step_10/pgrpo_history.parquet"
     history.write_bytes(history.read_bytes()[:-40])
-    file = tmp_path / "run/rollouts/40.jsonl"
+    file = tmp_path / "run/rollouts/10.jsonl"
     rows = [json.loads(line) for line in file.open()]
     rows[0] |= {"score": float("nan"), "utility": 10**400, "output": "lone \ud800 and \x00"}
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"cut')
@@ -300,11 +252,8 @@ def test_a_damaged_history_or_number_does_not_stop_the_page(runs, tmp_path, page
     assert all(group["ends"]["pgrpo"] is not None for group in found["by_group"])
 
 
-# ------------------------------------------------------------------------------------------------------------ secrets
-
-
 def test_no_secret_of_a_configuration_reaches_the_page(runs, tmp_path, page):
-    shutil.copytree(runs / "pgrpo-0", tmp_path / "run")
+    shutil.copytree(runs / "small/pgrpo", tmp_path / "run")
     config = {
         "actor_rollout_ref": {
             "model": {"path": f"https://user:{SECRET}@host/org/model"},
@@ -325,20 +274,11 @@ def test_no_secret_of_a_configuration_reaches_the_page(runs, tmp_path, page):
     log += "\n(TaskRunnerV1 pid=7) P-GRPO warning: group 'jazz' has received no rewards\n"
     (tmp_path / "run/run.log").write_text(log)
     assert find_run(tmp_path / "run").config == config
-    page(tmp_path / "run", runs / "grpo-0")
+    page(tmp_path / "run", runs / "small/grpo")
     html = (tmp_path / "r.html").read_text()
     assert SECRET not in html
-    for shown in (
-        "data.seed: 7",
-        "trainer.n_gpus_per_node: 8",
-        "actor_rollout_ref.model.path: model",
-        "no rewards",
-        "actor_rollout_ref.rollout.name: org/x",
-    ):
+    for shown in ("data.seed: 7", "trainer.n_gpus_per_node: 8", "actor_rollout_ref.model.path: model", "no rewards"):
         assert shown in html
-
-
-# ---------------------------------------------------------------------------------------------------------- mistakes
 
 
 @pytest.mark.parametrize(
@@ -346,14 +286,12 @@ def test_no_secret_of_a_configuration_reaches_the_page(runs, tmp_path, page):
     [
         (["{none}"], "no such run"), (["{empty}"], "neither rollouts"), (["{text}"], "file logger"),
         (["{good}", "again={good}"], "named twice"), (["{bad}"], "3.jsonl, line 1"),
-        (["{good}", "--value", "x"], "'x'"),
-        (["{good}", "--baseline", "x"], "the arms are grpo"), (["{good}", "--samples-of", "x"], "7 groups"),
-        (["{good}", "--metrics", "x"], "NAME=FILE"), (["{good}", "--data", "{empty}"], "empty"),
+        (["{good}", "--baseline", "x"], "the arms are grpo"), (["{good}", "--value", "x"], "'x'"),
         (["{good}", "--group-field", "x"], "known preference group"), (["{good}", "-o", "{empty}"], "is a folder"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(runs, tmp_path, capsys, arguments, message):
-    names = {name: tmp_path / name for name in ("none", "empty", "text", "bad")} | {"good": runs / "grpo-0"}
+    names = {name: tmp_path / name for name in ("none", "empty", "text", "bad")} | {"good": runs / "small/grpo"}
     names["empty"].mkdir()
     names["text"].write_text("[1]\n")
     shutil.copytree(runs / "stars/grpo", names["bad"])
@@ -365,16 +303,3 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys, arguments, message):
     [line] = captured.err.splitlines()
     assert message in line
     assert not out.exists()
-
-
-def test_an_interrupted_write_leaves_the_old_page(runs, tmp_path, monkeypatch):
-    out = tmp_path / "r.html"
-    out.write_text("old")
-
-    def fail(*_: object) -> None:
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr("os.replace", fail)
-    assert main(["report", str(runs / "stars/grpo"), "-o", str(out)]) == 1
-    assert out.read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["r.html"]

@@ -8,7 +8,6 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -34,9 +33,6 @@ def dump(folder: Path, step: int, text: str = "", written: float = 0.0) -> Path:
     file.write_text(text or response(step), encoding="utf-8", errors="surrogatepass")
     os.utime(file, (written, written))
     return file
-
-
-# ------------------------------------------------------------------------------ killed at step 10, resumed at step 6
 
 
 def test_metrics_of_an_abandoned_branch_are_dropped(tmp_path):
@@ -74,24 +70,6 @@ def test_dumps_of_an_abandoned_branch_are_dropped(tmp_path, evidence):
     assert (list(dumps.files), dumps.abandoned) == (list(range(1, 9)), (9, 10))
 
 
-@pytest.mark.parametrize("copied", ["at once", "by name", "in any order", "in order", "one edited"])
-def test_times_of_copies_and_edits_do_not_drop_dumps(tmp_path, copied):
-    steps = list(range(1, 13))
-    order = {
-        "at once": [0] * 12, "by name": np.argsort(sorted(range(12), key=lambda i: str(steps[i]))),
-        "in any order": np.random.default_rng(0).permutation(12), "in order": range(12),
-        "one edited": [0, 1, 99, *range(3, 12)],
-    }[copied]  # fmt: skip
-    for step, written in zip(steps, order, strict=True):
-        dump(tmp_path, step, written=1000 + 10 * float(written))
-    assert list(find_dumps(tmp_path).files) == steps
-    (tmp_path / "log.jsonl").write_text("".join(map(entry, range(1, 12))))  # killed between the dump and the log
-    assert list(find_dumps(tmp_path, read_log([tmp_path / "log.jsonl"])).files) == steps
-
-
-# ----------------------------------------------------------------------------------------------------- what counts
-
-
 def test_padding_and_earlier_outputs_of_a_session_do_not_count(tmp_path):
     uids = {"p_0_0": 9, "p_0_1": 1, "p_1_1": 2, "p_1_0": 9, "pad1_0_0": 9}
     text = "".join(response(score, uid=uid) for uid, score in uids.items())
@@ -119,15 +97,9 @@ def test_damage_is_named_with_its_line(tmp_path, line):
     (tmp_path / "log").write_text(f"{entry(1)}{line}\n")
     with pytest.raises(DataError, match="log, line 2"):
         read_log([tmp_path / "log"])
-
-
-def test_no_dumps(tmp_path):
+    (tmp_path / "1.jsonl").unlink()
     with pytest.raises(DataError, match=r"no <step>\.jsonl"):
         find_dumps(tmp_path)
-    assert read_dump(dump(tmp_path, 1, "\n").parent / "1.jsonl", GROUP).empty
-
-
-# ------------------------------------------------------------------------------------------------ preference groups
 
 
 def data(folder: Path, *rows: tuple[str, str, object, object]) -> Path:
