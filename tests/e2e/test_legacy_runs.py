@@ -107,7 +107,9 @@ def test_run_is_killed_and_resumed_with_exact_accounting(tmp_path, options, step
     end = saved + 3
     prompts = 8 * updates if "rollout_steps" in steps else 1  # counted from the start of the first run
     second = runs.start(tmp_path, "second", f"{steps}={prompts * end}", *SAME, *options, **where)
-    assert f"history so far: {size * saved} rewards" in runs.finish(second, tmp_path, "second")
+    log = runs.finish(second, tmp_path, "second")
+    assert "preference groups in 256 training rows" in log
+    assert f"history so far: {size * saved} rewards" in log
     final = max(int(path.name.split("_")[-1]) for path in (tmp_path / "checkpoints").glob("global_step_*"))
     assert final > saved
     assert totals_of(tmp_path, "second") == {step: size * step for step in range(saved + 1, final + 1)}

@@ -58,7 +58,7 @@ def test_the_unit_is_the_prompt_and_too_few_or_equal_ones_get_no_interval():
         widths.append(line["high"] - line["low"])
     assert widths[0] == pytest.approx(widths[1]), "copies of responses are not more evidence"
     found = describe(scores("m", {"few": list(rng.random(4)), "same": [0.5] * 20, "many": list(values)}))
-    ends = {line["group"]: line["low"] is None for line in found["groups"]}
+    ends = {line["group"]: bool(np.isnan(line["low"])) for line in found["groups"]}
     assert ends == {"few": True, "many": False, "same": True}
     assert np.isnan(found["gap"]["low"]), "it depends on the group of four"
 
