@@ -13,6 +13,7 @@ import inspect
 from contextlib import nullcontext
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from ray import cloudpickle
@@ -133,6 +134,8 @@ def test_a_rollout_that_loses_the_groups_stops_the_run(configure, monkeypatch, t
 
 
 def test_fully_async_checks_its_version_and_its_options_and_is_inert_for_others(compose):
+    from verl.protocol import DataProto
+
     class Stock:
         def __init__(self, config):
             self.config = config
@@ -145,7 +148,7 @@ def test_fully_async_checks_its_version_and_its_options_and_is_inert_for_others(
 
     trainer = type("Trainer", (FullyAsyncTrainerMixin, Stock), {})
     manager = type("Manager", (PreferenceGroupMixin, Stock), {})
-    prompts = SimpleNamespace(non_tensor_batch={"preference_group": ["a", None]})
+    prompts = DataProto.from_single_dict({"preference_group": np.array(["a", None], dtype=object)})
     for estimator, columns in (("grpo", {}), ("pgrpo", {_GROUP: ["a", ""]})):
         config = compose(f"algorithm.adv_estimator={estimator}", "trainer.resume_mode=disable")
         output = asyncio.run(manager(config).generate_sequences_single(prompts))
