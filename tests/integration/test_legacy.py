@@ -109,21 +109,17 @@ def test_wrong_runs_stop_in_the_constructor(kind, configure):
         classes(kind)[0](config=configure(kind, "+algorithm.pgrpo.halflife=3"))
 
 
-@pytest.mark.parametrize(
-    ("options", "columns", "groups"),
-    [
-        ({"group_key": "extra_info.segment"}, {"id": list(range(8))}, ["of a", "of b", "of c"]),
-        ({"default_group": "other"}, {"preference_group": ["a", None, " ", "a"] * 2}, ["a", "other"]),
-        ({"default_group": "other"}, {"id": list(range(8))}, ["other"]),
-    ],
-)
-def test_groups_may_be_nested_or_missing(options, columns, groups, configure, monkeypatch, tmp_path):
-    config = configure("v0", *(f"+algorithm.pgrpo.{key}={value}" for key, value in options.items()))
-    run(config, classes("v0")[0], monkeypatch, tmp_path, Prompts(**columns))
-    assert sorted(saved(tmp_path, 5, config=PGRPOConfig(**options)).groups) == groups
-    if groups == ["other"]:
-        with pytest.raises(MissingGroupError):
-            run(configure("v0"), classes("v0")[0], monkeypatch, tmp_path, Prompts(**columns))
+def test_groups_may_be_nested_or_missing(configure, monkeypatch, tmp_path):
+    numbers = Prompts(id=list(range(8)))
+    for folder, options, groups in (
+        ("nested", {"group_key": "extra_info.segment"}, ["of a", "of b", "of c"]),
+        ("missing", {"default_group": "other"}, ["other"]),
+    ):
+        config = configure("v0", *(f"+algorithm.pgrpo.{key}={value}" for key, value in options.items()), folder=folder)
+        run(config, classes("v0")[0], monkeypatch, tmp_path, numbers)
+        assert sorted(saved(tmp_path, 5, folder, PGRPOConfig(**options)).groups) == groups
+    with pytest.raises(MissingGroupError):
+        run(configure("v0"), classes("v0")[0], monkeypatch, tmp_path, numbers)
 
 
 def test_a_rollout_that_loses_the_groups_stops_the_run(configure, monkeypatch, tmp_path):

@@ -46,28 +46,15 @@ def test_columns_that_break_a_rollout_do_break_it(
     assert ("error", "reward") in at(report, "train row 0"), report.diagnostics
 
 
-def groups_as(kind: pa.DataType | str, values: list[object]) -> pa.Table:
-    table = pa.Table.from_pylist(rows())
-    column = pa.array(values).dictionary_encode() if kind == "categories" else pa.array(values).cast(kind)
-    return table.set_column(table.schema.get_field_index("preference_group"), "preference_group", column)
-
-
-@pytest.mark.parametrize("form", ["lines", "list", "several", "categories", pa.uint8(), pa.large_string()], ids=str)
-def test_every_format_and_type_that_verl_reads(case: Case, form: pa.DataType | str):
-    """A harmless column is not reported."""
-    data = rows(answer=lambda i: "x", score=lambda i: 1.0)
-    if form == "several":
-        case.write(data[:16])
-        name = f"data.train_files=[{case.folder}/train.parquet,{case.out}/train.parquet]"
-    elif form in ("lines", "list"):
-        path = case.out / ("train.json" if form == "list" else "train.jsonl")
-        path.write_text(json.dumps(data) if form == "list" else "".join(json.dumps(row) + "\n" for row in data))
-        name = f"data.train_files={path}"
-    else:
-        name = case.write(groups_as(form, ["ab"[i % 2] if form == "categories" else i % 2 for i in range(64)]))
-    report = case.check(name, skip=("reward",))
-    assert (GROUPS if form != "several" else GROUPS.replace("32", "40")) in report.facts
-    assert not any(severity == "error" for severity, _ in problems(report))
+@pytest.mark.parametrize("form", ["lines", "list", "several"])
+def test_every_format_that_verl_reads(case: Case, form: str):
+    """A harmless column is not reported. Types of group columns: tests/integration/test_checks.py."""
+    data, path = rows(answer=lambda i: "x", score=lambda i: 1.0), case.out / f"train.json{'l' * (form == 'lines')}"
+    path.write_text(json.dumps(data) if form == "list" else "".join(json.dumps(row) + "\n" for row in data))
+    files = f"[{case.folder}/train.parquet,{path}]" if form == "several" else str(path)
+    report = case.check(f"data.train_files={files}")
+    assert problems(report) == set()
+    assert (GROUPS if form != "several" else GROUPS.replace("32", "64")) in report.facts
 
 
 def without(column: str, value=None):
@@ -193,9 +180,7 @@ LABELS = [
     lambda i: "all",
     lambda i: "b" if i == 1 else "a",  # a small and a dominant one
     lambda i: "nan" if i % 3 else "a",
-    lambda i: ("Pok\u00e9mon", "Poke\u0301mon")[i % 2],
     lambda i: ("jazz", "jazz\u200b")[i % 2],
-    lambda i: ("Jazz", "jazz")[i % 2],
 ]
 
 
@@ -206,12 +191,8 @@ def test_labels_that_surprise_are_warnings(case: Case, label):
     assert ("warning", "groups") in at(report, "data.train_files")
     assert any("U+200B" in one.message for one in report.diagnostics) == ("\u200b" in label(1))
     assert report.ok
-
-
-@pytest.mark.parametrize("value", [1.5, " ", ["a"]], ids=str)
-def test_labels_that_are_no_label(case: Case, value: object):
-    report = case.check(case.write(rows(preference_group=lambda i: value)), skip=("reward",))
-    assert ("error", "groups") in at(report, "data.train_files")
+    number = case.check(case.write(rows(preference_group=lambda i: 1.5)), skip=("reward",))
+    assert ("error", "groups") in at(number, "data.train_files")
 
 
 @pytest.mark.parametrize(("column", "label", "count"), [("preference_group", "", 2), ("data_source", "demo/", 1)])
