@@ -84,7 +84,6 @@ def test_there_and_back_to_the_last_bit(tmp_path, capsys, suffix):
     run(capsys, "convert", tmp_path / "h.parquet", "--out", table)
     run(capsys, "convert", table, "--out", tmp_path / "again.parquet", "--step", 6)
     again = GroupHistoryManager.load(tmp_path / "again.parquet", step=6)
-    assert again.groups == saved.groups
     assert_same(again, saved)
 
 

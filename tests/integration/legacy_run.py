@@ -66,7 +66,8 @@ class Workers:
     def update_actor(self, batch):
         from verl.utils import tensordict_utils as tu
 
-        rows = [info["index"] for info in tu.get(batch, "extra_info")]
+        info = tu.get(batch, "extra_info")  # a rollout from a queue does not have it
+        rows = [int(uid.split()[1]) for uid in batch["uid"]] if info is None else [each["index"] for each in info]
         counted = batch["response_mask"].any(-1)
         self.seen.append((rows, counted, batch["token_level_scores"].sum(-1), batch["advantages"].clone()))
         return tu.get_tensordict({}, non_tensor_dict={"metrics": {"mfu": 0.0}})
@@ -144,7 +145,7 @@ def recomputed(history, seen):
     for rows, counted, scores, advantages in seen:
         assert not counted.all()
         prompts = [row for row, counts in zip(rows, counted, strict=True) if counts]
-        groups = [GROUPS[row] for row in prompts]
+        groups = [GROUPS[row % 8] for row in prompts]
         expected = history.compute_advantages(groups, scores[counted].double().numpy(), prompts).advantages
         assert (advantages[~counted] == 0).all()
         assert (advantages[counted] == torch.from_numpy(expected).float()[:, None]).all()

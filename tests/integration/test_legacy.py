@@ -1,34 +1,20 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl's older trainers with a history: trainer.use_v1=False and one-step-off in their own loops on simulated workers.
-
-For fully-async, only what its real runs (tests/e2e/test_legacy_runs.py) do not show.
-"""
+"""trainer.use_v1=False and one-step-off with a history: verl's own loops on simulated workers."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-from contextlib import nullcontext
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from ray import cloudpickle
 
 from tests.core.test_history import assert_same
 from tests.integration.legacy_run import N, Prompts, Workers, configured, recomputed, run, saved
-from verl_pgrpo import (
-    ConfigError,
-    GroupHistoryManager,
-    HistoryFileWrongStep,
-    MissingGroupError,
-    PGRPOConfig,
-    UnsupportedVerlError,
-)
-from verl_pgrpo.integration.legacy import _GROUP, FullyAsyncTrainerMixin, LegacyTrainerMixin, PreferenceGroupMixin
+from verl_pgrpo import ConfigError, GroupHistoryManager, MissingGroupError, PGRPOConfig, UnsupportedVerlError
+from verl_pgrpo.integration.legacy import FullyAsyncTrainerMixin, LegacyTrainerMixin
 from verl_pgrpo.integration.state import HISTORY_FILE
 
 pytestmark = pytest.mark.slow
@@ -129,37 +115,9 @@ def test_a_rollout_that_loses_the_groups_stops_the_run(configure, monkeypatch, t
         run(configure("v0"), cls, monkeypatch, tmp_path)
 
 
-def test_fully_async_checks_its_version_and_its_options_and_is_inert_for_others(compose):
-    from verl.protocol import DataProto
-
-    class Stock:
-        def __init__(self, config):
-            self.config = config
-
-        async def load_checkpoint(self):
-            return self.current_param_version
-
-        async def generate_sequences_single(self, prompts):
-            return SimpleNamespace(non_tensor_batch={})
-
-    trainer = type("Trainer", (FullyAsyncTrainerMixin, Stock), {})
-    manager = type("Manager", (PreferenceGroupMixin, Stock), {})
-    prompts = DataProto.from_single_dict({"preference_group": np.array(["a", None], dtype=object)})
-    for estimator, columns in (("grpo", {}), ("pgrpo", {_GROUP: ["a", ""]})):
-        config = compose(f"algorithm.adv_estimator={estimator}", "trainer.resume_mode=disable")
-        output = asyncio.run(manager(config).generate_sequences_single(prompts))
-        assert {name: list(values) for name, values in output.non_tensor_batch.items()} == columns
-        made = trainer(config)
-        for made.current_param_version in (0, 4):  # the history is of version 0
-            with pytest.raises(HistoryFileWrongStep) if made.pgrpo and made.current_param_version else nullcontext():
-                assert asyncio.run(made.load_checkpoint()) == made.current_param_version
-    with pytest.raises(ConfigError, match="half_life"):  # verl's launcher validates no configuration here
-        trainer(compose("algorithm.adv_estimator=pgrpo", "+algorithm.pgrpo.halflife=3"))
-
-
 def test_verls_task_runners_still_go_to_ray_with_the_trainers_and_the_check():
     """They are pickled by value, with everything that they refer to."""
-    from verl.experimental.fully_async_policy import fully_async_main, fully_async_rollouter
+    from verl.experimental.fully_async_policy import fully_async_main
     from verl.experimental.one_step_off_policy import main_ppo
     from verl.trainer import main_ppo_v0
 
@@ -172,8 +130,5 @@ def test_verls_task_runners_still_go_to_ray_with_the_trainers_and_the_check():
     assert v0["RayPPOTrainer"] is main_ppo_v0.RayPPOTrainer
     assert v0["validate_config"] is one_step["validate_config"] is main_ppo_v0.validate_config
     assert one_step["OneStepOffRayTrainer"] is main_ppo.OneStepOffRayTrainer
-    actor = names(fully_async_main.FullyAsyncTaskRunner, "_create_trainer")["FullyAsyncTrainer"]
-    assert actor._default_options == {"num_cpus": 10}  # verl's own
-    assert issubclass(actor.__ray_metadata__.modified_class, FullyAsyncTrainerMixin)
-    rollouter = fully_async_rollouter.FullyAsyncRollouter.__ray_metadata__.modified_class.__ray_actor_class__
-    assert not issubclass(rollouter, LegacyTrainerMixin)
+    fully = names(fully_async_main.FullyAsyncTaskRunner, "_create_trainer")
+    assert issubclass(fully["FullyAsyncTrainer"].__ray_metadata__.modified_class, FullyAsyncTrainerMixin)
