@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from verl_pgrpo import GroupHistoryManager
 from verl_pgrpo.cli import COMMANDS, main
 from verl_pgrpo.cli.output import emit, format_table
 
@@ -46,10 +47,8 @@ def test_exit_statuses_and_one_line_errors(capsys):
 def test_a_closed_pipe_is_not_an_error(tmp_path):
     read, write = os.pipe()
     os.close(read)
-    path = tmp_path / "h.parquet"
-    code = f"from verl_pgrpo import GroupHistoryManager as G; h = G(); h.update(['a'], [1.0]); h.save({str(path)!r})"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-    command = [sys.executable, "-m", "verl_pgrpo.cli", "history", "show", path]
+    GroupHistoryManager().save(tmp_path / "h.parquet")
+    command = [sys.executable, "-m", "verl_pgrpo.cli", "history", "show", tmp_path / "h.parquet"]
     run = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
     os.close(write)
     assert (run.returncode, run.stderr) == (1, "")

@@ -10,9 +10,8 @@ import itertools
 import multiprocessing
 import os
 import random
+import resource
 import stat
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -32,15 +31,14 @@ from verl_pgrpo import (
     PGRPOConfig,
     checkpoint,
 )
-from verl_pgrpo.files import atomic_write
 
 FORGETTING = PGRPOConfig(half_life=100, prior_strength=2)
 
 
-def some_history(config: PGRPOConfig | None = None, labels: list[str] = ODD_LABELS) -> GroupHistoryManager:
+def some_history(config: PGRPOConfig | None = None) -> GroupHistoryManager:
     history, rng = GroupHistoryManager(config), np.random.default_rng(0)
     for _ in range(5):
-        history.update(rng.choice(labels, 40).tolist(), rng.standard_normal(40))
+        history.update(rng.choice(ODD_LABELS, 40).tolist(), rng.standard_normal(40))
     return history
 
 
@@ -49,32 +47,13 @@ def path(tmp_path):
     return tmp_path / "h.parquet"
 
 
-@pytest.mark.parametrize("config", [None, FORGETTING])
-def test_a_loaded_history_continues_exactly(path, config):
-    history = some_history(config)
-    history.save(path, step=120)
-    loaded = GroupHistoryManager.load(path, config, step=120)
-    assert loaded.groups == history.groups
-    assert GroupHistoryManager.load(path).config == history.config  # without options those of the file hold
-    for _ in range(3):
-        groups, rewards = [*ODD_LABELS, "new"], np.random.default_rng(1).standard_normal(len(ODD_LABELS) + 1)
-        mine, theirs = history.compute_advantages(groups, rewards), loaded.compute_advantages(groups, rewards)
-        for name in ("advantages", "mean", "std", "count"):
-            np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
-
-
 def test_same_history_same_bytes_and_pandas_reads_them(tmp_path):
     history = some_history()
     for name in ("one", "two"):
         some_history().save(tmp_path / name, step=1)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    table, statistics = pd.read_parquet(tmp_path / "one"), history.statistics(history.groups)
-    assert list(table.columns) == ["group", "count", "mean", "m2", "within", "within_dof"]
-    assert table["group"].tolist() == history.groups
-    np.testing.assert_array_equal(table["count"], statistics.count)
-    np.testing.assert_array_equal(table["mean"], statistics.mean)
-    dof = np.maximum(table["count"] - 1, 1)
-    np.testing.assert_allclose(np.sqrt(table["m2"] / dof), statistics.std)
+    table = pd.read_parquet(tmp_path / "one")
+    pd.testing.assert_frame_equal(table, history.to_frame().drop(columns="std"), check_exact=True, check_dtype=False)
 
 
 @pytest.mark.parametrize("step", [None, 0, np.int64(7)])
@@ -97,7 +76,7 @@ def test_another_meaning_of_the_numbers_is_another_config(path, config):
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
-    with pytest.raises(HistoryFileMissing, match="no reward history"):
+    with pytest.raises(HistoryFileMissing):
         GroupHistoryManager.load(tmp_path / "nothing")
     with pytest.raises(HistoryFileError):
         GroupHistoryManager.load(tmp_path)
@@ -105,89 +84,96 @@ def test_a_missing_file_and_a_folder(tmp_path):
         GroupHistoryManager().save(tmp_path / "no" / "such" / "folder")
 
 
-def test_a_file_of_a_later_version_is_too_new(path, monkeypatch):
-    """A later schema, whatever it looks like behind its version, or an option that this version does not know."""
-    for version, config in (2, None), (999, FORGETTING):
-        monkeypatch.setattr(checkpoint, "SCHEMA_VERSION", version)
-        some_history(config).save(path)
-        monkeypatch.undo()
-        for options in (None, PGRPOConfig()):
-            with pytest.raises(HistoryFileTooNew):
-                GroupHistoryManager.load(path, options)
-        path.write_bytes(b'PAR1 what a later version writes {"schema_version": 2} PAR1')
-        with pytest.raises(HistoryFileTooNew):
-            GroupHistoryManager.load(path)
-    known = PGRPOConfig.as_dict, PGRPOConfig.history_options
-    for changes_numbers in (True, False):
-        monkeypatch.setattr(PGRPOConfig, "as_dict", lambda self: known[0](self) | {"winsorize": 3})
-        if changes_numbers:
-            monkeypatch.setattr(PGRPOConfig, "history_options", lambda self: known[1](self) | {"winsorize": 3})
-        some_history().save(path)
-        monkeypatch.undo()
-        with pytest.raises(HistoryFileTooNew):
-            GroupHistoryManager.load(path)
-        if changes_numbers:
-            with pytest.raises(HistoryFileTooNew):
-                GroupHistoryManager.load(path, PGRPOConfig())
-        else:
-            assert_same(GroupHistoryManager.load(path, PGRPOConfig()), some_history())
-
-
-def test_edited_and_foreign_files_are_altered(path, tmp_path):
-    some_history().save(path, step=1)
-    whole, table = path.read_bytes(), pq.read_table(path)
-    pq.write_table(table.set_column(2, "mean", [[1.0] * table.num_rows]), path)  # metadata kept, content changed
-    other = tmp_path / "other.parquet"
-    second = some_history()
-    second.update(["a"], [99.0])
-    second.save(other, step=1)
-    files = [path.read_bytes(), b"", b"PAR1", pd.DataFrame({"group": ["a"]}).to_parquet()]
-    for foreign in (b"\0" * 64, b"PAR1" * 40, other.read_bytes()[: len(whole) // 2]):
-        for start in (0, len(whole) // 3, len(whole) - len(foreign)):
-            files.append(whole[:start] + foreign + whole[start + len(foreign) :])
-        files.append(whole + foreign)
-    for content in files:
-        assert content != whole
+@pytest.mark.parametrize("version", [2, 999])
+def test_a_later_schema_is_too_new(path, monkeypatch, version):
+    """Whatever the file looks like behind its version."""
+    monkeypatch.setattr(checkpoint, "SCHEMA_VERSION", version)
+    some_history().save(path)
+    monkeypatch.undo()
+    for content in (path.read_bytes(), b'PAR1 what a later version writes {"schema_version": %d} PAR1' % version):
         path.write_bytes(content)
-        with pytest.raises(HistoryFileAltered):
+        with pytest.raises(HistoryFileTooNew):
             GroupHistoryManager.load(path)
 
 
-@pytest.mark.parametrize("number", [400, pytest.param(20_000, marks=pytest.mark.stress)])
-def test_bit_flips_and_truncations_are_named(path, number):
-    history, rng = some_history(labels=["a", "b", "", "a\nb", "🦜"]), random.Random(0)
+@pytest.mark.parametrize("changes_numbers", [True, False])
+def test_an_option_of_a_later_version_is_too_new(path, monkeypatch, changes_numbers):
+    known = PGRPOConfig.as_dict, PGRPOConfig.history_options
+    monkeypatch.setattr(PGRPOConfig, "as_dict", lambda self: known[0](self) | {"winsorize": 3})
+    if changes_numbers:
+        monkeypatch.setattr(PGRPOConfig, "history_options", lambda self: known[1](self) | {"winsorize": 3})
+    some_history().save(path)
+    monkeypatch.undo()
+    with pytest.raises(HistoryFileTooNew):
+        GroupHistoryManager.load(path)
+    if changes_numbers:
+        with pytest.raises(HistoryFileTooNew):
+            GroupHistoryManager.load(path, PGRPOConfig())
+    else:
+        assert_same(GroupHistoryManager.load(path, PGRPOConfig()), some_history())
+
+
+@pytest.mark.parametrize("number", [100, pytest.param(20_000, marks=pytest.mark.stress)])
+def test_edited_damaged_and_foreign_files_are_named(path, number):
+    history, rng = some_history(), random.Random(0)
     history.update([f"group {i}" for i in range(number // 10)], np.arange(number // 10))
     history.save(path, step=2)
-    whole = path.read_bytes()
-    damaged = [whole[:length] for length in [0, 1, 3, 4, 8, len(whole) - 1, *rng.choices(range(len(whole)), k=number)]]
+    whole, table = path.read_bytes(), pq.read_table(path)
+    pq.write_table(table.set_column(2, "mean", [[1.0] * table.num_rows]), path)  # metadata kept, content changed
+    files = [
+        path.read_bytes(),
+        b"\0" * 64,
+        b"PAR1" * 40,
+        pd.DataFrame({"group": ["a"]}).to_parquet(),
+        whole + whole[:9],
+    ]
+    files += [whole[: len(whole) // 3] + foreign + whole[-len(whole) // 3 :] for foreign in files[:4]]
+    files += [whole[:length] for length in [0, 1, 3, 4, 8, len(whole) - 1, *rng.choices(range(len(whole)), k=number)]]
     for bit in rng.sample(range(8 * len(whole)), number):
         flipped = bytearray(whole)
         flipped[bit // 8] ^= 1 << bit % 8
-        damaged.append(bytes(flipped))
-    for content in damaged:
+        files.append(bytes(flipped))
+    for content in files:
         path.write_bytes(content)
         with pytest.raises((HistoryFileAltered, HistoryFileTooNew)):  # a flipped bit may make another version
             GroupHistoryManager.load(path)
 
 
-def test_a_failed_save_leaves_the_old_file(path, monkeypatch):
-    some_history().save(path, step=1)
+@contextlib.contextmanager
+def no_room_after(size: int):
+    """A limit on the size of files stops a write as a full disk or a quota does."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+@contextlib.contextmanager
+def broken(function: str):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, function, lambda *_: os.open("/no/such/file", os.O_RDONLY))
+        yield
+
+
+FAILURES = [*((no_room_after, size) for size in (0, 2000, 6000)), (broken, "fsync"), (broken, "replace")]
+
+
+@pytest.mark.parametrize(("failure", "where"), FAILURES)
+def test_a_failed_save_leaves_the_old_file(path, failure, where):
+    history = GroupHistoryManager()
+    history.update([f"group {i}" for i in range(500)], range(500))
+    history.save(path, step=1)
     before = path.read_bytes()
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    for function in ("fsync", "replace"):
-        monkeypatch.setattr(os, function, full)
-        with pytest.raises(HistoryFileError, match="No space left"):
-            some_history().save(path, step=2)
-        monkeypatch.undo()
-        assert path.read_bytes() == before
-        assert os.listdir(path.parent) == ["h.parquet"]
-    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
-        file.write(str(1 / 0))
+    assert len(before) > 6500
+    history.update(["group 1"], [7.0])
+    with failure(where), pytest.raises(HistoryFileError):
+        history.save(path, step=2)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["h.parquet"]
+    history.save(path, step=2)
+    assert GroupHistoryManager.load(path, step=2).total_count == 501
 
 
 @pytest.mark.parametrize("function", ["fsync", "open"])
@@ -218,7 +204,7 @@ def save_repeatedly(path, report):
         report.send(step)
 
 
-@pytest.mark.parametrize("number", [15, pytest.param(1000, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("number", [4, pytest.param(1000, marks=pytest.mark.stress)])
 def test_killed_while_saving(tmp_path, number):
     """Kill -9 at random moments: what is left is whole, of the last step that was reported or of the next."""
     context, rng = multiprocessing.get_context("forkserver"), random.Random(0)
@@ -238,33 +224,3 @@ def test_killed_while_saving(tmp_path, number):
                 last = reader.recv()
         assert GroupHistoryManager.load(path).total_count == 2000
         assert checkpoint.read_header(path)["step"] in (last, last + 1)
-
-
-LIMITED = """
-import os, resource, sys
-from verl_pgrpo import GroupHistoryManager, HistoryFileError
-history = GroupHistoryManager()
-history.update([f"group {i}" for i in range(5000)], range(5000))
-history.save(sys.argv[1], step=1)
-size, before = os.path.getsize(sys.argv[1]), open(sys.argv[1], "rb").read()
-history.update(["group 1"], [7.0])
-for limit in range(0, size, size // 20):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    try:
-        history.save(sys.argv[1], step=2)
-    except HistoryFileError:
-        pass
-    else:
-        raise SystemExit(f"saved {size} bytes within {limit}")
-    assert os.listdir(os.path.dirname(sys.argv[1])) == ["h.parquet"]
-    assert open(sys.argv[1], "rb").read() == before
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-history.save(sys.argv[1], step=2)
-print(GroupHistoryManager.load(sys.argv[1], step=2).total_count)
-"""
-
-
-def test_no_space_left_at_any_point_of_the_file(path):
-    """A limit on the file's size stops the write as a full disk or a quota does."""
-    done = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "5001", done.stderr

@@ -22,16 +22,20 @@ from verl_pgrpo.data.schema import COLUMNS
 from verl_pgrpo.errors import DataError
 
 OPTIONS = GoodreadsOptions(val_size=60)
+CLUSTERED = GoodreadsOptions(val_size=60, group_by="cluster", groups=3)
+SPLITS = ("train", "val")
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> tuple[Path, Path]:
-    return write_files(tmp_path_factory.mktemp("goodreads"))
+    return write_files(tmp_path_factory.mktemp("goodreads"), 2000)
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory) -> tuple[Path, Path]:
-    return write_files(tmp_path_factory.mktemp("few"), 800)
+def clustered(files, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("clustered")
+    assert prepare(*files, out, CLUSTERED).read["reviews"] == 2000
+    return out
 
 
 def lines_of(path: Path) -> list[dict]:
@@ -47,84 +51,75 @@ def seconds(text: str) -> int:
     return int(datetime.strptime(text, "%a %b %d %H:%M:%S %z %Y").timestamp())
 
 
-@pytest.mark.parametrize("group_by", ["rating", "cluster"])
-def test_rows_hold_to_the_split_and_to_their_reviews(files, tmp_path: Path, group_by: str) -> None:
-    summary = prepare(*files, tmp_path, GoodreadsOptions(val_size=60, group_by=group_by, groups=3))
+def test_rows_hold_to_the_split_and_to_their_reviews(files, clustered: Path, tmp_path: Path) -> None:
+    prepare(*files, tmp_path, OPTIONS)
     reviews = {row["review_id"]: row for row in lines_of(files[0])}
     titles = {row["book_id"]: row["title"] for row in lines_of(files[1])}
-    times = {}
-    for split in ("train", "val"):
-        rows = pd.read_parquet(tmp_path / f"{split}.parquet")
-        assert tuple(rows) == COLUMNS
-        times[split] = [info["answer_time"] for info in rows["extra_info"]]
-        for row in rows.to_dict("records"):
-            review, truth = reviews[row["extra_info"]["review"]], json.loads(row["reward_model"]["ground_truth"])
-            prompt = row["prompt"][0]["content"]
-            assert truth["reference"] == " ".join(review["review_text"].split())
-            assert truth["rating"] == review["rating"] == row["extra_info"]["rating"] > 0
-            assert 20 <= len(truth["reference"].split()) <= 120
-            assert row["extra_info"]["answer_time"] == seconds(review["date_added"])
-            assert row["data_source"] == f"goodreads/{row['preference_group']}"
-            assert f"the book {titles[review['book_id']]}. I gave it {review['rating']} of 5 stars" in prompt
-            assert truth["reference"] not in prompt
-            assert group_by == "cluster" or row["preference_group"] == f"rating_{review['rating']}"
-    assert max(times["train"]) < min(times["val"])
-    assert summary.read["reviews"] == 4000
+    for folder in (tmp_path, clustered):
+        times = {}
+        for split in SPLITS:
+            rows = pd.read_parquet(folder / f"{split}.parquet")
+            assert tuple(rows) == COLUMNS
+            times[split] = [info["answer_time"] for info in rows["extra_info"]]
+            for row in rows.to_dict("records"):
+                review, truth = reviews[row["extra_info"]["review"]], json.loads(row["reward_model"]["ground_truth"])
+                prompt = row["prompt"][0]["content"]
+                assert truth["reference"] == " ".join(review["review_text"].split())
+                assert truth["rating"] == review["rating"] == row["extra_info"]["rating"] > 0
+                assert 20 <= len(truth["reference"].split()) <= 120
+                assert row["extra_info"]["answer_time"] == seconds(review["date_added"])
+                assert row["data_source"] == f"goodreads/{row['preference_group']}"
+                assert f"the book {titles[review['book_id']]}. I gave it {review['rating']} of 5 stars" in prompt
+                assert truth["reference"] not in prompt
+                assert folder == clustered or row["preference_group"] == f"rating_{review['rating']}"
+        assert max(times["train"]) < min(times["val"])
 
 
-def test_the_future_changes_no_training_row_and_no_cluster(files, tmp_path: Path) -> None:
-    options = GoodreadsOptions(val_size=60, group_by="cluster", groups=3)
-    prepare(*files, tmp_path / "a", options)
-    cut = min(info["answer_time"] for info in pd.read_parquet(tmp_path / "a" / "val.parquet")["extra_info"])
+def test_the_future_changes_no_training_row_and_no_cluster(files, clustered: Path, tmp_path: Path) -> None:
+    cut = min(info["answer_time"] for info in pd.read_parquet(clustered / "val.parquet")["extra_info"])
     rows = lines_of(files[0])
     for row in rows:
         if seconds(row["date_added"]) >= cut - cut % 86400 and row["rating"]:
             row |= {"rating": 6 - row["rating"], "review_text": row["review_text"][::-1]}
-    prepare(write(tmp_path / "reviews.json.gz", rows), files[1], tmp_path / "b", options)
+    prepare(write(tmp_path / "reviews.json.gz", rows), files[1], tmp_path / "b", CLUSTERED)
     for name in ("train.parquet", "groups.json"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        assert (clustered / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_the_seed_decides_every_byte_and_the_order_of_lines_none(files, tmp_path: Path) -> None:
     reverse = write(tmp_path / "reversed.json.gz", lines_of(files[0])[::-1])
     for name, reviews, seed in (("a", files[0], 0), ("b", reverse, 0), ("c", files[0], 1)):
         prepare(reviews, files[1], tmp_path / name, GoodreadsOptions(train_size=500, val_size=60, seed=seed))
-    for name in ("train.parquet", "val.parquet"):
-        a, b, c = ((tmp_path / folder / name).read_bytes() for folder in "abc")
-        assert a == b
-        assert a != c
+    for split in SPLITS:
+        a, b, c = ((tmp_path / folder / f"{split}.parquet").read_bytes() for folder in "abc")
+        assert a == b != c
 
 
-def without(row: dict, field: str, how: int) -> None:
-    """Take a value away: null, absent or blank. A rating has no blank form."""
-    row[field] = None if how == 0 or field == "rating" else "  "
-    if how == 1:
-        del row[field]
+REQUIRED = ["review_id", "user_id", "book_id", "rating", "date_added", "review_text"]
 
 
-@pytest.mark.parametrize("field", ["review_id", "user_id", "book_id", "rating", "date_added", "review_text"])
-def test_a_review_with_a_missing_value_is_a_counted_drop(few, tmp_path: Path, field: str) -> None:
-    rows = lines_of(few[0])
-    for i, row in enumerate(rows[5::10]):
-        without(row, field, i % 3)
-    summary = prepare(write(tmp_path / "r.json.gz", rows), few[1], tmp_path / "out", OPTIONS)
-    assert summary.dropped["reviews with a missing id, rating, date or text"] == 80
-    for split in ("train", "val"):
-        words = pd.read_parquet(tmp_path / "out" / f"{split}.parquet").astype(str).to_string().lower().split()
-        assert not {"none", "nan"} & set(words)
+def test_missing_values_are_counted_drops_and_a_description_is_optional(files, tmp_path: Path) -> None:
+    """A value may be null, absent or blank. A rating has no blank form."""
 
+    def without(row: dict, field: str, how: int) -> None:
+        row[field] = None if how == 0 or field == "rating" else "  "
+        if how == 1:
+            del row[field]
 
-def test_a_book_without_a_title_is_a_counted_drop_and_a_description_is_optional(few, tmp_path) -> None:
-    books = lines_of(few[1])
+    reviews, books = map(lines_of, files)
+    for i, row in enumerate(reviews[5::10]):
+        without(row, REQUIRED[i % 6], i // 6 % 3)
     for i, row in enumerate(books):
         for name in ["title"] * (i % 5 == 0) + ["description"] * (i % 2):
             without(row, name, i % 3)
-    summary = prepare(few[0], write(tmp_path / "b.json.gz", books), tmp_path / "out", OPTIONS)
-    assert summary.dropped["sampled reviews of books that the books file does not list with a title"] > 60
-    for split in ("train", "val"):
-        for messages in pd.read_parquet(tmp_path / "out" / f"{split}.parquet")["prompt"]:
-            assert not {"None", "nan"} & set(messages[0]["content"].split())
-            assert "the book The House" in messages[0]["content"]
+    changed = write(tmp_path / "r.json.gz", reviews), write(tmp_path / "b.json.gz", books)
+    summary = prepare(*changed, tmp_path / "out", OPTIONS)
+    assert summary.dropped["reviews with a missing id, rating, date or text"] == 200
+    assert summary.dropped["sampled reviews of books that the books file does not list with a title"] > 150
+    for split in SPLITS:
+        rows = pd.read_parquet(tmp_path / "out" / f"{split}.parquet")
+        assert not {"none", "nan"} & set(rows.astype(str).to_string().lower().split())
+        assert all("the book The House" in messages[0]["content"] for messages in rows["prompt"])
 
 
 def test_books_of_another_genre_are_named_as_the_cause(files, tmp_path: Path) -> None:
@@ -157,24 +152,17 @@ def test_a_bad_line_is_named(files, tmp_path: Path, which: int, line: bytes, mes
     assert not (tmp_path / "out").exists()
 
 
-def test_a_wrong_file_is_an_error(files, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file"):
-        prepare(tmp_path / "none.json.gz", files[1], tmp_path / "out", OPTIONS)
-    with pytest.raises(DataError, match=r"no field 'review_id'.*is this goodreads_reviews"):
-        prepare(files[1], files[1], tmp_path / "out", OPTIONS)
+def test_a_wrong_file_or_option_is_an_error(files, tmp_path: Path) -> None:
     (tmp_path / "cut.json.gz").write_bytes(files[0].read_bytes()[:50_000])
     (tmp_path / "empty.json.gz").write_bytes(gzip.compress(b""))
-    for name in ("cut", "empty"):
-        with pytest.raises(DataError, match=f"{name}.json.gz.*(damaged|Empty)"):
+    for name, message in (("none", "no such file"), ("cut", "(damaged|Empty)"), ("empty", "(damaged|Empty)")):
+        with pytest.raises(DataError, match=message):
             prepare(tmp_path / f"{name}.json.gz", files[1], tmp_path / "out", OPTIONS)
-
-
-@pytest.mark.parametrize(
-    "options", [{"group_by": "x"}, {"seed": -1}, {"max_words": 3}, {"test_fraction": 1.0}, {"val_size": 0}]
-)
-def test_an_option_out_of_range_is_an_error(files, tmp_path: Path, options: dict) -> None:
-    with pytest.raises(DataError):
-        prepare(*files, tmp_path / "out", GoodreadsOptions(**options))
+    with pytest.raises(DataError, match=r"no field 'review_id'.*is this goodreads_reviews"):
+        prepare(files[1], files[1], tmp_path / "out", OPTIONS)
+    for wrong in ({"group_by": "x"}, {"seed": -1}, {"max_words": 3}, {"test_fraction": 1.0}, {"val_size": 0}):
+        with pytest.raises(DataError):
+            prepare(*files, tmp_path / "out", GoodreadsOptions(**wrong))
 
 
 @pytest.mark.slow
@@ -189,7 +177,6 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     for count in (4_000, 40_000):
         paths = write_files(tmp_path / str(count), count)
         command = [sys.executable, "-c", code, *map(str, paths), str(tmp_path / f"out{count}")]
-        run = subprocess.run(command, check=True, capture_output=True, text=True,
-                             env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
-        peaks.append(int(run.stdout))
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        peaks.append(int(subprocess.check_output(command, text=True, env=environment)))
     assert peaks[1] < peaks[0] + 20_000, "KiB; the larger file has 28 MB more text"

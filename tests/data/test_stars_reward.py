@@ -11,29 +11,32 @@ import pytest
 from verl_pgrpo.rewards.movielens_stars import compute_score
 
 TRUTH = json.dumps({"stars": {"A": 3.5, "B": 5.0, "C": 0.5, "D": 3.5, "E": 2.0}})
+VALID = ["B", "b", " B\n", "B.", "(B)", "**B**", "B. Heat (1995)", "B) Heat", "B: Heat", "B - Heat", "B, as I like it",
+         "Answer: B", "The answer is B.", "the answer is **B**", '"B"', "B\n\nI like it.", "<think>A or B?</think>B",
+         "A it is.</think>B"]  # fmt: skip
+INVALID = [
+    "",
+    "F",
+    "Heat (1995)",
+    "A film that I like",
+    "I choose B",
+    "Because",
+    "BB",
+    "A B C D E",
+    "<think>B",
+    "1",
+    "é",
+]
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["B", "b", " B\n", "B.", "(B)", "**B**", "B. Heat (1995)", "B) Heat", "B: Heat", "B - Heat", "B, as I like it",
-     "Answer: B", "The answer is B.", "the answer is **B**", '"B"', "B\n\nI like it.", "<think>A or B?</think>B",
-     "A it is.</think>B"],
-)  # fmt: skip
-def test_a_letter_at_the_start_is_an_answer(text: str) -> None:
-    assert compute_score("", text, TRUTH) == {"score": 5.0, "utility": 1.0, "valid": 1.0}
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "F", "Heat (1995)", "A film that I like", "I choose B", "Because", "BB", "A B C D E", "<think>B", "1", "é"],
-)
-def test_anything_else_is_invalid(text: str) -> None:
-    assert compute_score("", text, TRUTH) == {"score": 0.0, "utility": 0.0, "valid": 0.0}
+@pytest.mark.parametrize(("text", "valid"), [*((t, True) for t in VALID), *((t, False) for t in INVALID)])
+def test_a_letter_at_the_start_is_an_answer_and_anything_else_is_invalid(text: str, valid: bool) -> None:
+    expected = {"score": 5.0, "utility": 1.0, "valid": 1.0} if valid else {"score": 0.0, "utility": 0.0, "valid": 0.0}
+    assert compute_score("", text, TRUTH) == expected
 
 
 def test_utility_is_comparable_between_users() -> None:
-    assert compute_score("", "C", TRUTH)["utility"] == 0.0
-    assert compute_score("", "C", TRUTH)["score"] == 0.5
+    assert compute_score("", "C", TRUTH) == {"score": 0.5, "utility": 0.0, "valid": 1.0}
     generous = json.dumps({"stars": {"A": 4.0, "B": 5.0}})
     assert [compute_score("", letter, generous)["utility"] for letter in "AB"] == [0.0, 1.0]
     assert compute_score("", "E", TRUTH)["utility"] == pytest.approx(1.5 / 4.5)

@@ -50,9 +50,6 @@ def frame() -> pd.DataFrame:
 def folder(frame: pd.DataFrame, tmp_path: Path) -> Path:
     frame.to_parquet(tmp_path / "table.parquet")
     frame.to_csv(tmp_path / "table.csv", index=False)
-    frame.to_csv(tmp_path / "table.tsv", index=False, sep="\t")
-    frame.to_json(tmp_path / "table.jsonl", orient="records", lines=True, force_ascii=False)
-    (tmp_path / "table.jsonl.gz").write_bytes(gzip.compress((tmp_path / "table.jsonl").read_bytes()))
     return tmp_path
 
 
@@ -79,12 +76,12 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-# -- formats
-
-
 def test_every_format_gives_the_same_bytes(folder: Path, frame: pd.DataFrame) -> None:
     import datasets
 
+    frame.to_csv(folder / "table.tsv", index=False, sep="\t")
+    frame.to_json(folder / "table.jsonl", orient="records", lines=True, force_ascii=False)
+    (folder / "table.jsonl.gz").write_bytes(gzip.compress((folder / "table.jsonl").read_bytes()))
     data = datasets.Dataset.from_pandas(frame)
     data.save_to_disk(folder / "table")
     datasets.DatasetDict(part=data).save_to_disk(folder / "several")
@@ -123,17 +120,15 @@ def test_text_is_never_read_in_the_wrong_encoding(tmp_path: Path, capsys, encodi
     assert set(made["preference_group"]) == {"é"}
 
 
-def test_a_pandas_index_is_a_column(folder: Path, frame: pd.DataFrame) -> None:
+def test_a_pandas_index_is_a_column_and_a_folder_without_a_dataset_an_error(folder: Path, frame, capsys) -> None:
     frame.set_index(["user", "segment"]).to_parquet(folder / "index.parquet")
     assert run(folder, "index.parquet", "--group-column", "segment", "--user-column", "user") == 0
     assert set(all_rows(folder)["preference_group"]) == {"rare", "common"}
-
-
-def test_a_folder_that_is_no_dataset_is_an_error(tmp_path: Path, capsys) -> None:
+    capsys.readouterr()
     for file in ("other.txt", "dataset_info.json", "state.json"):
-        (tmp_path / file).mkdir()
-        (tmp_path / file / file).write_text("{}")
-        assert run(tmp_path, file, "--group-column", "g") == 2
+        (folder / file).mkdir()
+        (folder / file / file).write_text("{}")
+        assert run(folder, file, "--group-column", "g") == 2
         assert "not a dataset" in error_of(capsys)
 
 
@@ -242,16 +237,16 @@ def test_any_type_and_any_missing_value(tmp_path: Path, group, truth, user) -> N
         assert row["extra_info"]["user"] == label(user[1][i])
 
 
-def test_types_that_parquet_does_not_have() -> None:
+def test_types_that_parquet_does_not_have_and_columns_without_a_text_form() -> None:
+    def labels(column: pa.Array) -> list[str | None]:
+        return label_values(UserTable(pa.table({"c": column}), "t"), "c", "--group-column", [])
+
     text = pa.array(["a", None, " "])
     for column in (text.cast(pa.string_view()), text.cast(pa.binary()), pc.run_end_encode(text)):
-        assert label_values(UserTable(pa.table({"c": column}), "t"), "c", "--group-column", []) == ["a", None, None]
-
-
-def test_a_column_without_a_text_form_is_an_error() -> None:
+        assert labels(column) == ["a", None, None]
     for column in (pa.array([[1], None]), pa.array([{"a": 1}, None]), pa.array([b"\xff", None])):
         with pytest.raises(DataError, match="expected text, numbers or dates"):
-            label_values(UserTable(pa.table({"c": column}), "t"), "c", "--group-column", [])
+            labels(column)
 
 
 @pytest.mark.parametrize("role", ["--group-column", "--truth-column", "--user-column", "--time-column", "--keep",
@@ -259,33 +254,27 @@ def test_a_column_without_a_text_form_is_an_error() -> None:
 @pytest.mark.parametrize("source", ["null.parquet", "nan.parquet", "null.jsonl", "empty.csv", "na.csv", "absent.jsonl"])
 def test_a_missing_value_is_an_error_or_a_counted_drop(tmp_path: Path, capsys, role: str, source: str) -> None:
     """In any used column, however the format spells it: the row never gets the text "None" or "nan", or a number."""
-    missing = range(3, 24, 5)
-    number = role in ("--time-column", "--cluster-features")
+    missing, number = range(3, 24, 5), role in ("--time-column", "--cluster-features")
     rows = [{"q": f"q {i}", "g": "ab"[i % 2], "c": i if number else f"text {i}"} for i in range(24)]
-    for i in missing:
-        rows[i]["c"] = None
-    path = tmp_path / source
-    frame = pd.DataFrame(rows)
-    if source == "absent.jsonl":
-        write_lines(path, [{k: v for k, v in row.items() if v is not None} for row in rows])
-    elif source == "null.jsonl":
-        write_lines(path, rows)
-    elif source == "null.parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif source == "nan.parquet":
-        frame.to_parquet(path)
-    else:
-        frame.to_csv(path, index=False, na_rep="" if source == "empty.csv" else "nan")
+    rows = [{**row, "c": None} if i in missing else row for i, row in enumerate(rows)]
+    path, frame = tmp_path / source, pd.DataFrame(rows)
+    {
+        "null.parquet": lambda: pq.write_table(pa.Table.from_pylist(rows), path),
+        "nan.parquet": lambda: frame.to_parquet(path),
+        "null.jsonl": lambda: write_lines(path, rows),
+        "absent.jsonl": lambda: write_lines(path, [{k: v for k, v in r.items() if v is not None} for r in rows]),
+        "empty.csv": lambda: frame.to_csv(path, index=False),
+        "na.csv": lambda: frame.to_csv(path, index=False, na_rep="nan"),
+    }[source]()
     arguments = [role, "c"] if role != "--prompt-column" else []
-    if role not in ("--group-column", "--cluster-features"):
-        arguments += ["--group-column", "g"]
+    arguments += ["--group-column", "g"] if role not in ("--group-column", "--cluster-features") else []
+    arguments += ["--groups", "2"] if role == "--cluster-features" else []
     prompt = "c" if role == "--prompt-column" else "q"
-    extra = ("--groups", "2") if role == "--cluster-features" else ()
-    assert run(tmp_path, source, *arguments, *extra, prompt=prompt) == 2
+    assert run(tmp_path, source, *arguments, prompt=prompt) == 2
     message = error_of(capsys)
     assert "row 4:" in message
     assert "prompt" in message or "'c'" in message
-    assert run(tmp_path, source, *arguments, *extra, "--bad-rows", "drop", "--json", prompt=prompt) == 0
+    assert run(tmp_path, source, *arguments, "--bad-rows", "drop", "--json", prompt=prompt) == 0
     assert sum(json.loads(capsys.readouterr().out)["dropped"].values()) == len(missing)
     made = all_rows(tmp_path)
     assert len(made) == 24 - len(missing)
@@ -308,23 +297,22 @@ def test_large_integers_are_exact_or_an_error(tmp_path: Path, capsys) -> None:
     assert "not exact" in error_of(capsys)
 
 
-def test_kept_columns_keep_their_type(tmp_path: Path) -> None:
-    table = pa.table({"q": [f"q {i}" for i in range(20)], "g": ["a"] * 20, "n": pa.array(range(20), pa.uint8()),
-                      "l": [[{"a": i}] for i in range(20)], "c": pa.array(["x"] * 20).dictionary_encode()})  # fmt: skip
+def test_kept_columns_keep_their_type_and_structured_truths_become_json(tmp_path: Path) -> None:
+    truths = [json.dumps({"x": [1, 2.5], "y": i} if i % 2 else {"z": "é"}) for i in range(20)]
+    rows = [{"q": f"q {i}", "g": "a", "n": i, "l": [{"a": i}], "t": json.loads(truths[i])} for i in range(20)]
+    table = pa.Table.from_pylist(rows)
+    table = table.set_column(2, "n", table["n"].cast(pa.uint8()))
+    table = table.append_column("c", pa.array(["x"] * 20).dictionary_encode())
     pq.write_table(table, tmp_path / "t.parquet")
     assert run(tmp_path, "t.parquet", "--group-column", "g", "--keep", "n,l,c", prompt="q") == 0
     kind = pq.read_schema(tmp_path / "out" / "train.parquet").field("extra_info").type
     assert kind.field("n").type == pa.uint8()
     assert kind.field("l").type == pa.list_(pa.struct([("a", pa.int64())]))
-
-
-def test_structured_truths_become_json(tmp_path: Path) -> None:
-    rows = [{"q": f"q {i}", "g": "a", "t": {"x": [1, 2.5], "y": i} if i % 2 else {"z": "é"}} for i in range(20)]
     write_lines(tmp_path / "t.jsonl", rows)
     assert run(tmp_path, "t.jsonl", "--group-column", "g", "--truth-column", "t", prompt="q") == 0
     for row in all_rows(tmp_path).to_dict("records"):
-        given_ = rows[int(row["prompt"][0]["content"][2:])]["t"]
-        assert json.loads(row["reward_model"]["ground_truth"]) == given_
+        truth = json.loads(row["reward_model"]["ground_truth"])
+        assert truth == json.loads(truths[int(row["prompt"][0]["content"][2:])])
 
 
 def test_labels_are_normalized_and_look_alikes_reported(tmp_path: Path, capsys) -> None:
@@ -358,18 +346,15 @@ def test_class_labels_are_written_by_name(tmp_path: Path) -> None:
 # -- splits and groups
 
 
-def test_by_user_no_user_is_on_both_sides_and_random_groups_have_the_true_sizes(folder: Path) -> None:
+def test_no_user_or_prompt_is_on_both_sides_and_random_groups_have_the_true_sizes(folder: Path, frame) -> None:
     assert run(folder, "table.csv", "--group-column", "segment", "--user-column", "user") == 0
-    users = {split: {info["user"] for info in rows["extra_info"]} for split, rows in read(folder).items()}
+    made = read(folder)
+    users = {split: {info["user"] for info in rows["extra_info"]} for split, rows in made.items()}
     assert not users["train"] & users["val"]
     assert len(users["val"]) == 6
-    rows = read(folder)["train"]
-    rows = rows.assign(random=[info["random_group"] for info in rows["extra_info"]],
-                       user=[info["user"] for info in rows["extra_info"]]).drop_duplicates("user")  # fmt: skip
-    assert rows["random"].value_counts().to_dict() == rows["preference_group"].value_counts().to_dict()
-
-
-def test_without_users_no_prompt_is_on_both_sides(folder: Path, frame: pd.DataFrame) -> None:
+    infos = pd.DataFrame(list(made["train"]["extra_info"]))[["user", "random_group"]]
+    control = infos.assign(true=made["train"]["preference_group"]).drop_duplicates("user")
+    assert control["random_group"].value_counts().to_dict() == control["true"].value_counts().to_dict()
     frame.assign(question=[f"{i % 50}?" for i in range(ROWS)]).to_csv(folder / "table.csv", index=False)
     assert run(folder, "table.csv", "--group-column", "segment") == 0
     prompts = {split: {row[0]["content"] for row in rows["prompt"]} for split, rows in read(folder).items()}
@@ -405,21 +390,18 @@ def test_clusters_know_the_training_side_only(folder: Path, frame: pd.DataFrame)
     assert groups[0] == groups[1], "a user's group comes from the user's training rows"
 
 
-def test_a_grouping_made_elsewhere_is_applied(folder: Path) -> None:
+def test_a_grouping_made_elsewhere_is_applied_and_chat_messages_stay(folder: Path, frame: pd.DataFrame) -> None:
     fit = ["groups", "fit", "--input", str(folder / "table.csv"), "--features", "x", "--groups", "3"]
     assert main([*fit, "--out", str(folder / "g.json")]) == 0
-    assert run(folder, "table.parquet", "--groups-file", str(folder / "g.json")) == 0
-    assert {*read(folder)["train"]["preference_group"]} == {"g0", "g1", "g2"}
-
-
-def test_chat_messages_stay_as_they_are(folder: Path, frame: pd.DataFrame) -> None:
     chat = [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": q}] for q in frame["question"]]
     frame.assign(question=chat).to_parquet(folder / "chat.parquet")
     frame.assign(question=chat).to_json(folder / "chat.jsonl", orient="records", lines=True)
     frame.assign(question=[json.dumps(one) for one in chat]).to_csv(folder / "chat.csv", index=False)
     for source in ("chat.parquet", "chat.csv", "chat.jsonl"):
-        assert run(folder, source, "--group-column", "segment") == 0
-        assert [message["role"] for message in read(folder)["train"]["prompt"][0]] == ["system", "user"]
+        assert run(folder, source, "--groups-file", str(folder / "g.json")) == 0
+        made = read(folder)["train"]
+        assert [message["role"] for message in made["prompt"][0]] == ["system", "user"]
+        assert set(made["preference_group"]) == {"g0", "g1", "g2"}
 
 
 @pytest.mark.parametrize(

@@ -12,23 +12,8 @@ import datasets
 import numpy as np
 import torch
 
-from tests.core.test_history import assert_same
 from verl_pgrpo import GroupHistoryManager
 from verl_pgrpo.integration.state import HISTORY_FILE
-
-__all__ = [
-    "GROUPS",
-    "N",
-    "Prompts",
-    "Workers",
-    "assert_same",
-    "configured",
-    "logged",
-    "recomputed",
-    "rollout",
-    "run",
-    "saved",
-]
 
 GROUPS = ["a", "b", "a", "c", "a", "b", "a", "b"]
 N = 2  # responses of a prompt
@@ -58,27 +43,16 @@ def rollout(prompts):
 
     n, length = len(prompts), 3
     generator = torch.Generator().manual_seed(prompts.meta_info.get("global_steps", 0))
-    scores = torch.zeros(n, length)
+    scores, mask = torch.zeros(n, length), torch.ones(n, length, dtype=torch.long)
     scores[:, -1] = torch.rand(n, generator=generator)
-    mask = torch.ones(n, length, dtype=torch.long)
     mask[0] = 0
     both = torch.ones(n, 2 * length, dtype=torch.long)
-    tensors = {
-        "prompts": both[:, :length],
-        "responses": both[:, length:],
-        "input_ids": both,
-        "attention_mask": both,
-        "position_ids": both.cumsum(1),
-        "response_mask": mask,
-        "rollout_log_probs": -torch.ones(n, length),
-        "rm_scores": scores,
-    }
-    others = {
-        "preference_group": np.array(["the reward's"] * n),
-        "multi_modal_inputs": np.array([{}] * n, dtype=object),
-        "min_global_steps": np.zeros(n, dtype=object),
-        "max_global_steps": np.zeros(n, dtype=object),
-    }
+    tensors = {"prompts": both[:, :length], "responses": both[:, length:], "input_ids": both, "attention_mask": both}
+    tensors |= {"position_ids": both.cumsum(1), "response_mask": mask, "rm_scores": scores}
+    tensors["rollout_log_probs"] = -torch.ones(n, length)
+    others = {"preference_group": np.array(["the reward's"] * n)}
+    others["multi_modal_inputs"] = np.array([{}] * n, dtype=object)
+    others |= {f"{which}_global_steps": np.zeros(n, dtype=object) for which in ("min", "max")}
     meta = {"timing": {}, "reward_extra_keys": ["preference_group"]}
     return DataProto.from_dict(tensors=tensors, non_tensors=others, meta_info=meta)
 
@@ -124,19 +98,15 @@ class AsyncRollouts(Rollouts):
 
 def configured(compose, tmp_path, kind, *overrides, folder="run"):
     """Compose the config of a run with one of the older trainers."""
+    trainer = {"use_v1": kind != "v0", "total_epochs": 9, "total_training_steps": 5, "save_freq": 3}
+    trainer |= {"balance_batch": False, "logger": "[file]", "default_local_dir": tmp_path / folder}
     return compose(
         "algorithm.adv_estimator=pgrpo",
-        f"trainer.use_v1={kind != 'v0'}",
         f"actor_rollout_ref.rollout.n={N}",
         "algorithm.rollout_correction.bypass_mode=True",
         "data.train_batch_size=4",
         "data.shuffle=False",
-        "trainer.total_epochs=9",
-        "trainer.total_training_steps=5",
-        "trainer.save_freq=3",
-        "trainer.balance_batch=False",
-        "trainer.logger=[file]",
-        f"trainer.default_local_dir={tmp_path / folder}",
+        *(f"trainer.{key}={value}" for key, value in trainer.items()),
         *overrides,
         config_name={"v0": "cpu"}.get(kind, f"cpu_{kind}"),
     )
@@ -174,8 +144,9 @@ def recomputed(history, seen):
     """Add what was trained on to `history`, and compare each advantage with its own, bit for bit."""
     for rows, counted, scores, advantages in seen:
         assert not counted.all()
-        groups = [GROUPS[row % 8] for row, counts in zip(rows, counted, strict=True) if counts]
-        expected = history.compute_advantages(groups, scores[counted].double().numpy()).advantages
+        prompts = [row for row, counts in zip(rows, counted, strict=True) if counts]
+        groups = [GROUPS[row % 8] for row in prompts]
+        expected = history.compute_advantages(groups, scores[counted].double().numpy(), prompts).advantages
         assert (advantages[~counted] == 0).all()
         assert (advantages[counted] == torch.from_numpy(expected).float()[:, None]).all()
     return history

@@ -14,59 +14,36 @@ from verl_pgrpo.integration.resume import compare_groups
 pytest.importorskip("verl")
 
 
-def test_arguments_are_those_of_verls_signatures():
+def errors(use_v1: bool) -> set[str]:
+    return {name for name, one in reserved_columns(use_v1).items() if one.severity == "error"}
+
+
+def test_names_are_those_of_verls_signatures_and_fields():
     """Derived from the source; compared with the objects. `agent_name` and what follows it come from the row."""
-    from verl.experimental.agent_loop import AgentLoopWorker
+    from verl.experimental.agent_loop import AgentLoopOutput, AgentLoopWorker
+    from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics
 
     run = list(inspect.signature(AgentLoopWorker._run_agent_loop).parameters)
     end = list(inspect.signature(AgentLoopWorker._agent_loop_postprocess).parameters)
     for use_v1 in (True, False):
-        reserved = reserved_columns(use_v1)
-        named = {*run[: run.index("agent_name")], *end} - {"kwargs"}
-        assert named <= {name for name, one in reserved.items() if one.severity == "error"}
+        assert {*run[: run.index("agent_name")], *end} - {"kwargs"} <= errors(use_v1)
     assert "session_id" in reserved_columns(True)
     assert "session_id" not in reserved_columns(False)
-
-
-def test_fields_are_those_of_verls_rollouts():
-    from verl.experimental.agent_loop import AgentLoopOutput
-    from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics
-
+    values = {"prompt_ids": [1], "response_ids": [1], "response_mask": [1], "response_logprobs": [0.0], "num_turns": 2}
     extra = {"teacher_ids": [1], "teacher_logprobs": [0.0]}
-    values = {
-        "prompt_ids": [1],
-        "response_ids": [1],
-        "response_mask": [1],
-        "response_logprobs": [0.0],
-        "reward_score": 1.0,
-    }
     output = AgentLoopOutput(
-        **values, num_turns=2, metrics=AgentLoopMetrics(), routed_experts=[[[0]]], extra_fields=extra
+        **values, reward_score=1.0, metrics=AgentLoopMetrics(), routed_experts=[[[0]]], extra_fields=extra
     )
-    reserved = reserved_columns(True)
-    for field in output.as_dict():
-        assert reserved[field].severity == "error", field
+    assert set(output.as_dict()) <= errors(True)
 
 
 def test_columns_of_verls_data_format_are_free():
-    names = [
-        "data_source",
-        "prompt",
-        "ability",
-        "reward_model",
-        "extra_info",
-        "preference_group",
-        "agent_name",
-        "images",
-    ]
+    names = ["data_source", "prompt", "ability", "reward_model", "extra_info", "preference_group", "agent_name"]
     for use_v1 in (True, False):
-        assert check_columns(names, use_v1) == []
+        assert check_columns([*names, "images"], use_v1) == []
     found = check_columns(["prompt", "output", "uid"])
     assert [(one.name, one.severity) for one in found] == [("output", "error"), ("uid", "warning")]
     assert all(one.name in str(one) and "verl/" in str(one) for one in found)
-
-
-def test_reward_keys():
     assert "reward" in reserved_reward_keys()
     assert not {"score", "acc", "pred"} & set(reserved_reward_keys())
 

@@ -65,27 +65,25 @@ def test_advantages_are_those_of_the_reference_on_every_unmasked_token():
 
 
 @pytest.mark.parametrize("mask_type", [torch.int64, torch.float32, torch.bool])
-@pytest.mark.parametrize("reward_type", [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64])
-def test_any_type_of_mask_and_reward(mask_type, reward_type):
+def test_any_type_of_mask_and_reward(mask_type):
     rows, mask = rows_of(U[:2]), torch.tensor([[1, 0], [1, 1]])
-    rewards = at_end([1.0, 3.0], mask).to(reward_type)
-    step = PGRPOState(PGRPOConfig()).advantage_step
-    advantages, _ = step(rows, lambda: compute_pgrpo_outcome_advantage(rewards, mask.to(mask_type), index=rows.uids))
-    assert advantages.is_floating_point()
-    wanted = torch.tensor([[-0.7071, 0.0], [0.7071, 0.7071]])
-    torch.testing.assert_close(advantages, wanted, rtol=1e-2, atol=1e-3, check_dtype=False)
+    for reward_type in (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64):
+        arguments = at_end([1.0, 3.0], mask).to(reward_type), mask.to(mask_type), rows.uids
+        state = PGRPOState(PGRPOConfig())
+        advantages, _ = state.advantage_step(rows, lambda given=arguments: compute_pgrpo_outcome_advantage(*given))
+        assert advantages.is_floating_point()
+        wanted = torch.tensor([[-0.7071, 0.0], [0.7071, 0.7071]])
+        torch.testing.assert_close(advantages, wanted, rtol=1e-2, atol=1e-3, check_dtype=False)
 
 
 def test_padding_and_empty_responses_never_reach_the_history():
     """verl pads with copies of the batch's first row: its group, a reward of 0. An empty mask has nothing to train."""
-    rows = rows_of([*U, "padx_0_0"], tags=[{}, {}, {}, PADDING])
+    rows = rows_of([*U, "padx_0_0"], ["a", "a", "a", None], [{}, {}, {}, PADDING])
     advantages, state = run(rows, [4.0, 6.0, 100.0, 0.0], [[1, 1], [0, 1], [0, 0], [1, 1]])
     statistics = state.history.statistics(["a"])
     assert (statistics.count[0], statistics.mean[0]) == (2, 5.0)
     assert (advantages[1, 1] > 0).item()
     assert advantages[2:].abs().sum() == 0
-    # The group of a padding row does not matter.
-    run(rows_of([U[0], "padx_0_0"], ["a", None], [{}, PADDING]), [1.0, 2.0], [[1], [1]])
 
 
 def test_a_session_counts_once_and_all_its_outputs_get_its_advantage():
@@ -95,12 +93,9 @@ def test_a_session_counts_once_and_all_its_outputs_get_its_advantage():
     advantages, state = run(rows, [9.0, 1.0, 9.0, 7.0, 3.0, 5.0], [[1, 1]] * 6)
     assert state.history.total_count == 3
     close(advantages[:, 0], expected(["a"] * 3, [3.0, 1.0, 5.0])[[0, 1, 0, 2, 0, 2]])
-
-
-def test_a_session_whose_last_output_does_not_count_trains_nothing():
+    # A session whose last output does not count trains nothing.
     advantages, state = run(rows_of(["u_0_0", "u_0_1", "u_1_0"]), [3.0, 3.0, 4.0], [[1, 1], [0, 0], [1, 1]])
-    assert state.history.total_count == 1
-    assert advantages.abs().sum() == 0
+    assert (state.history.total_count, advantages.abs().sum()) == (1, 0)
 
 
 @given(
@@ -120,29 +115,21 @@ def test_rows_that_count_by_the_rule_written_out(batch):
     assert rows.counted(mask).tolist() == wanted
 
 
-@pytest.mark.parametrize(
-    ("groups", "error"),
-    [(["a", None], MissingGroupError), (["a", 1.5], GroupLabelError), (["a", True], GroupLabelError)],
-)
-def test_bad_groups_stop_the_step_with_their_prompt(groups, error):
+@pytest.mark.parametrize(("bad", "error"), [(None, MissingGroupError), (1.5, GroupLabelError), (True, GroupLabelError)])
+def test_bad_groups_stop_the_step_with_their_prompt(bad, error):
     with pytest.raises(error, match="uid u"):
-        run(rows_of(U[:2], groups), [1.0, 2.0], [[1], [1]])
-    _, state = run(rows_of(U[:2], ["a", None]), [1.0, 2.0], [[1], [1]], PGRPOConfig(default_group="none"))
-    assert state.history.groups == ["a", "none"]
+        run(rows_of(U[:2], ["a", bad]), [1.0, 2.0], [[1], [1]])
 
 
-def test_a_nested_column():
+def test_groups_of_a_nested_column_and_the_default():
     column = GroupColumn.parse("extra_info.user.id", ["prompt", "extra_info"])
     values = [{"user": {"id": 7}}, {"user": None}, {}, None, {"user": {"id": " "}}]
     assert column.labels(values) == ["7", None, None, None, None]
     assert GroupColumn.parse("n").labels(torch.tensor([3, 4])) == ["3", "4"]
     with pytest.raises(MissingGroupError, match="extra_info"):
         column.labels(["text"])
-
-
-def test_without_a_trainer_that_has_a_history_the_estimator_is_an_error():
-    with pytest.raises(UnsupportedVerlError, match="with_history"):
-        compute_pgrpo_outcome_advantage(torch.zeros(1, 1), torch.ones(1, 1))
+    _, state = run(rows_of(U[:2], ["a", None]), [1.0, 2.0], [[1], [1]], PGRPOConfig(default_group="none"))
+    assert state.history.groups == ["a", "none"]
 
 
 @pytest.mark.parametrize(
@@ -160,8 +147,8 @@ def test_other_rows_than_announced_are_an_error(uids, times):
     with pytest.raises(UnsupportedVerlError):
         state.advantage_step(rows_of(["u_0_0", "v_0_0"]), step)
     assert state.history.total_count == (2 if times == 2 else 0)
-    with pytest.raises(UnsupportedVerlError):
-        PGRPOState.active()  # the failed step has left nothing behind
+    with pytest.raises(UnsupportedVerlError, match="with_history"):  # the failed step has left nothing behind
+        compute_pgrpo_outcome_advantage(torch.zeros(1, 1), torch.ones(1, 1))
 
 
 def test_keys_must_have_verls_form():
@@ -172,16 +159,17 @@ def test_keys_must_have_verls_form():
         BatchRows.from_sessions(["u"], [])
 
 
+@pytest.mark.parametrize("options", [{"baseline": b, "group_balance": w} for b, w in
+                                     [("history", 0), ("blended", 0), ("shrinkage", 0.5)]], ids=str)  # fmt: skip
 @given(
     st.lists(st.tuples(st.sampled_from("pqr"), st.floats(-100, 100, width=32)), min_size=2, max_size=12), st.booleans()
 )
-def test_corollary_relates_the_advantages_to_verls_grpo(rows, norm):
+def test_corollary_relates_the_advantages_to_verls_grpo(options, rows, norm):
     from verl.trainer.ppo import core_algos
 
     uids, values = [list(column) for column in zip(*rows, strict=True)]
-    config = PGRPOConfig(norm_adv_by_std_in_grpo=norm)
-    history = GroupHistoryManager(config)
-    history.update(["a"] * 5, [-3.0, 0.0, 1.0, 2.0, 30.0])
+    history = GroupHistoryManager(PGRPOConfig(norm_adv_by_std_in_grpo=norm, **options))
+    history.update(["a"] * 4 + ["b"], [-3.0, 0.0, 1.0, 2.0, 30.0])
     result = history.compute_advantages(["a"] * len(values), values, uids)
     scores = torch.tensor(values, dtype=torch.float64).unsqueeze(-1)
     ones, index = torch.ones(len(values), 1), np.array(uids, dtype=object)

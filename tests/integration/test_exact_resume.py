@@ -85,7 +85,8 @@ def history(config=None, steps=range(1, 13)):
             counted = [
                 row for row in sessions.values() if not row["padding"] and not row["rejected"] and row["mask"].any()
             ]
-            made.update([row["group"] for row in counted], [row["reward"] for row in counted])
+            prompts = [row["key"].rsplit("_", 2)[0] for row in counted]
+            made.update([row["group"] for row in counted], [row["reward"] for row in counted], prompts)
     return made
 
 

@@ -11,18 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.integration.legacy_run import (
-    GROUPS,
-    N,
-    Prompts,
-    Workers,
-    assert_same,
-    configured,
-    logged,
-    recomputed,
-    rollout,
-    saved,
-)
+from tests.core.test_history import assert_same
+from tests.integration.legacy_run import GROUPS, N, Prompts, Workers, configured, logged, recomputed, rollout, saved
 from verl_pgrpo import ConfigError, GroupHistoryManager, HistoryFileWrongStep, MissingGroupError
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.integration.legacy import _GROUP

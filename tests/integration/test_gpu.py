@@ -24,8 +24,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_estimator_on_a_gpu_equals_that_on_a_cpu(dtype):
     """The history is on the CPU in float64 either way; only the device of the tensors differs."""
-    rng = np.random.default_rng(0)
-    rewards = torch.zeros(64, 32, dtype=dtype)
+    rng, rewards = np.random.default_rng(0), torch.zeros(64, 32, dtype=dtype)
     rewards[:, -1] = torch.from_numpy(rng.standard_normal(64)).to(dtype)
     mask = torch.from_numpy(rng.random((64, 32)) < 0.8)
     mask[:, -1] = True

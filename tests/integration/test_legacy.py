@@ -11,14 +11,9 @@ import pytest
 import torch
 from ray import cloudpickle
 
-from tests.integration.legacy_run import N, Prompts, Workers, assert_same, configured, recomputed, run, saved
-from verl_pgrpo import (
-    ConfigError,
-    GroupHistoryManager,
-    MissingGroupError,
-    PGRPOConfig,
-    UnsupportedVerlError,
-)
+from tests.core.test_history import assert_same
+from tests.integration.legacy_run import N, Prompts, Workers, configured, recomputed, run, saved
+from verl_pgrpo import ConfigError, GroupHistoryManager, MissingGroupError, PGRPOConfig, UnsupportedVerlError
 from verl_pgrpo.integration.legacy import FullyAsyncTrainerMixin, LegacyTrainerMixin
 from verl_pgrpo.integration.state import HISTORY_FILE
 
@@ -42,24 +37,19 @@ def classes(kind):
 
 
 @KINDS
-def test_every_response_is_normalized_counted_logged_and_saved(kind, configure, monkeypatch, tmp_path):
-    _, workers, metrics = run(configure(kind), classes(kind)[0], monkeypatch, tmp_path)
-    assert [metrics[step]["pgrpo/observed_total"] for step in range(1, 6)] == [REWARDS * step for step in range(1, 6)]
-    assert {"pgrpo/group/a/mean", "pgrpo/group/b/reward", "pgrpo/group/c/count", "pgrpo/reward_gap"} <= set(metrics[5])
-    assert len(workers.seen) == 5
-    assert_same(recomputed(GroupHistoryManager(), workers.seen), saved(tmp_path, 5))
-    assert saved(tmp_path, 3).total_count == 3 * REWARDS
-    assert (tmp_path / "run" / "latest_checkpointed_iteration.txt").read_text() == "5"
-
-
-@KINDS
-def test_a_resumed_run_continues_its_history(kind, configure, monkeypatch, tmp_path):
+def test_every_response_is_normalized_counted_logged_and_saved_also_after_a_resume(
+    kind, configure, monkeypatch, tmp_path
+):
     cls, _ = classes(kind)
-    run(configure(kind, "trainer.total_training_steps=3"), cls, monkeypatch, tmp_path)
-    before = saved(tmp_path, 3)
+    _, first, metrics = run(configure(kind, "trainer.total_training_steps=3"), cls, monkeypatch, tmp_path)
+    assert [metrics[step]["pgrpo/observed_total"] for step in (1, 2, 3)] == [REWARDS, 2 * REWARDS, 3 * REWARDS]
+    assert {"pgrpo/group/a/mean", "pgrpo/group/b/reward", "pgrpo/group/c/count", "pgrpo/reward_gap"} <= set(metrics[3])
+    history = recomputed(GroupHistoryManager(), first.seen)
+    assert_same(history, saved(tmp_path, 3))
+    assert (tmp_path / "run" / "latest_checkpointed_iteration.txt").read_text() == "3"
     _, second, metrics = run(configure(kind), cls, monkeypatch, tmp_path)
     assert metrics[5]["pgrpo/observed_total"] == 5 * REWARDS
-    assert_same(recomputed(before, second.seen), saved(tmp_path, 5))
+    assert_same(recomputed(history, second.seen), saved(tmp_path, 5))
     if kind == "v0":  # one-step-off loses the batch that it had fetched ahead, and trains on other rows
         _, whole, _ = run(configure(kind, folder="whole"), cls, monkeypatch, tmp_path)
         assert_same(saved(tmp_path, 5), saved(tmp_path, 5, "whole"))
@@ -105,23 +95,17 @@ def test_wrong_runs_stop_in_the_constructor(kind, configure):
         classes(kind)[0](config=configure(kind, "+algorithm.pgrpo.halflife=3"))
 
 
-@pytest.mark.parametrize(
-    ("options", "columns", "groups"),
-    [
-        ({"group_key": "extra_info.segment"}, {"id": list(range(8))}, ["of a", "of b", "of c"]),
-        ({"default_group": "other"}, {"preference_group": ["a", None, " ", "a"] * 2}, ["a", "other"]),
-        ({"default_group": "other"}, {"id": list(range(8))}, ["other"]),
-        ({}, {"id": list(range(8))}, MissingGroupError),
-    ],
-)
-def test_groups_may_be_nested_or_missing(options, columns, groups, configure, monkeypatch, tmp_path):
-    config = configure("v0", *(f"+algorithm.pgrpo.{key}={value}" for key, value in options.items()))
-    if isinstance(groups, list):
-        run(config, classes("v0")[0], monkeypatch, tmp_path, Prompts(**columns))
-        assert sorted(saved(tmp_path, 5, config=PGRPOConfig(**options)).groups) == groups
-    else:
-        with pytest.raises(groups):
-            run(config, classes("v0")[0], monkeypatch, tmp_path, Prompts(**columns))
+def test_groups_may_be_nested_or_missing(configure, monkeypatch, tmp_path):
+    numbers = Prompts(id=list(range(8)))
+    for folder, options, groups in (
+        ("nested", {"group_key": "extra_info.segment"}, ["of a", "of b", "of c"]),
+        ("missing", {"default_group": "other"}, ["other"]),
+    ):
+        config = configure("v0", *(f"+algorithm.pgrpo.{key}={value}" for key, value in options.items()), folder=folder)
+        run(config, classes("v0")[0], monkeypatch, tmp_path, numbers)
+        assert sorted(saved(tmp_path, 5, folder, PGRPOConfig(**options)).groups) == groups
+    with pytest.raises(MissingGroupError):
+        run(configure("v0"), classes("v0")[0], monkeypatch, tmp_path, numbers)
 
 
 def test_a_rollout_that_loses_the_groups_stops_the_run(configure, monkeypatch, tmp_path):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -89,7 +90,6 @@ def test_verl_finds_the_plugin():
     ("overrides", "error"),
     [
         (["+algorithm.pgrpo.halflife=3"], ConfigError),
-        (["+algorithm.pgrpo.half_life=-3"], ConfigError),
         (["+algorithm.pgrpo=on"], ConfigError),
         (["algorithm.filter_groups.enable=True", "algorithm.filter_groups.metric=acc"], ConfigError),
         (["~trainer.use_v1"], UnsupportedVerlError),
@@ -103,12 +103,10 @@ def test_wrong_runs_stop_before_anything_starts_and_others_pass(compose, overrid
 
     config = compose("algorithm.adv_estimator=pgrpo", *overrides)
     arguments = {"use_reference_policy": False, "use_critic": False}
-    if error is None:
+    with contextlib.nullcontext() if error is None else pytest.raises(error):
         validate_config(config=config, **arguments)
+    with contextlib.nullcontext() if error is None else pytest.raises(error):
         validate_config(config, **arguments)
-    else:
-        with pytest.raises(error):
-            validate_config(config, **arguments)
 
 
 @pytest.mark.slow
@@ -116,21 +114,15 @@ def test_another_verl_is_named_with_what_it_lacks(tmp_path):
     """A verl whose trainer has changed: the user's own command tells what is wrong, before it starts Ray."""
     import verl
 
-    def rewrite(file, change):
+    changes = {"trainer/ppo/v1/trainer_base.py": ("def _compute_advantage(", "def _advantage_of(")}
+    changes |= {"version/version": (verl.__version__, "0.99.0")}
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(verl.__file__).parent, tmp_path / "verl", copy_function=os.symlink, ignore=ignored)
+    for file, change in changes.items():
         path = tmp_path / "verl" / file
         text = path.read_text()
         path.unlink()  # a link to the installed file
-        path.write_text(change(text))
-
-    shutil.copytree(
-        Path(verl.__file__).parent,
-        tmp_path / "verl",
-        copy_function=os.symlink,
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    base = "trainer/ppo/v1/trainer_base.py"
-    rewrite(base, lambda text: text.replace("def _compute_advantage(", "def _advantage_of("))
-    rewrite("version/version", lambda _: "0.99.0\n")
+        path.write_text(text.replace(*change))
     for lacking in ("_compute_advantage", "verl.trainer.ppo.v1"):
         run = main_ppo(tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
         for part in ("UnsupportedVerlError", "0.99.0", lacking, TESTED_VERSIONS[0]):
@@ -148,33 +140,25 @@ def test_a_plugin_that_cannot_load_is_loud_only_for_its_own_runs(tmp_path):
     assert "broken on purpose" in other.stderr
 
 
-def test_a_hook_that_fails_never_breaks_verls_import_and_stops_only_runs_that_need_it(tmp_path, monkeypatch):
-    (tmp_path / "emptied_module_of_verl.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(plugin, "_failure", None)
-    monkeypatch.setattr(plugin, "_fail_in_trainers", lambda: None)
-    plugin._on_import("emptied_module_of_verl")(plugin._register_estimator)
-    assert __import__("emptied_module_of_verl")
-    assert isinstance(plugin._failure, AttributeError)
-    config = OmegaConf.create({"algorithm": {"adv_estimator": "pgrpo"}, "trainer": {"use_v1": True}})
-    with pytest.raises(UnsupportedVerlError, match="register_adv_est"):
-        plugin.check_run(config)
-    config.algorithm.adv_estimator = "grpo"
-    plugin.check_run(config)
-
-
-def test_a_failure_is_raised_by_the_trainers_too(monkeypatch):
-    """They run in another process than the launcher, where a hook may fail although it did not in the launcher."""
+def test_a_hook_that_fails_stops_only_runs_that_need_it(tmp_path, monkeypatch):
+    """It never breaks verl's import. The trainers raise the failure too: they run in another process."""
     built = []
     stock = type("Trainer", (), {"__init__": lambda self, config: built.append(config.algorithm.adv_estimator)})
     base = SimpleNamespace(TRAINER_REGISTRY={"sync": stock}, __spec__=object())
     monkeypatch.setitem(sys.modules, "verl.trainer.ppo.v1.trainer_base", base)
-    monkeypatch.setattr(plugin, "_failure", ImportError("no monitor"))
-    plugin._fail_in_trainers()
-    make, config = base.TRAINER_REGISTRY["sync"], OmegaConf.create({"trainer": {"use_v1": True}})
-    make(OmegaConf.merge(config, {"algorithm": {"adv_estimator": "grpo"}}))
-    with pytest.raises(UnsupportedVerlError, match="no monitor"):
-        make(OmegaConf.merge(config, {"algorithm": {"adv_estimator": "pgrpo"}}))
+    (tmp_path / "emptied_module_of_verl.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugin, "_failure", None)
+    plugin._on_import("emptied_module_of_verl")(plugin._register_estimator)
+    assert __import__("emptied_module_of_verl")
+    config = OmegaConf.create({"algorithm": {"adv_estimator": "grpo"}, "trainer": {"use_v1": True}})
+    calls = (plugin.check_run, base.TRAINER_REGISTRY["sync"])
+    for call in calls:
+        call(config)
+    config.algorithm.adv_estimator = "pgrpo"
+    for call in calls:
+        with pytest.raises(UnsupportedVerlError, match="register_adv_est"):
+            call(config)
     assert built == ["grpo"]
 
 

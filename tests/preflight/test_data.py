@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,17 +17,17 @@ from verl_pgrpo.integration.columns import reserved_columns
 pytestmark = pytest.mark.slow
 
 GROUPS = "2 preference groups, the smallest with 32 training rows"
-ALL_RESERVED = {use_v1: sorted(reserved_columns(use_v1).values(), key=lambda one: one.name) for use_v1 in (True, False)}
+ERROR, WARNING = ("error", "data"), ("warning", "data")
 
 
 @pytest.mark.parametrize("use_v1", [True, False])
 def test_every_column_that_verl_uses_is_reported(case: Case, use_v1: bool):
-    reserved = ALL_RESERVED[use_v1]
-    data = case.write(rows(**{one.name: lambda i: 1 for one in reserved}))
-    report = case.check(data, f"trainer.use_v1={use_v1}")
+    reserved = reserved_columns(use_v1).values()
+    report = case.check(
+        case.write(rows(**{one.name: lambda i: 1 for one in reserved})), f"trainer.use_v1={use_v1}", skip=("reward",)
+    )
     for one in reserved:
         assert (one.severity, "data") in at(report, f"column {one.name}"), one
-        assert one.name in "".join(d.message for d in report.diagnostics if d.location.endswith(f"column {one.name}"))
 
 
 BREAKING = ("output", "sampling_params", "trajectory", "trace", "self")
@@ -45,61 +46,38 @@ def test_columns_that_break_a_rollout_do_break_it(
     assert ("error", "reward") in at(report, "train row 0"), report.diagnostics
 
 
-def test_a_harmless_column_is_not_reported(case: Case):
-    assert problems(case.check(case.write(rows(answer=lambda i: "x", score=lambda i: 1.0)))) == set()
-
-
-@pytest.mark.parametrize("form", ["lines", "list", "categories", "several"])
+@pytest.mark.parametrize("form", ["lines", "list", "several"])
 def test_every_format_that_verl_reads(case: Case, form: str):
-    if form == "categories":
-        table = pa.Table.from_pylist(rows())
-        number = table.schema.get_field_index("preference_group")
-        name = case.write(table.set_column(number, "preference_group", table["preference_group"].dictionary_encode()))
-    elif form == "several":
-        case.write(rows(16))
-        name = f"data.train_files=[{case.folder}/train.parquet,{case.out}/train.parquet]"
-    else:
-        path = case.out / ("train.json" if form == "list" else "train.jsonl")
-        path.write_text(json.dumps(rows()) if form == "list" else "".join(json.dumps(row) + "\n" for row in rows()))
-        name = f"data.train_files={path}"
-    report = case.check(name)
+    """A harmless column is not reported. Types of group columns: tests/integration/test_checks.py."""
+    data, path = rows(answer=lambda i: "x", score=lambda i: 1.0), case.out / f"train.json{'l' * (form == 'lines')}"
+    path.write_text(json.dumps(data) if form == "list" else "".join(json.dumps(row) + "\n" for row in data))
+    files = f"[{case.folder}/train.parquet,{path}]" if form == "several" else str(path)
+    report = case.check(f"data.train_files={files}")
     assert problems(report) == set()
-    assert (GROUPS if form != "several" else GROUPS.replace("32", "40")) in report.facts
-
-
-@pytest.mark.parametrize("kind", [pa.int8(), pa.uint64(), pa.string(), pa.large_string()])
-def test_groups_of_any_type_are_counted_as_labels(case: Case, kind: pa.DataType):
-    table = pa.Table.from_pylist(rows())
-    values = pa.array([i % 2 for i in range(64)]).cast(kind)
-    number = table.schema.get_field_index("preference_group")
-    report = case.check(case.write(table.set_column(number, "preference_group", values)), skip=("reward",))
-    assert GROUPS in report.facts
-    assert not any(severity == "error" for severity, _ in problems(report))
+    assert (GROUPS if form != "several" else GROUPS.replace("32", "64")) in report.facts
 
 
 def without(column: str, value=None):
     """Rows 3 and 5 with a missing value, or all rows without the column."""
-
-    def changed(i: int, row: dict) -> dict:
-        if value == "drop":
-            return {key: old for key, old in row.items() if key != column}
-        return {**row, column: value} if i in (3, 5) else row
-
-    return [changed(i, row) for i, row in enumerate(rows())]
+    if value == "drop":
+        return [{key: old for key, old in row.items() if key != column} for row in rows()]
+    return [{**row, column: value} if i in (3, 5) else row for i, row in enumerate(rows())]
 
 
 @pytest.mark.parametrize("column", ["prompt", "data_source", "reward_model", "preference_group"])
 @pytest.mark.parametrize("value", [None, "drop"])
 def test_missing_values_and_columns(case: Case, column: str, value):
     report = case.check(case.write(without(column, value)))
-    check = "groups" if column == "preference_group" else "data"
     where = "data.prompt_key" if (column, value) == ("prompt", "drop") else "data.train_files"
-    assert ("error", check) in at(report, where)
+    assert ("error", "groups" if column == "preference_group" else "data") in at(report, where)
+    if column == "preference_group":  # other estimators need no groups
+        plain = case.check(case.write(without(column, "drop")), "algorithm.adv_estimator=grpo", skip=("reward",))
+        assert problems(plain) == set()
 
 
 def test_a_missing_ground_truth_is_a_warning(case: Case):
     truths = rows(reward_model=lambda i: {"style": "rule", "ground_truth": None if i == 60 else "jazz"})
-    assert problems(case.check(case.write(truths), skip=("reward",))) == {("warning", "data")}
+    assert problems(case.check(case.write(truths), skip=("reward",))) == {WARNING}
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "body", "empty", "csv"])
@@ -112,25 +90,28 @@ def test_files_that_verl_cannot_read(case: Case, damage: str):
         pq.write_table(pa.Table.from_pylist(rows()).slice(0, 0), path)
     elif damage != "missing":
         path.write_bytes(b"nonsense" if damage == "text" else raw)
-    report = case.check(f"data.train_files={path}")
-    assert at(report, str(path)) == [("error", "data")]
-    assert ("error", "data") not in at(report, "data.val_files")
+    report = case.check(f"data.train_files={path}", skip=("reward",))
+    assert at(report, str(path)) == [ERROR]
+    assert ERROR not in at(report, "data.val_files")
 
 
 def test_groups_are_those_of_the_subset(case: Case):
     """The first 32 rows have one group, the others another."""
-    halves = case.write(rows(preference_group=lambda i: "ab"[i // 32]))
-    report = case.check(halves, "data.train_max_samples=32", "data.shuffle=False")
+    halves = (case.write(rows(preference_group=lambda i: "ab"[i // 32])), "data.shuffle=False")
+    report = case.check(*halves, "data.train_max_samples=32", skip=("reward",))
     assert ("warning", "groups") in at(report, "data.train_files")
     assert "1 preference groups, the smallest with 32 training rows" in report.facts
-    assert "2 preference groups, the smallest with 32 training rows" in case.check(halves, "data.shuffle=False").facts
+    assert GROUPS in case.check(*halves, skip=("reward",)).facts
 
 
 def test_an_unseeded_subset_cannot_be_resumed(case: Case):
-    subset = ("data.train_max_samples=32", "data.seed=null")
-    assert problems(case.check(*subset)) == {("warning", "data")}
-    assert problems(case.check(*subset, "data.shuffle=False")) == set()
-    assert problems(case.check(subset[0])) == set()
+    subset = "data.train_max_samples=32"
+    for more, found in (
+        (["data.seed=null"], {WARNING}),
+        (["data.seed=null", "data.shuffle=False"], set()),
+        ([], set()),
+    ):
+        assert problems(case.check(subset, *more, skip=("reward",))) == found
 
 
 @pytest.mark.parametrize(("gen", "error"), [(48, True), (8, False), (16, False), (1024, True)])
@@ -140,25 +121,24 @@ def test_gen_batch_size(case: Case, gen: int, error: bool):
 
 
 def test_steps(case: Case):
-    assert at(case.check("data.train_batch_size=128"), "data.train_batch_size")[-1] == ("error", "steps")
-    more = case.check("trainer.total_training_steps=1000", "trainer.total_epochs=1")
+    few = case.check("data.train_batch_size=128", skip=("reward",))
+    assert at(few, "data.train_batch_size")[-1] == ("error", "steps")
+    more = case.check("trainer.total_training_steps=1000", "trainer.total_epochs=1", skip=("reward",))
     assert at(more, "trainer.total_epochs") == [("warning", "steps")]
 
 
-def test_overlong_prompts(case: Case):
+def test_overlong_prompts(case: Case, monkeypatch: pytest.MonkeyPatch):
     long = case.write(rows(prompt=lambda i: [{"role": "user", "content": "few words " * (50 if i < 4 else 1)}]))
     for filtered, facts in (("True", "60 training rows"), ("False", "64 training rows")):
         report = case.check(long, f"data.filter_overlong_prompts={filtered}", skip=("reward",))
-        assert problems(report) == {("warning", "data")}
+        assert problems(report) == {WARNING}
         assert any(fact.startswith(facts) for fact in report.facts)
-    all_long = case.check("data.max_prompt_length=4", "data.filter_overlong_prompts=True")
-    assert ("error", "data") in at(all_long, "data.train_files")
-
-
-def test_the_filter_is_sampled_on_large_data(case: Case, monkeypatch: pytest.MonkeyPatch):
+    filtered = "data.filter_overlong_prompts=True"
+    assert ERROR in at(case.check("data.max_prompt_length=4", filtered, skip=("reward",)), "data.train_files")
+    # The filter is sampled on large data.
     monkeypatch.setattr("verl_pgrpo.preflight.data.FILTER_LIMIT", 32)
     monkeypatch.setattr("verl_pgrpo.preflight.data.FILTER_SAMPLE", 8)
-    report = case.check("data.filter_overlong_prompts=True", skip=("reward",))
+    report = case.check(filtered, skip=("reward",))
     assert problems(report) == set()
     assert ("note", "data") in at(report, "data.train_files")
 
@@ -177,18 +157,13 @@ def test_groups_of_large_data_are_estimated_after_the_filter(case: Case, monkeyp
     assert ("warning", "groups") in problems(check(range(0, 64, 2))), "all rows of one group"
 
 
-def test_a_chat_template_that_rejects_the_prompts(case: Case, tmp_path):
-    import shutil
-
+def test_prompts_that_the_model_does_not_take(case: Case, tmp_path):
     model = shutil.copytree(case.folder / "model", tmp_path / "model")
     (model / "chat_template.jinja").write_text("{{ raise_exception('no such role') }}")
-    report = case.check(f"actor_rollout_ref.model.path={model}")
-    assert ("error", "data") in at(report, "data.train_files")
+    report = case.check(f"actor_rollout_ref.model.path={model}", skip=("reward",))
+    assert ERROR in at(report, "data.train_files")
     assert any("no such role" in one.message for one in report.diagnostics)
-
-
-def test_pictures_for_a_model_of_text(case: Case):
-    assert ("error", "data") in at(case.check(case.write(rows(images=lambda i: ["a.png"]))), "row 0")
+    assert ERROR in at(case.check(case.write(rows(images=lambda i: ["a.png"]))), "row 0")
 
 
 CUSTOM = """
@@ -211,43 +186,31 @@ def test_a_dataset_class_of_the_user(case: Case):
     assert not any(severity == "error" for severity, _ in problems(report)), report.diagnostics
     assert "3 preference groups, the smallest with 16 training rows" in report.facts
     path.write_text(CUSTOM.format(body="raise KeyError('column')"))
-    assert ("error", "data") in at(case.check(*custom), "data.custom_cls")
-    assert ("error", "data") in at(
-        case.check("data.custom_cls.path=none.py", "data.custom_cls.name=X"), "data.custom_cls"
-    )
+    for wrong in (custom, ("data.custom_cls.path=none.py", "data.custom_cls.name=X")):
+        assert ERROR in at(case.check(*wrong), "data.custom_cls")
 
 
 LABELS = [
-    ({"preference_group": lambda i: "all"}, "data.train_files"),  # one group
-    ({"preference_group": lambda i: "b" if i == 1 else "a"}, "data.train_files"),  # a small and a dominant one
-    ({"preference_group": lambda i: "nan" if i % 3 else "a"}, "data.train_files"),
-    ({"preference_group": lambda i: ("Pok\u00e9mon", "Poke\u0301mon")[i % 2]}, "data.train_files"),
-    ({"preference_group": lambda i: ("jazz", "jazz\u200b")[i % 2]}, "data.train_files"),
-    ({"preference_group": lambda i: ("Jazz", "jazz")[i % 2]}, "data.train_files"),
+    lambda i: "all",
+    lambda i: "b" if i == 1 else "a",  # a small and a dominant one
+    lambda i: "nan" if i % 3 else "a",
+    lambda i: ("jazz", "jazz\u200b")[i % 2],
 ]
 
 
-@pytest.mark.parametrize(("columns", "location"), LABELS)
-def test_labels_that_surprise_are_warnings(case: Case, columns: dict, location: str):
-    data = [case.write(rows(**columns), split) for split in ("train", "val")]
+@pytest.mark.parametrize("label", LABELS)
+def test_labels_that_surprise_are_warnings(case: Case, label):
+    data = [case.write(rows(preference_group=label), split) for split in ("train", "val")]
     report = case.check(*data, skip=("reward",))
-    assert ("warning", "groups") in at(report, location)
+    assert ("warning", "groups") in at(report, "data.train_files")
+    assert any("U+200B" in one.message for one in report.diagnostics) == ("\u200b" in label(1))
     assert report.ok
+    number = case.check(case.write(rows(preference_group=lambda i: 1.5)), skip=("reward",))
+    assert ("error", "groups") in at(number, "data.train_files")
 
 
-def test_look_alikes_come_with_code_points(case: Case):
-    data = case.write(rows(preference_group=lambda i: ("jazz", "jazz\u200b")[i % 2]))
-    assert any("U+200B" in one.message for one in case.check(data, skip=("reward",)).diagnostics)
-
-
-def test_labels_that_are_no_label(case: Case):
-    for value in (1.5, " ", ["a"]):
-        report = case.check(case.write(rows(preference_group=lambda i, value=value: value)), skip=("reward",))
-        assert ("error", "groups") in at(report, "data.train_files"), value
-
-
-def test_validation_groups_that_differ(case: Case):
-    other = case.check(case.write(rows(preference_group=lambda i: "ac"[i % 2]), "val"), skip=("reward",))
-    assert at(other, "data.val_files") == [("warning", "groups")] * 2  # one is unknown, one is never validated
-    sources = case.check(case.write(rows(data_source=lambda i: f"demo/{'ac'[i % 2]}"), "val"), skip=("reward",))
-    assert at(sources, "data.val_files") == [("warning", "groups")]
+@pytest.mark.parametrize(("column", "label", "count"), [("preference_group", "", 2), ("data_source", "demo/", 1)])
+def test_validation_groups_that_differ(case: Case, column: str, label: str, count: int):
+    """One group is unknown, one is never validated."""
+    other = case.check(case.write(rows(**{column: lambda i: label + "ac"[i % 2]}), "val"), skip=("reward",))
+    assert at(other, "data.val_files") == [("warning", "groups")] * count

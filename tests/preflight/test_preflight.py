@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.preflight.case import ROOT, Case, problems, rows
+from verl_pgrpo.cli import main
 from verl_pgrpo.preflight import Settings, checks, preflight, runner
-
-pytestmark = pytest.mark.slow
 
 RUN = "import sys; from verl_pgrpo.cli import main; sys.exit(main())"
 
@@ -29,38 +28,44 @@ def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
+def test_a_good_launch_passes(case: Case):
+    """The tests that build verl's objects dozens of times, or in a process of their own, are slow."""
+    report = case.check()
+    assert problems(report) == set()
+    assert "2 preference groups, the smallest with 32 training rows" in report.facts
+    assert "64 training rows, 120 steps of 16 prompts x 2 responses" in report.facts
+    assert "the reward function was called on 10 rows, 20 times" in report.facts
+
+
+@pytest.mark.slow
 def test_the_command(case: Case, tmp_path: Path):
     run = call("--json", "--reward-timeout", "300", "--", *case.arguments, cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     report = json.loads(run.stdout)
-    assert report["ok"] is True
-    assert report["diagnostics"] == []
+    assert (report["ok"], report["diagnostics"]) == (True, [])
     assert (run.stderr, (tmp_path / "outputs").exists()) == ("", False)  # a folder that Hydra makes in a run
-    wrong = call("--skip", "reward", "--", *case.arguments, "data.train_batch_size=128", cwd=tmp_path)
-    assert wrong.returncode == 1
-    assert "[steps]" in wrong.stdout
+    unloaded = call("--skip", "reward", "--json", "--", *case.arguments, cwd=tmp_path, VERL_USE_EXTERNAL_PLUGINS="none")
+    assert unloaded.returncode == 1
+    [error] = [one for one in json.loads(unloaded.stdout)["diagnostics"] if one["severity"] == "error"]
+    assert (error["check"], error["location"]) == ("config", "VERL_USE_EXTERNAL_PLUGINS")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strict", "status"), [((), 0), (("--strict",), 1)])
+def test_strict_counts_warnings(case: Case, tmp_path: Path, strict: tuple[str, ...], status: int):
+    unseeded = (*case.arguments, "data.train_max_samples=32", "data.seed=null")
+    run = call("--skip", "reward", *strict, "--", *unseeded, cwd=tmp_path)
+    assert run.returncode == status
+    assert "[data]" in run.stdout
 
 
 @pytest.mark.parametrize(
     "usage", [("--reward-timeout", "nan", "--"), ("--skip", "everything", "--"), ("--", "--multirun")]
 )
-def test_wrong_usage(usage: tuple[str, ...], tmp_path: Path):
-    run = call(*usage, cwd=tmp_path)
-    assert (run.returncode, run.stdout) == (2, "")
-    assert "error:" in run.stderr
-
-
-def test_strict_counts_warnings(case: Case, tmp_path: Path):
-    small = ("--", *case.arguments, "data.train_max_samples=32", "data.seed=null")
-    assert call("--skip", "reward", *small, cwd=tmp_path).returncode == 0
-    assert call("--skip", "reward", "--strict", *small, cwd=tmp_path).returncode == 1
-
-
-def test_a_plugin_that_verl_does_not_load(case: Case, tmp_path: Path):
-    run = call("--skip", "reward", "--json", "--", *case.arguments, cwd=tmp_path, VERL_USE_EXTERNAL_PLUGINS="none")
-    assert run.returncode == 1
-    [error] = [one for one in json.loads(run.stdout)["diagnostics"] if one["severity"] == "error"]
-    assert (error["check"], error["location"]) == ("config", "VERL_USE_EXTERNAL_PLUGINS")
+def test_wrong_usage(usage: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
+    assert main(["preflight", *usage]) == 2
+    out, error = capsys.readouterr()
+    assert (out, "error:" in error) == ("", True)
 
 
 def test_a_check_that_fails_itself_is_a_warning(case: Case, monkeypatch: pytest.MonkeyPatch):
@@ -72,6 +77,7 @@ def test_a_check_that_fails_itself_is_a_warning(case: Case, monkeypatch: pytest.
     assert set(dict(checks.CHECKS)) == set(runner.CHECK_NAMES)
 
 
+@pytest.mark.slow
 def test_the_callers_process_stays_as_it_is(case: Case):
     """Logging, warnings and modules."""
     code = (
