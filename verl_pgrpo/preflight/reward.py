@@ -65,7 +65,7 @@ def _rows(datasets: dict[str, Any]) -> list[tuple[bool, str, int]]:
         if "data_source" not in getattr(table, "column_names", ()):
             chosen += [(True, split, number) for number in range(min(ROWS, len(dataset)))]
             continue
-        column = table.select_columns(["data_source"]).with_format("arrow")[:].column(0)
+        column = table.select_columns(["data_source"]).with_format("arrow")[:].column(0).cast("string")
         sources = column.unique().drop_null()[:MOST_SOURCES]
         first = sorted(column.index(source).as_py() for source in sources)
         chosen += [(order < ROWS, split, number) for order, number in enumerate(first)]
