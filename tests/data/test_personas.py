@@ -61,13 +61,13 @@ def test_toy_vocabulary_holds_every_word_once() -> None:
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_english_prompts_do_not_give_the_taste_away(short: bool) -> None:
+def test_copying_an_english_prompt_earns_nothing_or_the_one_genre_word_of_a_short_one(short: bool) -> None:
     rows = make_split("train", 300, "english", short=short).to_dict("records")
     texts = [row["prompt"][0]["content"] for row in rows]
     for row, text in zip(rows, texts, strict=True):
         truth = row["reward_model"]["ground_truth"]
-        assert json.loads(truth)["genre"] not in text.lower()
-        assert utility(text, truth) == 0.0, "copying the prompt must earn nothing"
+        assert short or json.loads(truth)["genre"] not in text.lower()
+        assert utility(text, truth) == pytest.approx(1 / 6 if short else 0)
         assert ("\n" in text) != short
     assert (max(len(text.split()) for text in texts) < 40) == short
 

@@ -122,12 +122,11 @@ def test_rows_are_counted_as_verl_trains_on_them():
 
 
 @pytest.mark.parametrize("key", ["segment", "user.segment"])
-def test_a_class_label_is_refused_because_verl_passes_on_its_number(key, load, tmp_path):
+def test_a_class_label_is_refused_because_verl_passes_on_its_number(key):
     feature = datasets.ClassLabel(names=["jazz", "rock"])
     features = {"prompt": datasets.Value("string"), "segment": feature, "user": {"segment": feature}}
     columns = {"prompt": ["?"] * 3, "segment": [0, 1, 0], "user": [{"segment": 0}] * 3}
-    datasets.Dataset.from_dict(columns, datasets.Features(features)).to_parquet(tmp_path / "data.parquet")
-    dataset = load(tmp_path / "data.parquet")
+    dataset = SimpleNamespace(dataframe=datasets.Dataset.from_dict(columns, datasets.Features(features)))
     assert dataset.dataframe[1]["segment"] == 1
     with pytest.raises(GroupLabelError, match=f"'{key}' is a ClassLabel.*'jazz', 'rock'"):
         count_groups(dataset, PGRPOConfig(group_key=key))

@@ -241,7 +241,8 @@ def composed_on_cpu(script: Path, variables: dict[str, str], preset: str, compos
     """The configuration that a CPU script launches with, after verl's and our own validation."""
     arguments = arguments_of(script, **variables)
     assert arguments[arguments.index("--preset") + 1] == preset
-    config = compose(*arguments[arguments.index("--") + 1 :], config_name=preset)
+    overrides = [word for word in arguments[arguments.index("--") + 1 :] if not word.startswith("hydra.")]
+    config = compose(*overrides, config_name=preset)
     validate(config)
     return config
 

@@ -5,8 +5,8 @@
     verl-pgrpo data personas --out data/personas --surface toy --train-size 4096 --val-size 70 --noise 0.3
 
 Two surfaces of one generator. `toy` has a closed vocabulary of single words for a tiny model with random weights.
-`english` has chat prompts for a real model, which must infer the taste from a profile; its short form has one line, for
-models of some 100 million parameters. Equal arguments give equal bytes.
+`english` has chat prompts for a real model, which must infer the taste from a profile. Its short form names the taste
+in one line, for models of some 100 million parameters. Equal arguments give equal bytes.
 
 Requests (occasion x mood) of the validation split never occur in training. Validation has the same number of rows for
 every persona and neither noise nor mood: it measures what a persona gets, not how it rates today.
@@ -123,7 +123,10 @@ def _prompt(persona: Persona, surface: str, short: bool, training: bool, rng: np
     sample = rng.choice(tastes.ENGLISH_SAMPLES[persona.style])
     feeling, time = tastes.ENGLISH_MOODS[mood], tastes.ENGLISH_OCCASIONS[occasion]
     if short:
-        return f"{sample} {feeling} I love {first}. Recommend music for {time}, in my style."
+        genre = tastes.ENGLISH_GENRES[persona.genre][0]
+        return (
+            f"{feeling} I love {genre}, above all {first}. Recommend me music for {time}, in a {persona.style} style."
+        )
     return (
         f"{sample}\n\nOn repeat these days: {first} and {second}. {feeling} "
         f"Recommend me music for {time}, in at most 80 words. "
