@@ -44,7 +44,7 @@ STACKS = {
     "make setup": Stack(verl="0.9.1", torch="2.13.0", vllm="0.30.0", transformers="5.10.4"),
     "older verl": Stack(verl="0.9.0", torch="2.13.0", vllm="0.30.0", transformers="5.10.4"),
     "newest": Stack(verl="0.9.1", torch="2.13.0", vllm="0.32.0", transformers="5.16.1"),
-    "newest, Python 3.13": Stack("0.9.1", "2.13.0", "0.32.0", "5.16.1", python="python3.13"),
+    "make setup, Python 3.13": Stack("0.9.1", "2.13.0", "0.30.0", "5.10.4", python="python3.13"),
 }
 
 
