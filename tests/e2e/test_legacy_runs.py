@@ -61,7 +61,7 @@ def kill(run, folder: Path, title: str | None) -> None:
     assert workers
     for process in workers:
         process.kill()
-    assert title in runs.last_line(run, folder, "first")
+    assert title.removeprefix("ray::") in runs.last_line(run, folder, "first")
 
 
 def totals_of(folder: Path, name: str) -> dict[int, float]:
