@@ -33,7 +33,7 @@ Study = tuple[list[Setting], str, Protocol, Callable[[tables.Results], str]]
 
 def grid(results: tables.Results) -> str:
     some = ["RLOO", "pgrpo", "pgrpo exponential, 128", "pgrpo blended", "pgrpo, random groups", "oracle"]
-    parts = ["All 48 settings together:", tables.summary(results), "By what the settings share:"]
+    parts = ["All 48 settings together:", tables.summary(results), "By property of the settings:"]
     parts += [tables.slices(results, some), tables.edges(results), "P-GRPO's options against the paper's method:"]
     options = [entrant.name for entrant in studies.ENTRANTS if entrant.name.startswith("pgrpo ")]
     parts += [tables.halves(results, [*options, "grpo", "oracle"], "pgrpo"), "Every setting:"]
