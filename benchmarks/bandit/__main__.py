@@ -5,7 +5,7 @@
     python -m benchmarks.bandit --quick                                    # a minute: two settings, fewer seeds
     python -m benchmarks.bandit --jobs 2 --write docs/benchmarks.md --picture docs/bandit.png        # all
 
-`--write` replaces what lies between `<!-- bandit:STUDY -->` and `<!-- /bandit:STUDY -->` in that file.
+`--write` replaces the text between `<!-- bandit:STUDY -->` and `<!-- /bandit:STUDY -->` in that file.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def moods(results: tables.Results) -> str:
 
 
 def safe(results: tables.Results) -> str:
-    """Gains over grpo, over all settings and in each."""
+    """Gains over grpo, averaged over all settings and in each setting."""
     names = ["pgrpo", "pgrpo blended", "shrinkage, balance 1", "shrinkage, groups sampled equally"]
     keys = ("people", "overlap", "optimizer") if len({s.people for s in results}) > 1 else KEYS
     return "\n\n".join(
