@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals cover as often as they claim, tests reject as often as they claim, and the rest matches definitions."""
+"""Intervals have their nominal coverage, tests their nominal error rate, and the rest matches its definition."""
 
 from __future__ import annotations
 
