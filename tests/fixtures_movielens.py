@@ -5,8 +5,8 @@
     python -m tests.fixtures_movielens --out ml-1m.zip --users 200 --films 150 --ratings 8000 --seed 0
 
 As in the originals: articles behind titles, colons and commas within titles, many ratings in the same second, users not
-    numbered in the order of time. Users have tastes, so that there is something to cluster. The same arguments give
-    identical bytes.
+numbered in the order of time. Users have tastes, so that there is something to cluster. The same arguments give
+identical bytes.
 """
 
 from __future__ import annotations

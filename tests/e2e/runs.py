@@ -136,8 +136,7 @@ def replay(
 
     This implements the rules independently. Of each session (`uid_session` of the key) the output with the highest
     index counts; verl's padding rows have keys that start with `pad`, and their rows have no token that is trained.
-    `updates` has the uids of each local update of
-    a step if a step has several: each is added separately.
+    `updates` has the uids of each local update of a step if a step has several: each is added separately.
     """
     counts = []
     for step in steps:
