@@ -5,8 +5,8 @@
     python benchmarks/adv_step.py [--quick] [--json FILE]
 
 verl's own sync trainer fetches recorded rollouts from TransferQueue, computes advantages, and writes them back; no
-worker generates or learns. `pgrpo` also fetches the preference groups (`column`, timed by itself as well) and keeps
-history and metrics. The two take turns on the same batch; their ratio is that of the medians.
+worker generates or learns. `pgrpo` also fetches the preference groups (`column`, also timed separately) and keeps
+history and metrics. The two estimators alternate on the same batch; their ratio is that of the medians.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def trainer(estimator: str) -> Any:
 
 
 def put(batch: int, length: int, seed: int) -> Any:
-    """Rollouts of full length into TransferQueue; verl's description of them."""
+    """Put rollouts of full length into TransferQueue; return verl's description of them."""
     import torch
     import transfer_queue as tq
     from transfer_queue import KVBatchMeta
@@ -75,7 +75,7 @@ def put(batch: int, length: int, seed: int) -> Any:
 
 
 def case(batch: int, length: int, steps: int, seed: int) -> dict[str, float]:
-    """Median seconds of a step with each estimator, and of the fetch of the group column alone."""
+    """Return the median seconds of a step with each estimator, and of fetching the group column alone."""
     import transfer_queue as tq
 
     from verl_pgrpo.integration.batch import GroupColumn

@@ -4,15 +4,15 @@
 
     python benchmarks/driver.py [--quick] [--json FILE]
 
-Every stage that P-GRPO adds to verl's step, in its order, on responses of a single token, so that only the work per
+Runs every stage that P-GRPO adds to verl's step, in order, on responses of a single token, so that only the work per
 response is timed:
 
     rows       read the batch's keys and group column: which rows count, and their prompt and preference group
     estimate   the estimator: history, advantages, the Corollary's scale and shift
     metrics    the step's metrics and warnings
 
-`grpo` is verl's own, which loops over the rows, for comparison. Strings are new in every round, as they come from a
-rollout. What TransferQueue takes to deliver the group column is in benchmarks/adv_step.py.
+`grpo` is verl's own, for comparison; it loops over the rows. Each round uses new strings, as a rollout does.
+benchmarks/adv_step.py measures how long TransferQueue takes to deliver the group column.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from verl_pgrpo.integration.batch import BatchRows, GroupColumn
 from verl_pgrpo.integration.state import PGRPOState
 
 PER_PROMPT = 8
-GRPO_ROUNDS = 3  # seconds each with the largest batches
+GRPO_ROUNDS = 3  # each takes seconds with the largest batches
 STAGES = ("rows", "estimate", "metrics")
 
 
 def step(state: PGRPOState, batch: int, groups: int, seed: int, with_grpo: bool) -> dict[str, float]:
-    """Seconds of each stage of one step on a new batch, and of verl's grpo."""
+    """Return the seconds of each stage of one step on a new batch, and of verl's grpo."""
     from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
     keys, labels = batch_keys(batch, PER_PROMPT, groups, seed)

@@ -4,9 +4,9 @@
 
     python benchmarks/history.py [--groups 1000000 10000000] [--json FILE]
 
-Labels have 16 characters. Each figure comes from a process of its own, so that memory is what this history takes:
-resident memory after building or loading it, minus that before. A batch's groups are drawn uniformly from all, the
-worst case for the processor's caches; its labels are new strings, as they come from a rollout.
+Labels have 16 characters. Each figure is measured in a separate process, so memory is that of this history alone:
+resident memory after building or loading it, minus that before. A batch's groups are drawn uniformly from all groups,
+the worst case for the processor's caches; its labels are new strings, as from a rollout.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def label(number: int) -> str:
 
 
 def resident() -> float:
-    """MiB of this process."""
+    """Return the resident memory of this process in MiB."""
     return psutil.Process().memory_info().rss / 2**20
 
 
 def build(groups: int, path: str) -> dict[str, Any]:
-    """Three rewards of each group, then a checkpoint."""
+    """Add three rewards of each group, then save a checkpoint."""
     before = resident()
     history = GroupHistoryManager()
     rng = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def build(groups: int, path: str) -> dict[str, Any]:
 
 
 def load(groups: int, path: str) -> dict[str, Any]:
-    """The checkpoint again, then batches."""
+    """Load the checkpoint, then add batches."""
     before = resident()
     start = time.perf_counter()
     history = GroupHistoryManager.load(path, step=1)

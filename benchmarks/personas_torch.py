@@ -6,18 +6,18 @@
     python benchmarks/personas_torch.py --n 2 8 --noise 0 0.2 --estimators grpo pgrpo --seeds 5
 
 The same data, reward, model and tokenizer as the quickstart, and verl's default actor (AdamW, gradient norm 1,
-token-mean loss, one on-policy update a step, no KL), but a plain PyTorch loop: 0.2 s a step instead of 3. Left out:
-vLLM, PPO's clipping (on-policy the ratio is 1), several updates a batch. Every setting has the same responses a step,
-so a larger n means fewer prompts.
+token-mean loss, one on-policy update a step, no KL), but a plain PyTorch loop: 0.2 s per step instead of 3. Left out:
+vLLM, PPO's clipping (on-policy the ratio is 1), several updates per batch. Every setting has the same number of
+responses per step, so a larger n means fewer prompts.
 
 Estimators: `grpo`; `pgrpo` (full history, the paper's); `pgrpo_exp` (exponential forgetting); `shrinkage` (P-GRPO with
-baseline=shrinkage and group_balance=1); two controls that tell *which part* of P-GRPO helps, `one_history` (one history
+baseline=shrinkage and group_balance=1); two controls that show *which part* of P-GRPO helps, `one_history` (one history
 for all users) and `rloo` (each response against the mean of its prompt's others, no history, no scale); and `random`
 (P-GRPO with every prompt's group drawn at random).
 
-Utility is the mean over the last fifth of training of what each
-persona got; `mean` weighs personas equally, `worst` is the persona with least. Intervals are Student-t 95 % over seeds;
-differences to grpo are paired by seed (same model, same prompts, same noise).
+Utility is the mean over the last fifth of training, per persona; `mean` weights personas equally, `worst` is the
+persona with the lowest utility. Intervals are Student-t 95 % over seeds; differences to grpo are paired by seed (same
+model, same prompts, same noise).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ESTIMATORS = ("grpo", "pgrpo", "pgrpo_exp", "shrinkage", "one_history", "rloo", 
 
 @dataclass(frozen=True)
 class Setting:
-    """One run: `responses` a step, `n` of them per prompt, of up to `words` tokens; the data's `noise` and `mood`."""
+    """One run: `responses` per step, `n` per prompt, of up to `words` tokens; `noise` and `mood` of the data."""
 
     estimator: str
     seed: int
@@ -166,7 +166,7 @@ def interval(values: pd.Series) -> str:
 
 
 def report(results: dict[Setting, list[list[float]]], estimators: list[str]) -> str:
-    """A line per setting and estimator; a run's utility is that of the last fifth of its steps."""
+    """Print a line per setting and estimator; a run's utility is that of the last fifth of its steps."""
     rows = []
     for setting, curve in results.items():
         utility = np.nanmean(np.array(curve)[-max(1, len(curve) // 5) :], axis=0)  # of each persona

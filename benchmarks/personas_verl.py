@@ -5,11 +5,11 @@
     python benchmarks/personas_verl.py [--model tiny|smollm2] [--seeds 5] [--jobs 1] [--arms grpo pgrpo] [--json FILE]
 
 The setting of `make quickstart` (n = 2, noise 0.2, 100 steps) or of `make quickstart-smollm2` (60 steps), each seed
-with data and noise of its own (and model, if tiny), the same for all arms. A run takes about four minutes on two cores,
-with SmolLM2 fifteen; finished ones are kept in `--out` and reused, so that the study can be interrupted and extended.
-Utility is that of the last fifth of the run: `mean` weighs personas equally, `worst` is the persona with least. `area`
-is the mean over personas and all steps. Intervals are Student-t, 95 %, over seeds; differences are paired by seed.
-Rollouts are asynchronous, so that a second run of one seed differs.
+with its own data and noise (and model, if tiny), shared by all arms. A run takes about four minutes on two cores, with
+SmolLM2 fifteen; finished runs are kept in `--out` and reused, so the study can be interrupted and extended.
+Utility is that of the last fifth of the run: `mean` weights personas equally, `worst` is the persona with the lowest
+utility. `area` is the mean over personas and all steps. Intervals are Student-t, 95 %, over seeds; differences are
+paired by seed. Rollouts are asynchronous, so a second run with the same seed differs.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def measures(arm: str, folder: Path) -> tuple[float, float, float]:
 
 
 def interval(values: np.ndarray, sign: str = "") -> str:
-    """Mean and, from two seeds on, half the width of its 95 % interval."""
+    """Return the mean and, from two seeds on, the half-width of its 95 % interval."""
     if len(values) == 1:
         return f"{values[0]:{sign}.2f}"
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
@@ -86,7 +86,7 @@ def main() -> None:
     out = (args.out or ROOT / "runs" / "benchmarks" / f"personas-{args.model}").resolve()
     found: dict[tuple[str, int], tuple[float, float, float]] = {}
 
-    def train(seed: int) -> None:  # the arms one after the other: the first one creates the data
+    def train(seed: int) -> None:  # arms run sequentially: the first one creates the data
         for arm in args.arms:
             found[arm, seed] = measures(arm, run(args.model, arm, seed, out))
             print(

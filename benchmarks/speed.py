@@ -20,7 +20,7 @@ torch.set_num_threads(1)  # what Ray gives verl's driver, a task with one CPU
 
 
 def machine() -> str:
-    """Describe what the figures depend on."""
+    """Describe the machine and the versions that the figures depend on."""
     return (
         f"{torch.get_num_threads()} thread of {os.cpu_count()} cores, {platform.machine()}, "
         f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
@@ -43,7 +43,7 @@ def show(table: list[dict[str, Any]], file: Path | None) -> None:
 def batch_keys(batch: int, per_prompt: int, groups: int, seed: int) -> tuple[list[str], list[str]]:
     """Row keys and preference groups of a batch, new strings as they come from a rollout.
 
-    A preference group belongs to the user, hence to the prompt. Keys are verl's: `{uid}_{session}_{index}`.
+    All rows of a prompt have the same preference group, that of its user. Keys are verl's: `{uid}_{session}_{index}`.
     """
     rng, prompts = np.random.default_rng(seed), batch // per_prompt
     numbers, of_prompt = rng.integers(0, 1 << 62, prompts), rng.integers(0, groups, prompts)

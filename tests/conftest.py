@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Shared by all tests: where things are, and verl's configuration composed as its command line composes it."""
+"""Shared by all tests: paths, and verl's configuration composed as on its command line."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# A busy machine is no error of the code under test.
+# A busy machine is not a failure of the code under test.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-# A shell starts background jobs with SIGINT ignored, and whatever they start inherits that: the tests of Ctrl-C would
-# then test nothing.
+# A shell starts background jobs with SIGINT ignored, and their children inherit that. The tests of Ctrl-C would then
+# have no effect.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -36,7 +36,7 @@ def composed(config_name: str):
 
 
 def overridden(config, *overrides: str):
-    """A copy with overrides, as Hydra applies them, in a tenth of the time that composing takes."""
+    """Return a copy with overrides applied as Hydra does, in a tenth of the time of composing."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.core.override_parser.overrides_parser import OverridesParser
 

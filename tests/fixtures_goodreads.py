@@ -1,12 +1,12 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reviews and books in the UCSD Book Graph's exact public format, of invented readers and books, in any size.
+"""Generated reviews and books in the exact public format of the UCSD Book Graph, in any size.
 
     python -m tests.fixtures_goodreads --out fixtures/ --reviews 4000 --books 60 --readers 150 --seed 0
 
 As in the original: gzip, a JSON object a line, ids of 32 hexadecimal digits for readers and reviews and of digits as
-text for books, times with an offset, empty texts for what is unknown, ratings of 0, markup and several languages in the
-texts, escaped characters. Equal arguments give equal bytes.
+text for books, times with an offset, empty texts for unknown values, ratings of 0, markup and several languages in the
+texts, escaped characters. The same arguments give identical bytes.
 """
 
 from __future__ import annotations

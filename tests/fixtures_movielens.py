@@ -1,12 +1,12 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Archives in MovieLens' public formats, with generated films and users, in any size.
+"""Generated archives in MovieLens's public formats, in any size.
 
     python -m tests.fixtures_movielens --out ml-1m.zip --users 200 --films 150 --ratings 8000 --seed 0
 
-As in the originals: articles behind titles, colons and commas within titles, many ratings in the same second, users
-numbered in no order of time. Users have tastes, so that there is something to cluster. Equal arguments give equal
-bytes.
+As in the originals: articles behind titles, colons and commas within titles, many ratings in the same second, users not
+numbered in the order of time. Users have tastes, so that there is something to cluster. The same arguments give
+identical bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NOUNS = (
     "Harbour", "Garden", "Comet", "Widow", "Orchard", "Lantern", "Tiger", "Café", "Señor", "Élan", "Façade", "Über",
 )  # fmt: skip
 FIRST, LAST = 956_703_932, 1_046_454_590  # first and last second of ml-1m
-EPOCH = (1980, 1, 1, 0, 0, 0)  # of the zip's members, so that equal arguments give equal bytes
+EPOCH = (1980, 1, 1, 0, 0, 0)  # time stamp of the zip's members, for reproducible bytes
 CHUNK = 2_000_000
 
 # layout -> folder, ratings file, separator, films file, encoding, smallest step between stars

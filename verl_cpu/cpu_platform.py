@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verl platform `cpu`: all of stock verl on a machine without an accelerator.
 
-An implementation of verl's interface for new chips (`verl.plugin.platform`). What the interface does not reach is
-changed by the shims in `verl_shims.py`, `weight_sync.py`, `vllm_shims.py` and `megatron.py`.
+Implements verl's interface for new chips (`verl.plugin.platform`). Code that the interface does not cover is changed by
+the shims in `verl_shims.py`, `weight_sync.py`, `vllm_shims.py` and `megatron.py`.
 
-Active only with `VERL_PLATFORM=cpu` and without an accelerator: half of verl queries torch and not the platform, so
-that on a GPU machine a run would use both. There the platform raises an error when verl creates it.
+Active only with `VERL_PLATFORM=cpu` and without an accelerator: half of verl queries torch instead of the platform, so
+on a GPU machine a run would use both. There the platform raises an error when verl creates it.
 """
 
 import os
@@ -27,14 +27,14 @@ from verl_cpu.processes import new_run_id
 def activate() -> None:
     """Make verl run on the CPU in this process. Idempotent.
 
-    Runs in every process that imports verl (driver, Ray workers, vLLM workers), so it imports nothing that verl has not
-    imported already, and hooks the rest for when it is.
+    Runs in every process that imports verl (driver, Ray workers, vLLM workers), so it imports only modules that verl
+    has already imported, and hooks the import of the others.
     """
     if PlatformRegistry.get("cpu") is not None:
         return
     PlatformRegistry.register(platform="cpu")(PlatformCPU)
     if unavailable_reason() is not None:
-        return  # verl gets it as the platform's error
+        return  # verl gets the reason as the platform's error
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if "RAY_RAYLET_PID" not in os.environ:  # a Ray worker has its run's id, or belongs to a cluster without one
@@ -97,7 +97,7 @@ device_module.__dict__.update(
     reset_peak_memory_stats=_nothing,
     set_per_process_memory_fraction=_nothing,
     get_device_name=lambda device=None: "CPU",
-    # On resume verl restores the device's generator, too, which here is the default one.
+    # On resume verl also restores the device's generator, which here is the default one.
     get_rng_state=lambda device=None: torch.get_rng_state(),
     set_rng_state=lambda state, device=None: torch.set_rng_state(state),
     manual_seed=torch.manual_seed,
@@ -106,7 +106,7 @@ device_module.__dict__.update(
 
 
 class PlatformCPU(PlatformBase):
-    """One logical device, the CPU, that Ray counts under the name GPU."""
+    """One logical device, the CPU, which Ray counts as a GPU."""
 
     device_name = vendor_name = "cpu"
     device_module = device_module

@@ -1,10 +1,10 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""torch.cuda on the CPU, as far as Megatron uses it. Only for Megatron training workers.
+"""The parts of torch.cuda that Megatron uses, on the CPU. Only for Megatron training workers.
 
 Megatron names the device `cuda` in hundreds of places and has no interface for another. Here the name means the CPU:
 tensors are created there, streams do nothing, and the generator is the default one. `torch.cuda.is_available()` stays
-False, so that code which checks first sees that there is no GPU.
+False, so code that checks first sees that there is no GPU.
 """
 
 import functools
@@ -42,13 +42,13 @@ def _on_cpu(device: Any) -> Any:
 def create_tensors_on_cpu() -> None:
     """Make `torch.empty(..., device="cuda")`, `.to("cuda")` and `.cuda()` mean the CPU.
 
-    torch keeps a set of the functions that `with torch.device("meta")` acts on, and fills it at the first use. It has
-    to be filled before they are replaced: afterwards it would hold ours, which torch never sees, and models that HF
-    loads through the meta device would silently keep uninitialised buffers.
+    torch keeps a set of the functions that `with torch.device("meta")` affects, and fills it at first use. The set must
+    be filled before the functions are replaced. Otherwise it would contain our replacements, which torch never sees,
+    and models that HF loads through the meta device would silently keep uninitialized buffers.
     """
     from torch.utils._device import _device_constructors
 
-    constructors = [function.__name__ for function in _device_constructors()]  # this is what fills it
+    constructors = [function.__name__ for function in _device_constructors()]  # fills the set
     like = ["empty_like", "full_like", "ones_like", "zeros_like", "rand_like", "randn_like", "randint_like"]
 
     def wrap(function: Callable) -> Callable:
@@ -89,7 +89,7 @@ def fake_device_functions() -> None:
         return 0
 
     torch.cuda.__dict__.update(
-        # Explicit: with a CUDA build of torch the stock function may count devices by the fake below.
+        # Explicit: with a CUDA build of torch the stock function may use the fake below to count devices.
         is_available=lambda: False,
         current_device=lambda: CPU,  # only ever used as a device
         device_count=lambda: 1,
@@ -114,7 +114,7 @@ def fake_device_functions() -> None:
 
 
 def share_default_generator() -> None:
-    """Make the device's generator the default one, so that what Megatron forks and saves is what torch draws from."""
+    """Make the device's generator the default one, so Megatron forks and saves the one that torch draws from."""
 
     class Generators:
         def __getitem__(self, device: Any) -> torch.Generator:
@@ -134,7 +134,7 @@ def share_default_generator() -> None:
 
 
 def fake_streams() -> None:
-    """Replace streams and events by objects that do nothing; work on a CPU is done when a call returns."""
+    """Replace streams and events by no-ops; work on a CPU is done when a call returns."""
 
     class Stream:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -169,7 +169,7 @@ def fake_streams() -> None:
 
 
 def fake_tensor_type_names() -> None:
-    """Name the types of tensors `torch.cuda.FloatTensor` and so on, by which Megatron's optimizers sort parameters."""
+    """Report tensor types as `torch.cuda.FloatTensor` etc., because Megatron's optimizers group parameters by them."""
     stock_type = torch.Tensor.type
 
     @functools.wraps(stock_type)
@@ -183,9 +183,9 @@ def fake_tensor_type_names() -> None:
 
 
 def scatter_contiguous_tensors() -> None:
-    """Make the inputs of scatter contiguous; gloo sends their memory as if they were.
+    """Make the inputs of scatter contiguous; gloo sends their memory as if they already were.
 
-    Megatron-Bridge splits row-parallel weights along their columns, so that half of each would silently arrive wrong.
+    Megatron-Bridge splits row-parallel weights along their columns, so half of each would silently arrive wrong.
     """
     stock_scatter = torch.distributed.scatter
 

@@ -1,15 +1,15 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The checkpoint engine `gloo`: send weights from the trainer to separate rollout processes without an accelerator.
+"""The checkpoint engine `gloo`: sends weights from the trainer to separate rollout processes without an accelerator.
 
 `separate_async` needs a checkpoint engine, and each of verl's own is made for an accelerator's interconnect. verl loads
 this one because the presets name it in `actor_rollout_ref.rollout.checkpoint_engine.custom_backend_module`.
 
-Each sync has a process group of its own that torch.distributed does not know of, so that FSDP's groups are unaffected.
+Each sync has its own process group, which is not registered with torch.distributed, so FSDP's groups are unaffected.
 Actor rank 0 broadcasts every weight in pieces of at most a bucket: first the two lengths, then the piece's description
 as JSON (unpickling could execute code), then its bytes. A rank that waits too long for the others raises an error.
 
-One machine only: the store listens on loopback, and so does gloo, by the CPU platform's `GLOO_SOCKET_IFNAME`.
+Works on one machine only: the store listens on loopback, and so does gloo (the CPU platform sets `GLOO_SOCKET_IFNAME`).
 """
 
 import asyncio
@@ -37,9 +37,9 @@ class GlooCheckpointEngine(CheckpointEngine):
     """One end of the transfer: the sender (actor rank 0), a receiver (each rollout worker), or another actor rank.
 
     Args:
-        bucket_size: the most bytes of a weight that are sent at once.
+        bucket_size: maximum number of bytes of a weight that are sent at once.
         is_master: this is actor rank 0.
-        timeout: seconds to wait for the others, each time; `checkpoint_engine.engine_kwargs.gloo.timeout`.
+        timeout: seconds of each wait for the others; `checkpoint_engine.engine_kwargs.gloo.timeout`.
     """
 
     def __init__(self, bucket_size: int, is_master: bool = False, timeout: float = 120.0) -> None:
@@ -52,7 +52,7 @@ class GlooCheckpointEngine(CheckpointEngine):
     def prepare(self) -> dict[str, int]:
         if not self.is_master:
             return {}
-        listener = socket.create_server((LOOPBACK, 0))  # by itself a TCPStore listens on all addresses
+        listener = socket.create_server((LOOPBACK, 0))  # by default a TCPStore listens on all addresses
         port: int = listener.getsockname()[1]
         self._store = self._connect(port, is_master=True, master_listen_fd=listener.detach())
         return {"port": port}
@@ -81,7 +81,7 @@ class GlooCheckpointEngine(CheckpointEngine):
         self, weights: Generator[tuple[str, torch.Tensor], None, None], global_steps: int | None = None
     ) -> None:
         if not self.is_master:
-            for _ in weights:  # making each of them is collective over the actor's ranks
+            for _ in weights:  # producing each weight is a collective operation over the actor's ranks
                 pass
             return
         async for meta, piece in split_weight_chunks(weights, self.bucket_size):
@@ -110,7 +110,7 @@ class GlooCheckpointEngine(CheckpointEngine):
             self._broadcast(piece)
 
     def _receive(self) -> tuple[TensorMeta, torch.Tensor] | None:
-        """Return the next piece, in memory of its own; None at the end."""
+        """Return a copy of the next piece; None at the end."""
         length, size = self._broadcast(torch.empty(2, dtype=torch.int64)).tolist()
         if not length:
             return None
@@ -119,7 +119,7 @@ class GlooCheckpointEngine(CheckpointEngine):
         return TensorMeta(**what), self._broadcast(torch.empty(size, dtype=torch.uint8))
 
     def _broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Broadcast from rank 0. Blocks, so callers use a thread: verl's workers have one event loop for everything."""
+        """Broadcast from rank 0. Blocks, so callers use a thread: verl's workers have a single event loop."""
         if self._group is None:
             raise RuntimeError("This checkpoint engine has no process group: init_process_group comes first.")
         self._group.broadcast(tensor, 0).wait()

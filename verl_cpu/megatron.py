@@ -3,9 +3,9 @@
 """verl's Megatron engine on a CPU: unmodified megatron-core, Megatron-Bridge and verl, over gloo.
 
 For tests and demos of the parallel logic: tensor, sequence and pipeline parallelism, the distributed optimizer,
-checkpoints, the weight sync. It shows nothing about GPU kernels, NCCL or the overlap of the two.
+checkpoints, the weight sync. It does not cover GPU kernels, NCCL or their overlap.
 
-Active only in processes that train with Megatron: vLLM, which is part of the same run, would take the changes to torch
+Active only in processes that train with Megatron: vLLM in the same run would mistake the changes to torch
 (`fake_cuda.py`) for a GPU.
 """
 
@@ -25,8 +25,8 @@ ENGINE = "verl.workers.engine.megatron"
 
 
 def install() -> None:
-    """Keep Megatron out of all processes but those that turn out to train with it."""
-    # verl imports all of its engines wherever it needs one of them, and takes an ImportError for 'not installed'.
+    """Keep Megatron out of all processes except those that train with it."""
+    # verl imports all its engines wherever it needs one, and treats an ImportError as "not installed".
     sys.modules.setdefault(ENGINE, None)  # type: ignore[arg-type]
     wrapt.when_imported("verl.workers.engine_workers")(prepare_training_workers)
 
@@ -36,7 +36,7 @@ def prepare_training_workers(module: types.ModuleType) -> None:
     worker = module.TrainingWorker
     stock = worker.__init__
 
-    # A plain function and no wrapt proxy: Ray pickles worker classes, and proxies cannot be pickled.
+    # A plain function, not a wrapt proxy: Ray pickles worker classes, and proxies cannot be pickled.
     @functools.wraps(stock)
     def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         if getattr(config.engine_config, "strategy", None) == "megatron":
@@ -48,15 +48,15 @@ def prepare_training_workers(module: types.ModuleType) -> None:
 
 
 def prepare() -> None:
-    """Make this process able to run Megatron on the CPU, for good, before it imports Megatron. Idempotent."""
+    """Permanently prepare this process to run Megatron on the CPU, before it imports Megatron. Idempotent."""
     from verl.plugin.platform import get_platform
 
-    get_platform()  # chosen once in a process, and by what torch answers before the following
+    get_platform()  # chosen once per process; must see torch before the changes below
     fake_cuda.install()
     transformer_engine.install()
     if ENGINE in sys.modules and sys.modules[ENGINE] is None:
         del sys.modules[ENGINE]
-    # Megatron warns without it, about GPUs older than the fake one.
+    # Without it, Megatron warns about GPUs older than the fake one.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
-    # It warns whenever the device's generator was the CPU's, which here it always is.
+    # It warns if the device's generator is the CPU's, which is always true here.
     logging.getLogger("megatron.core.tensor_parallel.random").setLevel(logging.ERROR)

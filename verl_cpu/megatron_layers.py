@@ -135,7 +135,7 @@ class Linear(_Module):
                 self.register_parameter(f"bias{suffix}", bias)
 
     def _suffixes(self) -> list[str]:
-        """Return the suffixes of the names of its weights."""
+        """Return the suffixes of its weights' names."""
         return [""]
 
     def _multiply(self, x: Tensor) -> Any:
@@ -162,7 +162,7 @@ class Linear(_Module):
 
 
 class LayerNormLinear(Linear):
-    """RMSNorm and Linear as one module, which has the norm's weight as a parameter of its own."""
+    """RMSNorm and Linear as one module; the norm's weight is a separate parameter."""
 
     def __init__(
         self,
@@ -232,7 +232,7 @@ class DotProductAttention(_Module):
         self.softmax_scale = softmax_scale
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """[batch, length, heads, channels], shorter sequences padded at their end: causality hides that."""
+        """[batch, length, heads, channels], shorter sequences padded at the end; the causal mask hides the padding."""
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         grouped = q.shape[1] != k.shape[1]
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.softmax_scale, enable_gqa=grouped)
@@ -248,7 +248,7 @@ class DotProductAttention(_Module):
         cu_seqlens_q: Tensor | None = None,
         cu_seqlens_q_padded: Tensor | None = None,
         attn_mask_type: str = "causal",
-        **ignored: Any,  # the lengths of the keys (those of the queries) and what CUDA kernels want to know
+        **ignored: Any,  # key lengths (equal to query lengths) and hints for CUDA kernels
     ) -> Tensor:
         if "causal" not in attn_mask_type:
             raise only_on_gpus(f"attn_mask_type={attn_mask_type}", "a model with causal attention")

@@ -13,5 +13,5 @@ if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
     try:
         cpu_platform.activate()
     except Exception as error:
-        # verl logs the exceptions of plugins at level DEBUG and goes on without them; SystemExit it does not catch.
+        # verl logs exceptions of plugins at level DEBUG and continues without them; it does not catch SystemExit.
         raise SystemExit(f"verl-cpu cannot be loaded into verl: {type(error).__name__}: {error}") from error

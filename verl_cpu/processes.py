@@ -1,12 +1,12 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Find and remove the processes and files of one run, while other runs may be going on.
+"""Find and remove the processes and files of one run while other runs may be active.
 
-Everything is found by the run's id: processes have it in their environment (`RUN_ID`), the run's TMPDIR and what the
-run creates elsewhere have it in their names (`verl_shims.py` and `weight_sync.py` see to that).
+Everything is found by the run's id: processes have it in their environment (`RUN_ID`); the run's TMPDIR and anything
+that the run creates elsewhere have it in their names (`verl_shims.py` and `weight_sync.py` put it there).
 
-A launcher holds a lock on its run's TMPDIR for as long as it lives. A TMPDIR without that lock was left behind by a
-launcher that was killed; the next launcher ends what is left of that run and removes its files.
+A launcher holds a lock on its run's TMPDIR while it is alive. An unlocked TMPDIR was left behind by a launcher that was
+killed; the next launcher ends the remaining processes of that run and removes its files.
 """
 
 import contextlib
@@ -33,13 +33,13 @@ _RUN_ID = r"v[0-9a-f]{7}"
 
 
 def new_run_id() -> str:
-    """Return a random run id of 8 characters. The leading `v` keeps it apart from the hex names of other programs."""
+    """Return a random run id of 8 characters. The leading `v` distinguishes it from the hex names of other programs."""
     return "v" + secrets.token_hex(4)[:7]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has begun: its id, its TMPDIR and the descriptor that holds the lock on it."""
+    """A started run: its id, its TMPDIR and the file descriptor that holds the lock on it."""
 
     id: str
     folder: Path
@@ -62,9 +62,9 @@ class Run:
         """End all processes of the run and remove its files.
 
         Args:
-            patience: seconds that the processes get to end by themselves.
+            patience: seconds that the processes have to end by themselves.
             group: a process group to kill first, so that its processes start no others.
-            keep_folder: leave the TMPDIR, with Ray's logs.
+            keep_folder: keep the TMPDIR, with Ray's logs.
         """
         end_processes(self.id, patience, group)
         _remove_files(self.id)
@@ -84,7 +84,7 @@ def end_killed_runs(base: Path) -> list[Path]:
             continue
         try:
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
-        except OSError:  # no run's folder, or one that is just being made
+        except OSError:  # not a run's folder, or one that is being created
             continue
         with contextlib.suppress(BlockingIOError):  # its launcher is alive
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,7 +99,7 @@ def processes_of(run_id: str) -> list[psutil.Process]:
     """Return the living processes of a run. Zombies have no environment and are not among them."""
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):  # another user's, or it has just ended
+        with contextlib.suppress(psutil.Error, OSError):  # another user's process, or it has just ended
             if process.environ().get(RUN_ID) == run_id:
                 found.append(process)
     return found

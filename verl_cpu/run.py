@@ -1,14 +1,14 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Run verl on the CPU, and clean up after it however it ends.
+"""Run verl on the CPU and clean up after it, however it ends.
 
     python -m verl_cpu.run --preset cpu --timeout 1200 -- algorithm.adv_estimator=grpo \\
         data.train_files=... actor_rollout_ref.model.path=... trainer.default_local_dir=...
 
 What follows `--` goes to `python -m verl.trainer.main_ppo`, or to another launcher of verl (`--module`). Ctrl-C and
-SIGTERM are passed on; verl gets ten seconds to end by itself, a second Ctrl-C ends it at once. A dead worker ends the
-run, too; verl would wait for it. The exit status is verl's, 1 after a dead worker, 124 after a timeout,
-128 + n after signal n. Linux only.
+SIGTERM are passed on; verl has ten seconds to end by itself; a second Ctrl-C ends it at once. A dead worker also ends
+the run; verl alone would wait forever. The exit status is verl's, 1 after a dead worker, 124 after a timeout, 128 + n
+after signal n. Linux only.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from verl_cpu.watchdog import Watchdog
 
 TIMED_OUT = 124
 PATIENCE = 10.0
-"""Seconds that verl gets to end after the signal, and its processes after it has ended."""
+"""Seconds that verl has to end after the signal, and its processes after verl has ended."""
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 
-_LONGEST_BASE = 20  # Ray puts sockets below TMPDIR, and the path of a socket has at most 107 bytes
+_LONGEST_BASE = 20  # Ray puts sockets below TMPDIR, and a socket's path has at most 107 bytes
 _PR_SET_PDEATHSIG = 1
 
 
@@ -42,9 +42,9 @@ def supervise(
     keep_tmp: bool = False,
     watch_workers: bool = True,
 ) -> int:
-    """Run `command` as a run of its own; end and clean up all of it afterwards. Return the exit status.
+    """Run `command` as a separate run, end all its processes and clean up. Return the exit status.
 
-    With `watch_workers` a dead worker ends the run. To be switched off for a Ray node, which outlives its jobs.
+    With `watch_workers` a dead worker ends the run. Switch this off for a Ray node, which outlives its jobs.
     """
     signals = _record_signals()
     output = log.open("wb") if log is not None else None
@@ -56,9 +56,9 @@ def supervise(
     run = processes.Run.begin(base)
     environment = {
         **ENVIRONMENT,
-        # Ray stays on 127.0.0.1; it reads this while it is imported, which is before our plugin is.
+        # Keeps Ray on 127.0.0.1. Ray reads it at import, before our plugin is loaded.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "HYDRA_FULL_ERROR": "1",  # else a failed run's last line is Hydra's hint at this variable
+        "HYDRA_FULL_ERROR": "1",  # otherwise the last line of a failed run is Hydra's hint to set this variable
         **os.environ,
         "VERL_PLATFORM": "cpu",
         RUN_ID: run.id,
@@ -66,7 +66,7 @@ def supervise(
     }
     environment.pop("RAY_TMPDIR", None)  # has precedence over TMPDIR
     if environment.get("CUDA_VISIBLE_DEVICES") == "":
-        del environment["CUDA_VISIBLE_DEVICES"]  # Ray would refuse the logical GPU
+        del environment["CUDA_VISIBLE_DEVICES"]  # with it, Ray would reject the logical GPU
     libc = ctypes.CDLL(None)
     child, hurry, reason = None, True, None
     try:
@@ -76,14 +76,14 @@ def supervise(
             stdout=output,
             stderr=subprocess.STDOUT if output else None,
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a terminal's Ctrl-C reaches only us, and we pass it on to main_ppo alone
+            start_new_session=True,  # Ctrl-C in a terminal reaches only us; we forward it to main_ppo alone
             # If this process is killed, main_ppo gets a SIGTERM, and Ray's processes end after it.
             preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),
         )
         deadline = time.monotonic() + timeout if timeout else None
         watchdog = Watchdog(run.id, run.folder) if watch_workers else None
         status, reason = _watch(child, signals, deadline, watchdog)
-        hurry = child.poll() is None and status == 1  # a verl that hangs does not end by itself
+        hurry = child.poll() is None and status == 1  # a hanging verl does not end by itself
     finally:
         if child is not None:
             if child.poll() is None and not hurry:
@@ -108,10 +108,10 @@ def supervise(
 
 
 def _record_signals() -> list[int]:
-    """Record SIGINT, SIGTERM and SIGHUP in the list that this returns, instead of ending."""
+    """Record SIGINT, SIGTERM and SIGHUP in the returned list instead of exiting."""
     received: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, lambda number, frame: received.append(number))
     return received
 

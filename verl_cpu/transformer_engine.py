@@ -3,12 +3,13 @@
 """The part of transformer-engine that Megatron uses, in plain torch; for tests and demos on a CPU.
 
 transformer-engine is CUDA code and cannot be installed without it. Megatron-core and Megatron-Bridge wrap its classes
-under names of their own (`TELinear`, ...), by which weights are mapped and checkpoints written. With stand-ins below,
-all of that is Megatron's own code, as on a GPU: the layers (`megatron_layers.py`), the optimizer, and names that only
-have to exist. The kernels and the overlap of communication and computation are missing.
+under their own names (`TELinear`, ...), which determine how weights are mapped and checkpoints written. With the
+stand-ins below, all of that is Megatron's own code, as on a GPU. The stand-ins are the layers (`megatron_layers.py`),
+the optimizer, and names that only have to exist. The kernels and the overlap of communication and computation are
+missing.
 
-`install()` puts a module `transformer_engine` into `sys.modules`. Without what it lacks, Megatron behaves as with an
-older transformer-engine.
+`install()` puts a module `transformer_engine` into `sys.modules`. Where features are missing, Megatron behaves as with
+an older transformer-engine.
 """
 
 import importlib.machinery
@@ -23,14 +24,14 @@ import torch
 from verl_cpu.megatron_layers import LAYERS, only_on_gpus
 
 VERSION = "1.12.0"
-"""The version that Megatron sees: it has all that is here, and none of the later kernels."""
+"""The version that Megatron sees: it has all the features below, but none of the later kernels."""
 
 
 class FusedAdam(torch.optim.Optimizer):
     """AdamW that counts its steps in the parameter group, as transformer-engine's does.
 
-    Megatron's distributed optimizer saves the count from there. With torch's AdamW it is lost, and after a resume the
-    bias correction starts anew, silently.
+    Megatron's distributed optimizer saves the count from there. With torch's AdamW the count is lost, and after a
+    resume the bias correction silently restarts.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class FusedAdam(torch.optim.Optimizer):
 
 
 class _NotHere:
-    """A name that Megatron imports or derives from, and uses on GPUs only."""
+    """A name that Megatron imports or subclasses, but uses on GPUs only."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise only_on_gpus(
@@ -79,7 +80,7 @@ class _NotHere:
 
 
 class _NoFP8:
-    """The state of fp8, which Megatron queries: off."""
+    """The fp8 state that Megatron queries: off."""
 
     @staticmethod
     def is_fp8_enabled() -> bool:
@@ -90,7 +91,7 @@ def install() -> None:
     """Make `import transformer_engine` find these stand-ins. Idempotent.
 
     Raises:
-        RuntimeError: Megatron has been imported already, without it.
+        RuntimeError: Megatron has already been imported without it.
     """
     if "transformer_engine" in sys.modules:
         return

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Shims for what verl's platform interface does not reach on a CPU, except the weight sync (`weight_sync.py`)."""
+"""Shims for code that verl's platform interface does not cover on a CPU, except the weight sync (`weight_sync.py`)."""
 
 import os
 import secrets
@@ -18,7 +18,7 @@ from verl_cpu.processes import ERROR, LOCK
 
 
 def install() -> None:
-    """Hook all shims of this module to the imports of what they change."""
+    """Register all shims of this module to run when their targets are imported."""
     if os.environ.get(RUN_ID):
         wrapt.when_imported("multiprocessing.shared_memory")(name_shared_memory_by_run)
     folder = Path(tempfile.gettempdir())
@@ -31,8 +31,8 @@ def install() -> None:
 
 
 def name_shared_memory_by_run(module: types.ModuleType) -> None:
-    """Put the run's id into the names that Python gives shared memory, which a killed run leaves."""
-    module._SHM_NAME_PREFIX = f"/{os.environ[RUN_ID]}_"[:10]  # type: ignore[attr-defined]  # no longer ones are allowed
+    """Put the run's id into the names of Python's shared memory, which a killed run leaves behind."""
+    module._SHM_NAME_PREFIX = f"/{os.environ[RUN_ID]}_"[:10]  # type: ignore[attr-defined]  # the maximum length
 
 
 def keep_uncaught_errors(path: Path) -> None:
@@ -58,10 +58,10 @@ def name_gloo_once(module: types.ModuleType) -> None:
 
 
 def choose_ports_outside_the_ephemeral_range(module: types.ModuleType) -> None:
-    """Choose the port of rank 0 below the range from which the system gives connections their ports.
+    """Choose rank 0's port below the ephemeral range.
 
-    verl asks the system for a free port, and rank 0 binds it seconds later. Until then any connection of this machine
-    may be given the same port, and with several runs one of them fails now and then with "address already in use".
+    verl asks the system for a free port, and rank 0 binds it seconds later. Until then the system may give any other
+    connection the same port, and with several runs one of them occasionally fails with "address already in use".
     """
 
     @wrapt.patch_function_wrapper(module, "RayWorkerGroup._get_master_addr_port")
@@ -77,7 +77,7 @@ def choose_ports_outside_the_ephemeral_range(module: types.ModuleType) -> None:
 
 
 def copy_saved_weights(module: types.ModuleType) -> None:
-    """Copy the old policy's weights, which `separate_async` keeps by `.cpu()`; on a CPU that copies nothing."""
+    """Copy the old policy's weights. `separate_async` keeps them with `.cpu()`, which on a CPU copies nothing."""
 
     @wrapt.patch_function_wrapper(module, "fsdp2_sharded_save_to_cpu")
     def save(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:

@@ -1,9 +1,9 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Shims for vLLM's CPU build: its distribution is found as `vllm`, and its weights can be loaded again.
+"""Shims for vLLM's CPU build: its distribution is found as `vllm`, and its weights can be reloaded.
 
 Both use documented interfaces: the finders of `importlib.metadata`, and vLLM's entry point group
-`vllm.general_plugins`. Importing this module imports nothing heavy.
+`vllm.general_plugins`. Importing this module is cheap.
 """
 
 import os
@@ -31,7 +31,7 @@ class _VllmDistribution(Distribution):
 
 
 class _VllmFinder(DistributionFinder):
-    """Asked by `importlib.metadata` after all installed distributions; finds no modules."""
+    """Finder that `importlib.metadata` queries after all installed distributions; it finds no modules."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
         return None
@@ -51,9 +51,9 @@ def provide_vllm_distribution() -> None:
 def register() -> None:
     """Keep linear and expert weights in the layout in which they are loaded. vLLM calls this as a general plugin.
 
-    vLLM's CPU build packs weights into a layout of its own after the first load. It drops the original linear weights,
-    so that verl's weight sync has nothing to load into, and syncs write into packed experts as if they were unpacked,
-    without an error. Uses plain torch instead. No-op unless VERL_PLATFORM=cpu and this is the CPU build.
+    vLLM's CPU build packs weights into a special layout after the first load. It drops the original linear weights, so
+    verl's weight sync has nothing to load into, and a sync writes into packed experts as if they were unpacked, without
+    an error. This shim uses plain torch instead. No-op unless VERL_PLATFORM=cpu and this is the CPU build.
 
     Raises:
         RuntimeError: this vLLM has no function to replace.
@@ -77,7 +77,7 @@ def register() -> None:
 
 
 def keep_expert_weights(module: types.ModuleType) -> None:
-    """Make vLLM's CPU kernel for experts leave the weights as they were loaded, and compute with torch."""
+    """Make vLLM's CPU kernel for experts keep the weights in their loaded layout and compute with torch."""
     import torch
     from torch.nn.functional import linear, silu
 

@@ -1,9 +1,9 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Notice that a worker of a run died while verl goes on waiting for it.
+"""Detect that a worker of a run died while verl keeps waiting for it.
 
-verl's trainers wait without a limit for rollouts and weight syncs. When a vLLM engine or a Ray actor is killed, for
-instance for lack of memory, some of these waits never end.
+verl's trainers wait without a limit for rollouts and weight syncs. If a vLLM engine or a Ray actor is killed, for
+example because memory runs out, some of these waits never end.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import psutil
 from verl_cpu.processes import ERROR, processes_of
 
 GRACE = 10.0
-"""Seconds that verl gets to stop by itself after a worker has died."""
+"""Seconds that verl has to stop by itself after a worker has died."""
 
 # Ray's process titles: `ray::Class`, `ray::Class.method`, `ray::name:Class.method`; `ray::function` is a task and
 # `ray::IDLE` a process without work, which Ray ends now and then. TransferQueue's actors end before the driver does.
@@ -26,7 +26,7 @@ _ERROR = re.compile(r"\b(?:\w+\.)*\w*(?:Error|Exception): .+")
 
 
 class Watchdog:
-    """Remembers the workers of a run and notes when one has died.
+    """Tracks the workers of a run and detects when one has died.
 
     Args:
         run_id: the run whose processes are watched.
@@ -39,14 +39,14 @@ class Watchdog:
         self._death: tuple[float, str] | None = None  # when the first of them died, and which
 
     def look(self) -> str | None:
-        """Return why the run has to be ended, None if it does not. To be called about once a second."""
+        """Return why the run must be ended, or None. Call it about once per second."""
         alive: dict[int, tuple[str, int]] = {}
         for process in processes_of(self._run_id):
             with contextlib.suppress(psutil.Error):
                 alive[process.pid] = " ".join(process.cmdline()).strip(), process.ppid()
         now, training = time.monotonic(), any(_DRIVER.match(title) for title, _ in alive.values())
         dead = [pid for pid in self._workers if pid not in alive]
-        if training and dead and self._death is None:  # before the training and after it, workers may end
+        if training and dead and self._death is None:  # workers may end before and after training
             self._death = now, self._describe(dead[0])
         self._workers = {pid: worker for pid, worker in alive.items() if _WORKER.match(worker[0])}
         if training and self._death is not None and now - self._death[0] > GRACE:
@@ -63,7 +63,7 @@ class Watchdog:
 
     def _describe(self, pid: int) -> str:
         title, parent = self._workers[pid]
-        # vLLM's processes write to the log of the actor that started them, with their pid in front.
+        # vLLM's processes write to the log of the actor that started them, prefixed with their pid.
         lines = self._log(pid) + [line for line in self._log(parent) if f"pid={pid})" in line]
         errors = _ERROR.findall("\n".join(lines))
         return f"{title} (pid {pid}) died: {errors[-1] if errors else 'killed, no error in its log'}"
@@ -74,7 +74,7 @@ class Watchdog:
 
 
 def raised_error(text: str) -> str:
-    """Return the exception that a traceback ends with, in one line. Ray's errors have tracebacks in their messages."""
+    """Return the exception at the end of a traceback as one line. Ray's error messages contain tracebacks."""
     lines = text.rstrip().splitlines()
     starts = [i for i, line in enumerate(lines) if re.match(r"[\w.]+: ", line) and i and lines[i - 1].startswith("  ")]
     return " ".join(line.strip() for line in lines[starts[-1] if starts else 0 :])

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shims for verl's weight sync from a trainer to vLLM, which on a CPU uses a socket and shared memory.
 
-None of the faults is the CPU's own: two runs on one machine share the socket; a receiver that fails hides its error
-and leaves the sender waiting forever; vLLM 0.29 and later reject tied weights that arrive in different buckets.
+None of these problems is specific to CPUs: two runs on one machine share the socket; a receiver that fails hides its
+error and leaves the sender waiting forever; vLLM 0.29 and later reject tied weights that arrive in different buckets.
 """
 
 import os
@@ -16,11 +16,11 @@ import wrapt
 from verl_cpu import RUN_ID
 
 _receiving: ContextVar[Any] = ContextVar("receiving", default=None)
-"""The call by which vLLM receives the weights that this task is sending, as a concurrent.futures.Future."""
+"""vLLM's call that receives the weights which this task sends, as a concurrent.futures.Future."""
 
 
 def install() -> None:
-    """Hook all shims of this module to the imports of what they change."""
+    """Register all shims of this module to run when their targets are imported."""
     rollout = "verl.workers.rollout.vllm_rollout"
     if os.environ.get(RUN_ID):
         wrapt.when_imported(f"{rollout}.bucketed_weight_transfer")(name_transfers_by_run)
@@ -32,8 +32,8 @@ def install() -> None:
 def name_transfers_by_run(module: types.ModuleType) -> None:
     """Put the run's id into the names of a transfer's socket and shared memory.
 
-    verl makes the socket's path unique by Ray's job id, which is the same in every private Ray cluster: of two runs on
-    one machine the second removes the first's socket, and one may even load the other's weights.
+    verl makes the socket's path unique by Ray's job id, which is the same in every private Ray cluster: if two runs
+    share a machine, the second removes the first's socket, and one may even load the other's weights.
     """
     run = os.environ[RUN_ID]
     create, rebuild = module.create_shared_memory, module.rebuild_shared_memory
@@ -56,9 +56,9 @@ def end_failed_transfers(module: types.ModuleType) -> None:
         try:
             wrapped(*args, **kwargs)
         except Exception as error:
-            # Cleaning up after an error raises this one, as the first error's traceback still holds the buffer.
+            # The cleanup raises this error because the first error's traceback still holds the buffer.
             first = error.__context__ if isinstance(error, BufferError) and error.__context__ else error
-            # vLLM passes on the message alone.
+            # vLLM forwards only the message.
             raise RuntimeError(f"{type(first).__name__}: {first}") from first
 
     @wrapt.patch_function_wrapper(module, "BucketedWeightSender._init_socket")
@@ -68,7 +68,7 @@ def end_failed_transfers(module: types.ModuleType) -> None:
 
 
 class _Socket:
-    """The sender's ZMQ socket, with waits that end when the receiver has failed."""
+    """The sender's ZMQ socket; its waits end when the receiver fails."""
 
     def __init__(self, socket: Any, receiving: Any) -> None:
         self._socket, self._receiving = socket, receiving
@@ -91,7 +91,7 @@ class _Socket:
 
 
 def remember_receiver(module: types.ModuleType) -> None:
-    """Let the sender know the call by which vLLM receives."""
+    """Record vLLM's receiving call so that the sender can watch it."""
 
     @wrapt.patch_function_wrapper(module, "ServerAdapter._execute_method")
     async def _execute_method(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:
@@ -104,8 +104,8 @@ def remember_receiver(module: types.ModuleType) -> None:
 def accept_tied_weights(module: types.ModuleType) -> None:
     """Switch off vLLM's check that a tied weight comes with the weight it is tied to.
 
-    vLLM skips `lm_head.weight` where it is tied to `embed_tokens.weight`, and since 0.30 insists on seeing both in one
-    call. verl makes one call per bucket, and in any model larger than a bucket the two are in different ones.
+    vLLM skips `lm_head.weight` where it is tied to `embed_tokens.weight`, and since 0.30 requires both in one call.
+    verl makes one call per bucket, and in any model larger than a bucket the two are in different buckets.
     """
 
     @wrapt.when_imported("vllm.model_executor.models.utils")

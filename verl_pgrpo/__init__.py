@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Personalized GRPO (P-GRPO, arXiv 2603.10009) for verl.
 
-Importing this package imports nothing else: verl loads the plugin in every process, and most of them need none of it.
+Importing this package loads no other module: verl loads the plugin in every process, and most processes do not need it.
 """
 
 import importlib

@@ -75,7 +75,7 @@ def normalizer(
 
 
 def _without_rounding(std: Floats, mean: Floats) -> Floats:
-    """Replace a std that is only a rounding error by 0: equal rewards that were computed in different ways."""
+    """Replace a std that is only a rounding error by 0, as with equal rewards that were computed in different ways."""
     return np.where(std > 8 * np.finfo(np.float64).eps * np.abs(mean), std, 0.0)
 
 
@@ -97,7 +97,7 @@ def grpo_relation(
     Returns:
         scale and shift, each (N,). They do not depend on the order of the rows.
     """
-    order = np.lexsort((rewards, prompt))  # rows in another order would give sums that are rounded differently
+    order = np.lexsort((rewards, prompt))  # the order of rows affects how sums are rounded
     values, of = rewards[order], prompt[order]
     count = np.bincount(of)
     prompt_mean = np.bincount(of, weights=values) / count
@@ -115,7 +115,7 @@ def prompt_blend(advantages: Floats, standardized: Floats, prompt: Integers) -> 
     """Subtract a shrunken leave-one-out prompt baseline from P-GRPO's advantages: `baseline=blended`. Ours.
 
     The history knows nothing about a single prompt, so whatever all its responses share (a hard question, a policy that
-    has moved on) looks like merit. The other responses to the prompt measure it, but they are few. Let response i of
+    has changed) looks like quality. The other responses to the prompt measure it, but they are few. Let response i of
     prompt j have the standardized advantage z_ij = a_j + e_ij, where a_j has variance T^2 around the history's mean and
     e_ij has variance s^2. The best linear prediction of a_j that does not use z_ij itself (which would bias the
     gradient) is a shrunken mean of the other n - 1:

@@ -6,8 +6,9 @@ One row per preference group with the columns `group, count, mean, m2, within, w
 metadata holds one JSON object under the key `verl_pgrpo`: schema version, checksum, step, config fingerprint and the
 options behind it.
 
-The checksum is the SHA-256 of the whole file with its own 64 digits set to zero, so it covers the Parquet structure
-too, and no parser sees a file that has not passed. It detects damage. It does not authenticate the writer.
+The checksum is the SHA-256 of the whole file with its own 64 digits set to zero, so it also covers the Parquet
+structure, and no file is parsed before its checksum is verified. It detects damage; it does not authenticate the
+writer.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ SCHEMA_VERSION = 1
 
 _KEY = b"verl_pgrpo"
 _BLANK = "0" * 64
-# The version comes first and the checksum second, so that both are found without parsing the file. Later versions may
+# The version comes first and the checksum second, so both can be found without parsing the file. Later versions may
 # change everything after the version.
 _VERSION = re.compile(rb'\{"schema_version": (\d{1,9})[,}]')
 _CHECKSUM = re.compile(rb' "sha256": "([0-9a-f]{64})"')
@@ -162,7 +163,7 @@ def _verify_bytes(content: bytes, path: Path) -> None:
 def _saved_config(header: dict[str, Any], path: Path) -> PGRPOConfig:
     try:
         return PGRPOConfig(**header["options"])
-    except (ConfigError, TypeError) as error:  # intact, so a later version wrote an option that this one does not know
+    except (ConfigError, TypeError) as error:  # intact, so a later version wrote an option that is unknown here
         raise _too_new(path, f"options that this package does not know ({error})") from error
 
 

@@ -39,24 +39,24 @@ class PGRPOConfig:
 
     # Dataset column with the preference group; dots reach into nested columns (extra_info.segment).
     group_key: str = "preference_group"
-    # Group of rows that have none. None makes such a row an error, because silence would hide a data bug.
+    # Group of rows without one. None makes such a row an error, because a default would hide data bugs.
     default_group: str | None = None
-    # None keeps the full history, as in the paper. A number forgets exponentially: a reward weighs half after this many
-    # newer rewards of its group. For policies that move away from their past. Rewards of one batch have the same age.
+    # None keeps the full history, as in the paper. A number forgets exponentially: a reward's weight halves after this
+    # many newer rewards of its group. For policies that change a lot. Rewards of one batch have the same age.
     half_life: float | None = None
-    # before_normalize adds the batch to the history first, so even a group's first batch is centred. after_normalize
+    # before_normalize adds the batch to the history first, so even a group's first batch is centered. after_normalize
     # normalizes by the past alone (a group's first batch by itself). Not stated in the paper.
     update_order: str = "before_normalize"
     # history is the paper's baseline. blended also subtracts a shrunken leave-one-out prompt baseline (see
     # `advantage.prompt_blend`), for prompts of unequal difficulty. shrinkage does the same with a weight from the
-    # group's history (see `shrinkage`), which is steadier than one from the batch. Both are ours.
+    # group's history (see `shrinkage`), which is less noisy than one from the batch. Both are ours.
     baseline: str = "history"
-    # Multiply advantages by (share of the group in all rewards)^-group_balance, with mean weight 1, so that numbers
-    # do not drown a minority. 0 is off, 1 weighs all groups alike, 0.5 gives their gradients equal noise. Ours.
+    # Multiply advantages by (share of the group in all rewards)^-group_balance, with mean weight 1, so that large
+    # groups do not drown out small ones. 0: off, 1: equal weight for all groups, 0.5: equal gradient noise. Ours.
     group_balance: float = 0.0
     # Added to the std, as in verl's grpo, so that switching the estimator changes nothing else.
     epsilon: float = 1e-6
-    # Shrink a group's mean and std toward those of all groups, which weigh this many rewards. 0 is off. Ours.
+    # Shrink a group's mean and std toward those of all groups, which count as this many rewards. 0 is off. Ours.
     prior_strength: float = 0.0
     # Normalize a group with fewer rewards than this by the statistics of all groups. 0 is off. Ours.
     min_count: int = 0
@@ -143,7 +143,7 @@ class PGRPOConfig:
         return dataclasses.asdict(self)
 
     def history_options(self) -> dict[str, Any]:
-        """Return the options that decide what a history's numbers mean. The others decide only how they are used."""
+        """Return the options that affect the numbers in a history. The others only affect how these are used."""
         return {key: getattr(self, key) for key in ("half_life", "group_key", "use_kl_in_reward")}
 
     def fingerprint(self) -> str:

@@ -68,4 +68,4 @@ class HistoryFileWrongStep(HistoryFileError):
 
 
 class HistoryFileOtherConfig(HistoryFileError, ConfigError):
-    """The history was recorded under options that give its numbers another meaning."""
+    """The history was recorded with options that give its numbers a different meaning."""

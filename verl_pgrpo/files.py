@@ -46,7 +46,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", **kwargs: Any) -
 
 
 def _sync_directory(folder: Path) -> None:
-    """Make the rename survive a power failure, where the file system supports it. The file itself is complete."""
+    """Make the rename survive a power failure if the file system supports it. The file itself is already complete."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Labels of preference groups: how a column's value becomes a label, and which labels look alike."""
+"""Labels of preference groups: conversion of column values to labels, and detection of labels that look alike."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["check_labels", "describe_code_points", "describe_row", "group_label"
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a value stands for "no value": None, NaN, NaT or pandas.NA."""
+    """Return whether a value means "missing": None, NaN, NaT or pandas.NA."""
     if hasattr(value, "__len__"):  # text; an array, even one that holds a single NaN
         return False
     try:
         return value is None or bool(value != value)
     except TypeError:  # pandas.NA has no truth value
         return True
-    except Exception:  # what cannot be compared
+    except Exception:  # values that cannot be compared
         return False
 
 

@@ -47,7 +47,7 @@ class AdvantageResult:
     """Advantages of a batch of N responses and what they were computed from. Arrays are (N,).
 
     advantages: `(reward - mean) / (std + epsilon)`, unscaled where std is 0. With baseline=blended or shrinkage also
-        minus a prompt baseline; with group_balance times the weight of the group.
+        minus a prompt baseline; multiplied by the group's weight with group_balance.
     mean, std: the statistics used, after `prior_strength` and `min_count`; with baseline=shrinkage, std within prompts.
     count: number of rewards of the row's own group in them.
     scale, shift: the terms of Corollary 3.1; None without prompt ids.
@@ -91,7 +91,7 @@ class GroupHistoryManager:
 
     @property
     def groups(self) -> list[str]:
-        """All labels, by first appearance; those of one batch sorted, so that the order of its rows has no effect."""
+        """All labels by first appearance; those that are new in a batch are sorted, so its order has no effect."""
         return list(self._row_of)
 
     @property
@@ -125,7 +125,7 @@ class GroupHistoryManager:
     ) -> AdvantageResult:
         """Compute the advantages of a batch and add it to the history, in the order given by `config.update_order`.
 
-        Neither the result nor the history depends on the order of the rows, to the last bit.
+        The result and the history are bit-identical for any order of the rows.
 
         Args:
             groups: N labels (text); None where a row has no group.
@@ -234,7 +234,7 @@ class GroupHistoryManager:
     def from_moments(
         cls, labels: Sequence[str], moments: Moments, config: PGRPOConfig | None = None
     ) -> GroupHistoryManager:
-        """Create a history from statistics that are already known: `moments` of group `labels[i]` at row i.
+        """Create a history from existing statistics: `moments` has group `labels[i]` at row i.
 
         Raises:
             GroupLabelError: a label is not text, or not unique.
@@ -287,7 +287,7 @@ class GroupHistoryManager:
         return self._moments.pooled() if needed and self.total_count else None
 
     def _rows(self, labels: list[str], ordered: bool = False) -> Integers:
-        """Return the row of each label, adding unknown labels: sorted, unless `labels` have an order that counts."""
+        """Return the row of each label. Unknown labels are added: sorted, unless the order of `labels` matters."""
         row_of = self._row_of
         new = dict.fromkeys(label for label in labels if label not in row_of)
         for label in new if ordered else sorted(new):

@@ -54,7 +54,7 @@ class Moments:
 
     Args:
         size: number of groups, all empty.
-        half_life: a reward weighs half after this many newer rewards of its group. None: no forgetting.
+        half_life: a reward's weight halves after this many newer rewards of its group. None: no forgetting.
     """
 
     __slots__ = (*FIELDS, "log_decay")
@@ -118,8 +118,8 @@ class Moments:
     def pooled(self) -> tuple[float, float]:
         """Return mean and std of all groups' rewards together, each with the weight it has in its group.
 
-        With forgetting, the pool therefore forgets at the rate of its groups. 0 and 0 without rewards. The order of the
-        groups does not matter, to the last bit, because `math.fsum` rounds only once.
+        With forgetting, the pool therefore forgets at the rate of its groups. 0 and 0 without rewards. The result is
+        bit-identical for any order of the groups, because `math.fsum` rounds only once.
         """
         known = self.take(np.flatnonzero(self.count))
         if len(known) == 0:
@@ -137,7 +137,7 @@ class Moments:
     def update(self, rows: Integers, values: Floats, prompts: Integers | None = None) -> None:
         """Add `values[i]` of prompt `prompts[i]` to group `rows[i]`, each (N,). Takes time in N only.
 
-        The batch is sorted first, so the result does not depend on its order, to the last bit. Deviations are taken
+        The batch is sorted first, so the result is bit-identical for any order. Deviations are taken
         from the group's mean so far (or its smallest value), not from zero: with values near 1e9 and a spread of 1,
         sums of the values themselves would lose the spread.
         """

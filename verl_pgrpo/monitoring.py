@@ -32,8 +32,8 @@ __all__ = ["HistoryMonitor", "describe_run", "metric_label"]
 _PER_ROW = ["reward", "advantage", "scale", "shift"]
 # Only the largest groups are checked for warnings, so a step takes the same time however many groups there are.
 _MAX_MONITORED = 1000
-# Warn about a group without rewards once this many were expected from its share. If every response were drawn
-# independently, chance alone does this with probability e^-100; with eight responses per prompt still e^-12.
+# Warn about a group without rewards once this many were expected from its share. With independent draws of every
+# response, this happens by chance with probability e^-100; with eight responses per prompt, e^-12.
 _EXPECTED_WITHOUT_REWARD = 100
 _DOMINANT_SHARE = 0.9
 _MIN_REWARDS_FOR_SHARE = 256
@@ -54,7 +54,7 @@ def metric_label(group: str) -> str:
 
 
 def describe_run(history: GroupHistoryManager, sizes: Mapping[str, int] | None) -> str:
-    """Return the line that a run prints at its start: what is normalized over what.
+    """Return the line that a run prints at its start: groups, options and the state of the history.
 
     Args:
         history: the run's history.
@@ -81,7 +81,7 @@ class HistoryMonitor:
 
     Args:
         history: the run's history.
-        sizes: training rows per group. None if unknown; the history's own counts then stand in for shares.
+        sizes: training rows per group. None if unknown; the history's own counts are then used as shares.
     """
 
     def __init__(self, history: GroupHistoryManager, sizes: Mapping[str, int] | None = None) -> None:
@@ -204,7 +204,7 @@ class HistoryMonitor:
         count, mean = recent["rows"].to_numpy(np.float64), (recent["reward"] / recent["rows"]).to_numpy(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             errors = np.abs(mean - statistics.mean) / (statistics.std / np.sqrt(count))
-        # A history whose memory is hardly longer than these steps cannot lag behind them.
+        # A history that remembers hardly more than these steps cannot lag behind them.
         memory = Moments(half_life=self._history.config.half_life).weight(statistics.count)
         rows = np.flatnonzero((errors > _LAG_STANDARD_ERRORS) & (statistics.std > 0) & (memory >= 2 * count))
         rows = rows[np.argsort(-errors[rows])]

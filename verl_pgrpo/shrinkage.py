@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`baseline=shrinkage` and `group_balance`, in numpy. Ours; docs/shrinkage.md derives both.
 
-*Shrinkage.* The history of a group knows its total variance sigma_p^2 and the variance within prompts s^2, both pooled
+*Shrinkage.* The history of a group has its total variance sigma_p^2 and the variance within prompts s^2, both pooled
 over all past batches. Their difference T^2 is the variance between prompts. Response i to prompt j gets
 
     A_ij = (R_ij - mu_p - w (mean of the prompt's other responses - mu_p)) / (s + epsilon)
@@ -33,7 +33,7 @@ Integers = NDArray[np.int64]
 # A prompt whose responses all earn the same reward keeps (1 - w) of its difference from the history. Adam scales up
 # whatever is left, however small, so a w near 1 is rounded to 1. This costs at most 1/7 more variance (n = 2).
 OVERSHRINK = 4 / 3
-# The smallest share that counts, relative to an equal one: a group's first batch must not outweigh all others.
+# Lower bound of a share, relative to an equal share: a group's first batch must not outweigh all others.
 SMALLEST_SHARE = 0.01
 
 
@@ -41,7 +41,7 @@ def share_within(history: Moments) -> Floats:
     """Return s^2 / sigma_p^2, the part of each group's variance that lies within prompts; 1 where it is unknown."""
     total = np.square(history.std())
     share = np.divide(history.variance_within(), total, out=np.ones(len(total)), where=total > 0)
-    # The two are rounded separately, so a difference in their last places is no variance between prompts.
+    # The two are rounded separately, so a difference in their last digits does not mean variance between prompts.
     return np.where(share < 1 - 1e-9, share, 1.0)  # also for NaN
 
 
@@ -57,7 +57,7 @@ def prompt_weight(within: Floats, others: Integers | Floats) -> Floats:
 
 
 def within_std(std: Floats, within: Floats) -> Floats:
-    """Return s from sigma_p (N,) and `share_within`. Without any spread within prompts, sigma_p is the scale."""
+    """Return s from sigma_p (N,) and `share_within`. If there is no spread within prompts, the scale is sigma_p."""
     return std * np.where(within > 1e-24, np.sqrt(within), 1.0)
 
 
@@ -88,7 +88,7 @@ def group_weights(counts: Integers, rows: Integers, alpha: float) -> Floats:
     Args:
         counts: (G,) number of rewards of every group so far.
         rows: (N,) the group of each row.
-        alpha: 0 weighs all responses alike, 1 all groups alike.
+        alpha: 0 weights all responses equally, 1 all groups equally.
     """
     total = math.fsum(counts)
     share = np.maximum(counts / max(total, 1.0), SMALLEST_SHARE / max(int(np.count_nonzero(counts)), 1))

@@ -1,3 +1,3 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""A contextual bandit that thousands of runs of cost minutes: when P-GRPO helps, when not, and what would help more."""
+"""A contextual bandit, fast enough for thousands of runs: when P-GRPO helps, when it does not, and what helps more."""

@@ -5,7 +5,7 @@
     python -m benchmarks.bandit --quick                                    # a minute: two settings, fewer seeds
     python -m benchmarks.bandit --jobs 2 --write docs/benchmarks.md --picture docs/bandit.png        # all
 
-`--write` replaces what lies between `<!-- bandit:STUDY -->` and `<!-- /bandit:STUDY -->` in that file.
+`--write` replaces the text between `<!-- bandit:STUDY -->` and `<!-- /bandit:STUDY -->` in that file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Study = tuple[list[Setting], str, Protocol, Callable[[tables.Results], str]]
 
 def grid(results: tables.Results) -> str:
     some = ["RLOO", "pgrpo", "pgrpo exponential, 128", "pgrpo blended", "pgrpo, random groups", "oracle"]
-    parts = ["All 48 settings together:", tables.summary(results), "By what the settings share:"]
+    parts = ["All 48 settings together:", tables.summary(results), "By property of the settings:"]
     parts += [tables.slices(results, some), tables.edges(results), "P-GRPO's options against the paper's method:"]
     options = [entrant.name for entrant in studies.ENTRANTS if entrant.name.startswith("pgrpo ")]
     parts += [tables.halves(results, [*options, "grpo", "oracle"], "pgrpo"), "Every setting:"]
@@ -54,7 +54,7 @@ def moods(results: tables.Results) -> str:
 
 
 def safe(results: tables.Results) -> str:
-    """Gains over grpo, over all settings and in each."""
+    """Gains over grpo, averaged over all settings and in each setting."""
     names = ["pgrpo", "pgrpo blended", "shrinkage, balance 1", "shrinkage, groups sampled equally"]
     keys = ("people", "overlap", "optimizer") if len({s.people for s in results}) > 1 else KEYS
     return "\n\n".join(

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Advantages of many runs at once. Each equals verl's or this package's own, run by run: tests/test_bandit.py.
+"""Advantages of many runs at once. Run by run, they equal verl's or this package's: tests/benchmarks/test_bandit.py.
 
 Rewards are (runs, prompts, n); verl's estimators see one run's prompts * n responses. `PGRPO` takes the package's own
 `PGRPOConfig`; it keeps (runs, groups) statistics in torch where the package keeps (groups,) in numpy.
@@ -23,7 +23,7 @@ from verl_pgrpo.shrinkage import OVERSHRINK, SMALLEST_SHARE
 
 @dataclass(frozen=True)
 class Batch:
-    """One step of many runs: rewards (runs, prompts, n), labels (runs, prompts), and the true mean and std (same)."""
+    """One step of many runs: rewards (runs, prompts, n); labels, true mean and true std, each (runs, prompts)."""
 
     rewards: Tensor
     labels: Tensor
@@ -45,7 +45,7 @@ def dr_grpo(batch: Batch) -> Tensor:
 
 
 def rloo(batch: Batch) -> Tensor:
-    """verl's `rloo`: against the mean of the others. That is Dr. GRPO's times n / (n - 1): another step size."""
+    """verl's `rloo`: minus the mean of the others. Dr. GRPO's times n / (n - 1), so only the step size differs."""
     n = batch.rewards.shape[-1]
     return dr_grpo(batch) * (n / (n - 1))
 
@@ -67,7 +67,7 @@ def personalized(rewards: Tensor, mean: Tensor, std: Tensor, epsilon: float = 1e
 
 
 def oracle(batch: Batch) -> Tensor:
-    """The true mean and std of the preference group under the policy of this very step, which nobody knows."""
+    """The true mean and std of the preference group under the current policy, which no real estimator knows."""
     return personalized(batch.rewards, batch.mean.unsqueeze(-1), batch.std.unsqueeze(-1))
 
 
@@ -77,13 +77,13 @@ def _whiten(values: Tensor) -> Tensor:
 
 
 def others(values: Tensor) -> Tensor:
-    """Of each of a prompt's n values, the mean of the others."""
+    """For each of a prompt's n values, the mean of the others."""
     n = values.shape[-1]
     return (values.sum(-1, keepdim=True) - values) / (n - 1)
 
 
 def prompt_share(standardised: Tensor) -> Tensor:
-    """w of `verl_pgrpo.advantage.prompt_blend`, one a run: (runs, 1, 1)."""
+    """w of `verl_pgrpo.advantage.prompt_blend`, one per run: (runs, 1, 1)."""
     n = standardised.shape[-1]
     within = standardised.var(-1).mean(-1)
     between = (standardised.mean(-1).square().mean(-1) - within / n).clamp(min=0.0)
@@ -179,8 +179,9 @@ class Moments:
 class EBPO:
     """EBPO (arXiv 2602.05165) as its abstract describes it: no preference groups, one history of all rewards.
 
-    The baseline is the prompt's mean, shrunk toward the mean of all rewards so far, the more so the more the variance
-    within prompts exceeds that between them. The abstract does not state the divisor: here the std of all rewards.
+    The baseline is the prompt's mean, shrunk toward the mean of all rewards so far. The shrinkage grows with the ratio
+    of the variance within prompts to that between them. The abstract does not state the divisor: here the std of all
+    rewards.
     """
 
     def __init__(self, runs: int) -> None:

@@ -14,7 +14,7 @@ from benchmarks.bandit.train import Outcome, final_utility
 
 Floats = NDArray[np.float64]
 # Utility in hundredths at the end (last tenth of the steps) and over all steps (AUC). Mean: every group counts once.
-# Weighted: every group counts by its share of the prompts. Worst: each seed's own worst group.
+# Weighted: every group counts in proportion to its share of the prompts. Worst: each seed's own worst group.
 MEASURES = ("mean", "worst", "AUC mean", "AUC worst", "weighted")
 
 
@@ -31,7 +31,7 @@ def measures(outcome: Outcome, at_grpos: bool = False) -> Floats:
 def reached(curves: Tensor, goal: Tensor) -> float:
     """Median over seeds of the first step at which the mean over groups equals what `goal` (curves too) ends with.
 
-    Infinite if most seeds never get there.
+    Infinite if most seeds never reach it.
     """
     there = curves.mean(-1) >= final_utility(goal).mean(-1, keepdim=True)
     first = torch.where(there.any(-1), there.int().argmax(-1).double(), float("inf"))
@@ -39,7 +39,7 @@ def reached(curves: Tensor, goal: Tensor) -> float:
 
 
 def half_width(values: Floats) -> Floats:
-    """Half the width of the interval of the mean over the first axis."""
+    """Half-width of the interval of the mean over the first axis."""
     return np.asarray(stats.t.ppf(0.975, len(values) - 1) * values.std(0, ddof=1) / len(values) ** 0.5)
 
 

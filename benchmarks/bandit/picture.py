@@ -16,7 +16,7 @@ from benchmarks.bandit.measures import half_width
 from benchmarks.bandit.tables import Results, mean_gain
 from benchmarks.bandit.task import Setting
 
-# Entrant: colour (Okabe and Ito's, which the colour-blind can tell apart) and what the picture calls it.
+# Entrant: colour (from Okabe and Ito's palette for colour-blind readers) and its name in the picture.
 LINES = {
     "grpo": ("#555555", "GRPO"),
     "pgrpo": ("#0072b2", "P-GRPO"),
@@ -27,7 +27,7 @@ MOODS = {0.0: "prompts equally hard (mood 0)", 1.0: "prompts of their own diffic
 
 
 def draw_grid(results: Results, path: str) -> None:
-    """A row for each mood: curves of one setting, then gains over GRPO by n and by noise, over all other settings."""
+    """One row per mood: curves of one setting, then gains over GRPO by n and by noise, over all other settings."""
     style: dict[str, Any] = {
         "svg.hashsalt": "bandit",
         "font.size": 9,
@@ -69,7 +69,7 @@ def _gains(axis: Any, part: Results, key: str, title: str) -> None:
 
 
 def _band(axis: Any, x: np.ndarray, values: np.ndarray, colour: str, label: str, **line: Any) -> None:
-    """The mean over seeds (rows of `values`) and its interval."""
+    """Draw the mean over seeds (rows of `values`) and its interval."""
     mean, half = values.mean(0), half_width(values)
     axis.plot(x, mean, color=colour, label=label, markersize=3, **line)
     axis.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)

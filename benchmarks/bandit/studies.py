@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Who is compared on what."""
+"""The studies: which estimators are compared in which settings."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ ABLATIONS = [
     pgrpo("blended, 25% mislabelled", mislabelled=0.25, baseline="blended"),
 ]
 
-# Who the users are, and how much of the policy they share.
+# The users' shares and scales, and how much of the policy they share.
 PEOPLE_GRID = [
     replace(Setting(n=2), people=people, overlap=overlap)
     for people, overlap in itertools.product(("equal", "shares", "rare", "unequal"), (0.0, 0.5, 0.9))
 ]
 PEOPLE_ENTRANTS = [GRPO, PGRPO, BLENDED, pgrpo("pgrpo, one group", merged=4), ORACLE]
 
-# How much the prompts may differ.
+# How much prompts may differ before P-GRPO loses its gain.
 MOODS = [Setting(reward=reward, mood=mood) for reward in ("dense", "sparse") for mood in (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)]
 MOOD_ENTRANTS = [GRPO, PGRPO, BLENDED]
 
@@ -119,9 +119,9 @@ SMALL_GROUPS_ENTRANTS = [
 
 
 def run(setting: Setting, entrants: str, protocol: Protocol, folder: Path | None = None) -> dict[str, Outcome]:
-    """One setting in a process of its own; the entrants go by their list's name, since functions do not travel.
+    """Run one setting in a separate process. Entrants are passed by the name of their list, as functions do not pickle.
 
-    With a folder, what an interrupted study has kept there is not run again.
+    With a folder, results that an interrupted study saved there are reused.
     """
     torch.set_num_threads(1)
     if folder is None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Outcomes to Markdown tables. Utilities are in hundredths."""
+"""Format outcomes as Markdown tables. Utilities are in hundredths."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def gain(outcomes: dict[str, Outcome], name: str, over: str = "grpo") -> Floats:
 
 
 def mean_gain(results: Results, name: str, over: str = "grpo") -> Floats:
-    """The same, each seed's mean over settings."""
+    """The same, averaged over settings for each seed."""
     return np.mean([gain(outcomes, name, over) for outcomes in results.values()], 0)
 
 
@@ -143,7 +143,7 @@ def versus(results: Results, over: str, area: bool = False) -> str:
 
 
 def edges(results: Results) -> str:
-    """How many of the step sizes chosen lie at the end of the range, where a better one may lie beyond."""
+    """Count the chosen step sizes at an end of the range, beyond which there may be a better one."""
     at_end = [
         outcome.step_size in (STEP_SIZES[setting.optimizer][0], STEP_SIZES[setting.optimizer][-1])
         for setting, outcomes in results.items()

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The task: groups of users who ask the same questions, want different answers, and share one softmax policy.
 
-A prompt is a group and a question; an answer is one of `arms`. In `dense` tasks a group likes the answers to a question
-in an order of its own, from 0 to 1 in equal steps; in `sparse` ones only the best is worth 1, all else 0. That is the
-*utility*, which is reported. Training sees the *reward*
+A prompt is a group and a question; an answer is one of `arms`. In `dense` tasks each group ranks the answers to a
+question in its own order, from 0 to 1 in equal steps; in `sparse` tasks the best answer is worth 1 and all others 0.
+That is the *utility*, which is reported. Training sees the *reward*
 
     R = offset_g + scale_g * (utility + mood of the prompt + noise_g * noise of this response)
 
@@ -12,9 +12,9 @@ in the group's own units. The policy is linear and shared:
 
     logits = sqrt(overlap) * shared[question] + sqrt(1 - overlap) * own[group, question]
 
-so that a step for one group moves the logits of every other group's same question by `overlap` times as much. Groups
-compete for the shared part, and the majority's gradients are the more numerous. The own parts can hold every group's
-best answers: what is measured is who gets there within the steps, not who is given up for ever.
+so a step for one group moves every other group's logits for the same question by `overlap` times as much. Groups
+compete for the shared part, and most gradients come from the majority. The own parts can represent every group's best
+answers: the task measures which groups get there within the given steps, not which are lost forever.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class People:
-    """Per group: share of the prompts, scale and offset of the ratings, noise in units of the setting's."""
+    """Per group: share of the prompts, scale and offset of the ratings, noise in units of the setting's noise."""
 
     shares: tuple[float, ...]
     scales: tuple[float, ...]
@@ -46,7 +46,7 @@ PEOPLE = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One task. `noise` and `mood` are standard deviations in units of utility; `responses` a step, `n` a prompt."""
+    """One task. `noise` and `mood`: standard deviations in units of utility; `responses` per step, `n` per prompt."""
 
     reward: str = "dense"
     n: int = 4
@@ -62,7 +62,7 @@ class Setting:
 
     @property
     def prompt_variance(self) -> float:
-        """Variance between prompts over that within, for a policy that chooses at random and a user of noise 1."""
+        """Variance between prompts over variance within, for a random policy and a user with noise 1."""
         worth = torch.linspace(0, 1, self.arms) if self.reward == "dense" else torch.eye(self.arms)[0]
         return self.mood**2 / (worth.var(correction=0).item() + self.noise**2)
 
@@ -75,8 +75,8 @@ class Draws:
     """All random numbers, the same for every estimator and step size: first dimensions (seeds, steps).
 
     `user` (uniform, decides the group), `question`, `mood`: (..., prompts). `label`: (..., prompts, 3) uniform, to
-    spoil labels with. `choice` (uniform) and `noise` (normal): (..., prompts, n). `tastes`: (seeds, groups, questions,
-    arms).
+    corrupt labels with. `choice` (uniform) and `noise` (normal): (..., prompts, n). `tastes`: (seeds, groups,
+    questions, arms).
     """
 
     user: Tensor

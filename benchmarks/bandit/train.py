@@ -3,10 +3,10 @@
 """Training: all estimators, step sizes and seeds of a setting in one loop, on the same prompts and random numbers.
 
 The update is a plain policy gradient step: the mean over responses of `A * grad log pi`, times the step size (or Adam's
-step for it). It is on-policy, so PPO's clipping would do nothing. No single step size is fair to all estimators, since
-their advantages differ in size: `compare` takes each entrant's best of STEP_SIZES on TUNING seeds and reports other
-seeds. Best is the area under the curve of the mean over groups, which varies less than the end of the curve. Each
-entrant is also trained with the step size that was best for `grpo`.
+step for it). It is on-policy, so PPO's clipping would have no effect. No single step size is fair to all estimators,
+because their advantages differ in size: `compare` picks each entrant's best of STEP_SIZES on TUNING seeds and reports
+results on other seeds. The criterion is the area under the curve of the mean over groups, which varies less than the
+end of the curve. Each entrant is also trained with the step size that was best for `grpo`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from benchmarks.bandit.task import PEOPLE, Setting, Tastes, draw, group_of
 from verl_pgrpo import PGRPOConfig
 
 STEP_SIZES = {"sgd": tuple(8.0 * 2 ** (k / 2) for k in range(10)), "adam": tuple(0.1 * 2 ** (k / 2) for k in range(6))}
-# Step sizes are chosen on TUNING, extensions on SEARCH. Published are FINAL or, for shrinkage and balance, FRESH, which
-# nothing had been run on before.
+# Step sizes are chosen on TUNING, extensions on SEARCH. Published results use FINAL or, for shrinkage and balance,
+# FRESH, on which nothing had been run before.
 TUNING, SEARCH, FINAL, FRESH = range(1000, 1020), range(2000, 2020), range(3000, 3040), range(5000, 5040)
 
 
@@ -31,7 +31,7 @@ TUNING, SEARCH, FINAL, FRESH = range(1000, 1020), range(2000, 2020), range(3000,
 class Entrant:
     """An estimator by name. `make` gets the number of runs and of labels.
 
-    What is done to the preference groups first: `mislabelled` is the share of prompts whose label is drawn at random
+    How the preference groups are changed first: `mislabelled` is the share of prompts whose label is drawn at random
     (with the groups' shares); each group is split at random into `split`; `merged` groups get one label, two by two or
     all as one. `sampling` draws the prompts of a group with probability proportional to share^(1 - sampling).
     """
@@ -81,7 +81,7 @@ def train(setting: Setting, entrants: list[Entrant], step_sizes: list[list[float
     ]
     curve = torch.empty(*size, setting.steps, groups)
     for step in range(setting.steps):
-        # By hand, since torch's softmax is slow over a short last dimension: (runs, seeds, contexts, arms).
+        # Written out, because torch's softmax is slow over a short last dimension: (runs, seeds, contexts, arms).
         policy = torch.add(to_shared * shared, own, alpha=to_own).flatten(2, 3)
         policy = policy.sub_(policy.amax(-1, keepdim=True)).exp_()
         policy /= policy.sum(-1, keepdim=True)
@@ -162,9 +162,9 @@ class Outcome:
 class Protocol:
     """How entrants are compared.
 
-    With `smooth`, a step size counts with its two neighbours (weights 1, 2, 1) when the best is chosen. Otherwise
-    chance decides between the best one and the one beyond it, where training often collapses. `at_grpos`: also train
-    with the step size that was best for `grpo`.
+    With `smooth`, the score of a step size is averaged with its two neighbours (weights 1, 2, 1) before the best is
+    chosen. Otherwise chance decides between the best one and the next larger one, where training often collapses.
+    `at_grpos`: also train with the step size that was best for `grpo`.
     """
 
     tuning: range = TUNING
@@ -174,7 +174,7 @@ class Protocol:
 
 
 def with_neighbours(scores: Tensor) -> Tensor:
-    """Scores of step sizes, each averaged with its two neighbours, weights 1, 2, 1."""
+    """Average the score of each step size with its two neighbours, weights 1, 2, 1."""
     padded = torch.cat([scores[:1], scores, scores[-1:]])
     return (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
 
@@ -182,7 +182,7 @@ def with_neighbours(scores: Tensor) -> Tensor:
 def compare(
     setting: Setting, entrants: list[Entrant], protocol: Protocol, known: dict[str, Outcome] | None = None
 ) -> dict[str, Outcome]:
-    """All entrants, the first of which is `grpo`, by name. Those in `known` are not run again."""
+    """Return the outcomes of all entrants by name; the first is `grpo`. Those in `known` are not run again."""
     sizes, found = STEP_SIZES[setting.optimizer], dict(known or {})
     for entrant in entrants:
         if entrant.name in found:

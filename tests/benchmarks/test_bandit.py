@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The bandit study: its estimators equal the real ones, its seeds reproduce, and it shows what is known."""
+"""The bandit study: its estimators equal the real ones, seeds reproduce, and it shows the documented effects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.bandit.task import PEOPLE, Setting, draw, group_of
 from benchmarks.bandit.train import Entrant, Protocol, _Adam, final_utility, pgrpo, train
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 
-# As many responses as in the study: verl adds 1e-8 to their number, which shows in the ninth digit of fewer.
+# As many responses as in the study: verl adds 1e-8 to their number, which would be visible with fewer responses.
 RUNS, PROMPTS, GROUPS = 3, 32, 16
 
 
@@ -81,7 +81,7 @@ def test_pgrpo_is_the_packages(options, update):
 SHORT = Setting(n=2, steps=40)
 
 
-def test_seeds_reproduce_to_the_bit_whoever_else_runs():
+def test_seeds_reproduce_bit_for_bit_regardless_of_other_seeds():
     several = train(SHORT, [GRPO, PGRPO], [[16.0], [8.0, 32.0]], range(3))
     torch.testing.assert_close(several, train(SHORT, [GRPO, PGRPO], [[16.0], [8.0, 32.0]], range(3)), rtol=0, atol=0)
     alone = train(SHORT, [PGRPO], [[32.0]], range(2, 3))
@@ -107,8 +107,8 @@ def test_labels_are_split_merged_and_spoiled():
     assert torch.bincount(labels(mislabelled=1.0).flatten()) / 5000 == pytest.approx(shares, abs=0.03)
 
 
-def test_what_is_known():
-    """Preference groups help where ratings are noisy and on different scales; they harm where prompts differ."""
+def test_preference_groups_help_or_hurt_as_documented():
+    """Preference groups help if ratings are noisy and on different scales; they hurt if prompts differ."""
 
     def utility(*entrants, **setting):
         setting = replace(SHORT, steps=100, **setting)

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark on film ratings: its gradient is autograd's, held-out users stay out, and it learns."""
+"""The benchmark on film ratings: its gradient equals autograd's, held-out users are not trained on, and it learns."""
 
 from __future__ import annotations
 

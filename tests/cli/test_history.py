@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""`verl-pgrpo history`: files made by runs, as a user looks at them."""
+"""`verl-pgrpo history` on files that runs wrote."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_there_and_back_to_the_last_bit(tmp_path, capsys, suffix):
 
 @pytest.mark.parametrize("half_life", [None, 100.0])
 def test_a_run_starts_from_ratings_collected_earlier(tmp_path, capsys, half_life):
-    """With std in the place of m2; a group of one rating has none."""
+    """With std instead of m2; a group with a single rating has no std."""
     with open(tmp_path / "ratings.csv", "w", newline="") as file:
         csv.writer(file).writerows([("group", "count", "mean", "std"), ("a", 5, 3.5, 2.0), ("b", 1, 1.0, "")])
     option = [] if half_life is None else ["--half-life", half_life]

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""A P-GRPO run whose history and advantages are compared bit for bit: any change of results shows.
+"""A P-GRPO run whose history and advantages are compared bit for bit, to detect any change of results.
 
 python -m tests.core.golden     # rewrite the golden file, after a change that is meant to alter results
 """
@@ -27,14 +27,14 @@ CONFIGS = {
 
 
 def golden_run() -> str:
-    """Every float in hexadecimal; to 12 digits where exponentials enter, which libraries round differently."""
+    """Return every float in hexadecimal, or to 12 digits if it involves exponentials, whose rounding varies."""
     out: dict[str, list[list[str]]] = {}
     for name, config in CONFIGS.items():
         history = GroupHistoryManager(config)
         text = float.hex if config.half_life is None else "{:.11e}".format
         out[name] = []
         for step in range(3):
-            # Arithmetic on whole numbers only, so that the input is the same on every machine and numpy.
+            # Integer arithmetic only, so the input is the same on every machine and with every numpy.
             rewards = [((7 * i + 3 * step) % 11) / 8 - 0.5 for i in range(12)]
             groups = [f"group {(i * i + step) % 5}" for i in range(12)]
             result = history.compute_advantages(groups, rewards, [i // 3 for i in range(12)])

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""P-GRPO written a second, slower way, to test against: every reward is kept, and statistics are exact rationals."""
+"""A slow reference implementation of P-GRPO: it keeps every reward, and statistics are exact rationals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def exact_moments(values: list[float]) -> tuple[int, Fraction, Fraction]:
     """Count, mean and M2 of float64 values without any rounding."""
     if not values:
         return 0, Fraction(0), Fraction(0)
-    # A float64 is an integer over a power of two: with one denominator for all, the sums are sums of integers.
+    # A float64 is an integer over a power of two: with a common denominator, the sums are sums of integers.
     ratios = [float(value).as_integer_ratio() for value in values]
     unit, count = max(denominator for _, denominator in ratios), len(values)
     whole = [numerator * (unit // denominator) for numerator, denominator in ratios]
@@ -21,7 +21,7 @@ def exact_moments(values: list[float]) -> tuple[int, Fraction, Fraction]:
 
 
 def exact_std(values: list[float]) -> float:
-    """Sample standard deviation (Bessel), rounded once at the end; 0 without spread."""
+    """Return the sample standard deviation (Bessel), rounded once at the end; 0 without spread."""
     count, _, m2 = exact_moments(values)
     return _sqrt(m2 / (count - 1)) if count > 1 else 0.0
 
@@ -41,8 +41,8 @@ def _sqrt(value: Fraction) -> float:
 def exponential_moments(batches: list[list[float]], half_life: float) -> tuple[float, float, float]:
     """Total weight, mean and M2 of one group's batches, with the weight of every reward written out.
 
-    A reward's weight halves with every `half_life` later rewards of the group. The k rewards of one batch are of the
-    same age and share the weight that k rewards of the ages 0, 1, ..., k-1 have together.
+    A reward's weight halves with every `half_life` later rewards of the group. The k rewards of one batch have the same
+    age and share the total weight of k rewards of ages 0, 1, ..., k-1.
     """
     decay = 0.5 ** (1.0 / half_life)
     weighted: list[tuple[float, float]] = []

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""baseline=blended, baseline=shrinkage and group_balance, against their formulas written out."""
+"""baseline=blended, baseline=shrinkage and group_balance, compared with their formulas."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def columns(batch):
 
 
 def blended_by_hand(plain, standardized, prompts):
-    """Each response's advantage minus w times the mean of its prompt's others, in plain loops."""
+    """Each response's advantage minus w times the mean of the prompt's other responses, in plain loops."""
     of = {name: [i for i, prompt in enumerate(prompts) if prompt == name] for name in prompts}
     mean = {name: np.mean(standardized[members]) for name, members in of.items()}
     spare = sum(len(members) - 1 for members in of.values())
@@ -59,7 +59,7 @@ def test_blended_is_the_leave_one_out_formula(norm, past, batch):
 
 
 def within_exact(parts, group):
-    """Sum of squares within prompts and its degrees of freedom; a prompt of another batch is another prompt."""
+    """Sum of squares within prompts and its degrees of freedom; prompts of different batches are different prompts."""
     squares, dof = Fraction(0), 0
     for batch in parts:
         for prompt in {p for g, p, _ in batch if g == group}:
@@ -111,7 +111,7 @@ def test_forgetting_weighs_prompts_like_rewards():
 
 @pytest.mark.parametrize("baseline", ["blended", "shrinkage"])
 def test_a_run_can_switch_the_baseline(tmp_path, baseline):
-    """The spread within prompts is recorded with every baseline. The prompts are needed only with these two."""
+    """The spread within prompts is recorded with every baseline. Only these two require prompts."""
     batch, config = (["a"] * 4, [1.0, 3.0, 4.0, 8.0], ["p", "p", "q", "q"]), PGRPOConfig(baseline=baseline)
     plain, other = GroupHistoryManager(), GroupHistoryManager(config)
     for history in (plain, other):

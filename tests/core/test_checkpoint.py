@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The history file: exact, atomic, and every kind of damage has a name, also where disks are full and writers die."""
+"""The history file: exact and atomic, even if the disk is full or the writer dies; every damage has its error."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_missing_file_and_a_folder(tmp_path):
 
 @pytest.mark.parametrize("version", [2, 999])
 def test_a_later_schema_is_too_new(path, monkeypatch, version):
-    """Whatever the file looks like behind its version."""
+    """Regardless of what follows the version in the file."""
     monkeypatch.setattr(checkpoint, "SCHEMA_VERSION", version)
     some_history().save(path)
     monkeypatch.undo()
@@ -135,13 +135,13 @@ def test_edited_damaged_and_foreign_files_are_named(path, number):
         files.append(bytes(flipped))
     for content in files:
         path.write_bytes(content)
-        with pytest.raises((HistoryFileAltered, HistoryFileTooNew)):  # a flipped bit may make another version
+        with pytest.raises((HistoryFileAltered, HistoryFileTooNew)):  # a flipped bit may change the version
             GroupHistoryManager.load(path)
 
 
 @contextlib.contextmanager
 def no_room_after(size: int):
-    """A limit on the size of files stops a write as a full disk or a quota does."""
+    """Limit the size of files, which stops a write like a full disk or a quota."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
     try:
@@ -178,7 +178,7 @@ def test_a_failed_save_leaves_the_old_file(path, failure, where):
 
 @pytest.mark.parametrize("function", ["fsync", "open"])
 def test_a_folder_that_cannot_be_synced_is_no_failure(path, monkeypatch, function):
-    """Some network file systems neither open nor sync directories; the file itself is complete by then."""
+    """Some network file systems can neither open nor sync directories; the file itself is already complete."""
     stock, attempts = getattr(os, function), []
 
     def no_directories(target, *args, **kwargs):
@@ -196,7 +196,7 @@ def test_a_folder_that_cannot_be_synced_is_no_failure(path, monkeypatch, functio
 
 
 def save_repeatedly(path, report):
-    """In a process of its own: report each step when its file has been written."""
+    """Runs in a separate process: report each step when its file has been written."""
     history = GroupHistoryManager()
     history.update([f"g{i}" for i in range(2000)], np.arange(2000))
     for step in itertools.count(1):
@@ -206,7 +206,7 @@ def save_repeatedly(path, report):
 
 @pytest.mark.parametrize("number", [4, pytest.param(1000, marks=pytest.mark.stress)])
 def test_killed_while_saving(tmp_path, number):
-    """Kill -9 at random moments: what is left is whole, of the last step that was reported or of the next."""
+    """Kill -9 at random times: the file that remains is complete, from the last reported step or the next one."""
     context, rng = multiprocessing.get_context("forkserver"), random.Random(0)
     context.set_forkserver_preload([__name__, "pyarrow.parquet"])
     for attempt in range(number):

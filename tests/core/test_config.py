@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Options are validated once, where they are read."""
+"""Options are validated once, when they are read."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""GroupHistoryManager: the method against its exact reference, every option, and input as careless code makes it."""
+"""GroupHistoryManager: the method against its exact reference, every option, and careless input."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def computed(config, *batch, past=()):
 
 
 def assert_same(one, other):
-    """Two histories agree to the last bit, whatever the order of their groups."""
+    """Assert that two histories are bit-identical, regardless of the order of their groups."""
     assert sorted(one.groups) == sorted(other.groups)
     mine, theirs = one.statistics(one.groups), other.statistics(one.groups)
     for name in ("count", "mean", "std", "within_std"):
@@ -87,7 +87,7 @@ def test_the_method_equals_its_exact_reference(batches):
     history = GroupHistoryManager()
     for (groups, values), expected in zip(parts, reference.advantages(parts), strict=True):
         result = history.compute_advantages(groups, values)
-        # Where a spread is as small as a rounding error of the rewards, so is the advantage's accuracy.
+        # If the spread is as small as the rounding error of the rewards, advantages are equally inaccurate.
         tiny = np.where(result.std > 1e-9, 0, np.inf)
         assert np.all(np.abs(result.advantages - expected) <= 1e-6 * (1 + np.abs(expected)) + tiny)
         np.testing.assert_array_equal(result.advantages, personalized_advantage(values, result.mean, result.std))
@@ -161,7 +161,7 @@ def test_copies_and_files_continue_bit_for_bit(tmp_path_factory, options, past, 
     copies = [pickle.loads(pickle.dumps(history)), copy.deepcopy(history), copy.copy(history)]
     copies += [GroupHistoryManager.load(path, config, step=3), GroupHistoryManager.load(path)]
     results = []
-    for each in (*copies, history):  # the original last: none of them shares an array with it
+    for each in (*copies, history):  # the original last: no copy shares an array with it
         assert set(ODD_LABELS) <= set(each.groups)
         results.append(each.compute_advantages(*columns([*last, ("new", 1.0, 9)])))
         assert_same(each, copies[0])
@@ -179,7 +179,7 @@ sys.stdout.buffer.write(pickle.dumps(history))
 
 
 def test_a_pickled_history_knows_its_groups_in_another_process():
-    """Where hashes of text have another salt."""
+    """In which string hashes have another salt."""
     history = GroupHistoryManager()
     history.update(["a", "ü", "a"], [1.0, 2.0, 3.0])
     environment, sent = {**os.environ, "PYTHONHASHSEED": "1"}, pickle.dumps(history)
@@ -190,7 +190,7 @@ def test_a_pickled_history_knows_its_groups_in_another_process():
 
 def test_update_order_scale_and_epsilon():
     history = GroupHistoryManager(PGRPOConfig(update_order="after_normalize"))
-    first = history.compute_advantages(["a"] * 3, [1.0, 2.0, 3.0])  # without a past, by the batch itself
+    first = history.compute_advantages(["a"] * 3, [1.0, 2.0, 3.0])  # without a history, by the batch itself
     np.testing.assert_allclose(first.advantages, [-1, 0, 1], atol=1e-5)
     second = history.compute_advantages(["a", "b"], [4.0, 7.0])
     np.testing.assert_allclose(second.advantages, [2.0, 0.0], atol=1e-5)

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The rules of the house: imports point down only, at the top of a file, and the core stands without verl or torch."""
+"""Layering rules: imports point down only and are at the top of a file; the core needs neither verl nor torch."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def imports(module: str) -> list[tuple[str, bool]]:
     return found
 
 
-def test_imports_point_down_stand_at_the_top_and_make_no_cycle():
+def test_imports_point_down_are_at_the_top_and_acyclic():
     graph = {}
     for module in FILES:
         ours = [(name, inside) for name, inside in imports(module) if name.partition(".")[0] == "verl_pgrpo"]
@@ -62,7 +62,7 @@ def test_imports_point_down_stand_at_the_top_and_make_no_cycle():
 
 
 @pytest.mark.parametrize("name", CORE)
-def test_the_core_knows_no_framework(name):
+def test_the_core_imports_no_framework(name):
     assert not {imported.partition(".")[0] for imported, _ in imports(f"verl_pgrpo.{name}")} & FRAMEWORKS
 
 

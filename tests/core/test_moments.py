@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Running moments against exact rational arithmetic, at the places where such code usually breaks."""
+"""Running moments against exact rational arithmetic, in cases where such code usually fails."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def test_any_order_any_split_and_any_merge_equal_the_exact_moments(parts, random
 def test_a_large_offset_does_not_drown_the_spread(offset, spread):
     rewards = (offset + spread * np.random.default_rng(0).standard_normal(3000)).tolist()
     (count, mean, _), std = exact_moments(rewards), exact_std(rewards)
-    # Within a few units in the last place of the mean, which may be a visible part of the spread itself.
+    # Within a few units in the last place of the mean, which may be large relative to the spread.
     ulp = float(np.spacing(abs(offset) + spread))
     for batch_size in (1, 7, 1000):
         moments = updated([rewards[i : i + batch_size] for i in range(0, len(rewards), batch_size)])
         assert moments.count[0] == count
         assert moments.mean[0] == pytest.approx(float(mean), abs=60 * ulp)
-        if spread**2 * count > 1e-300:  # below, squares underflow: the spread counts as none
+        if spread**2 * count > 1e-300:  # below this, squares underflow: the spread counts as zero
             assert moments.std()[0] == pytest.approx(std, rel=1e-6 + (60 * ulp / spread) ** 2)
         else:
             assert moments.std()[0] <= std * (1 + 1e-6)
@@ -119,7 +119,7 @@ def test_pooled_is_the_exact_moments_of_all_groups(groups):
 
 
 def test_the_pool_weighs_each_reward_as_its_group_does():
-    """So it forgets at the rate of its groups: not within one step in which each of many groups gets a reward."""
+    """So it forgets at the rate of its groups, and not within one step in which each of many groups gets a reward."""
     half_life, groups = 8, [[[0.0] * 50, [1.0, 2.0, 4.0]], [[5.0] * 4], [[7.0], [8.0]]]
     weights, means, m2s = np.transpose([exponential_moments(parts, half_life) for parts in groups])
     mean, std = grouped(groups, half_life).pooled()

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of a step: names, exact numbers, a bound on how many. Warnings: when they are due, once, and only then."""
+"""Metrics of a step: names, exact values, limited number. Warnings: printed when due, once, and only then."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_healthy_run_has_no_warnings(train, sizes):
 
 @pytest.mark.parametrize("sizes", [{"a": 500, "b": 400, "gone": 100}, None])
 def test_a_group_without_rewards_is_named_once(train, sizes):
-    """Also where its share is only known from its past."""
+    """Also if its share is known only from its history."""
     run = monitored(sizes)
     assert train(run, 15, HALVES if sizes else {"a": 0.5, "b": 0.4, "gone": 0.1}) == []  # with sizes, 96 were expected
     (line,) = train(run, 40, HALVES)
@@ -163,7 +163,7 @@ def test_labels_that_look_alike_are_named_once(train):
     assert "'Jazz '" in line
 
 
-def test_the_line_at_the_start_tells_what_is_normalized_over_what():
+def test_the_startup_line_shows_groups_and_options():
     history = GroupHistoryManager(PGRPOConfig(update_order="after_normalize"))
     history.update(["a"], [1.0])
     line = describe_run(history, {"a": 30, "b": 60, "c": 10})

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The lock file that the tests run with, against the requirements of both distributions."""
+"""The lock file of the tests, checked against the requirements of both distributions."""
 
 from __future__ import annotations
 

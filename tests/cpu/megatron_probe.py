@@ -1,11 +1,11 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl's Megatron engine under test, on the CPU: a process of `tests/cpu/test_megatron.py` and `tests/e2e`.
+"""Run verl's Megatron engine on the CPU: a process of `tests/cpu/test_megatron.py` and `tests/e2e`.
 
     python -m tests.cpu.megatron_probe '{"folder": ..., "name": ..., "tp": 2, "pp": 1, "ep": 1}'
 
-Started once per rank (RANK, WORLD_SIZE, ... in the environment). Leaves `<name>-<rank>.pt` in the folder. In processes
-of its own, because the platform changes torch for good.
+Started once per rank (RANK, WORLD_SIZE, ... in the environment). Writes `<name>-<rank>.pt` to the folder. Runs in
+separate processes, because the platform changes torch permanently.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from verl.workers.utils.padding import left_right_2_no_padding, no_padding_2_pad
 
 
 def optimizer_state(optimizer: Any) -> list[Any]:
-    """Step counts, main weights and moments of all that a Megatron optimizer chains."""
+    """Return step counts, main weights and moments of all optimizers that a Megatron optimizer chains."""
     held: list[Any] = []
     for part in getattr(optimizer, "chained_optimizers", [optimizer]):
         for group in part.optimizer.param_groups:
@@ -51,7 +51,7 @@ class Probe(TrainingWorker):
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def weights(self) -> dict[str, torch.Tensor]:
-        """All weights by their HF names, as they would go to vLLM."""
+        """Return all weights by their HF names, as they would be sent to vLLM."""
         return {name: tensor.clone() for name, tensor in self.engine.get_per_tensor_param()[0]}
 
 
@@ -61,7 +61,7 @@ def worker_config(task: dict[str, Any]) -> TrainingWorkerConfig:
         pipeline_model_parallel_size=task.get("pp", 1),
         expert_model_parallel_size=task.get("ep", 1),
         expert_tensor_parallel_size=1 if task.get("ep", 1) > 1 else None,
-        # A kernel of transformer-engine's that Megatron-Bridge asks for with every mixture of experts.
+        # A transformer-engine kernel that Megatron-Bridge requires for every mixture of experts.
         override_transformer_config={"moe_permute_fusion": False},
         use_dynamic_bsz=True,
         max_token_len_per_gpu=128,  # several micro-batches
@@ -73,8 +73,8 @@ def worker_config(task: dict[str, Any]) -> TrainingWorkerConfig:
         model_type="language_model",
         model_config=HFModelConfig(path=str(Path(task["folder"]) / "model"), use_remove_padding=True),
         engine_config=engine,
-        # With a large epsilon an update of Adam is nearly proportional to the gradient, and does not blow up the noise
-        # of gradients that are nearly zero.
+        # With a large epsilon Adam's update is nearly proportional to the gradient and does not amplify the noise of
+        # gradients near zero.
         optimizer_config=McoreOptimizerConfig(
             lr=0.1, lr_warmup_steps=0, total_training_steps=10, override_optimizer_config={"adam_eps": 1.0}
         ),
@@ -83,7 +83,7 @@ def worker_config(task: dict[str, Any]) -> TrainingWorkerConfig:
 
 
 def training_batch(folder: Path) -> TensorDict:
-    """`batch.pt`, which the test wrote, in the form in which verl's trainer hands it to its workers."""
+    """Load `batch.pt`, which the test wrote, in the form in which verl's trainer passes it to its workers."""
     stored = torch.load(folder / "batch.pt")
     data = TensorDict({name: tensor.clone() for name, tensor in stored.items()}, batch_size=len(stored["input_ids"]))
     data = left_right_2_no_padding(data)

@@ -19,7 +19,7 @@ from verl_pgrpo.data.tiny_model import make_tokenizer
 
 
 def in_processes(size: int, *arguments: str, seconds: float = 240) -> None:
-    """Run `python *arguments` once per rank, in the environment of a run; fail with the output of one that failed."""
+    """Run `python *arguments` once per rank, in the environment of a run; if one fails, fail with its output."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     shared = {"PYTHONPATH": str(ROOT), "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"}
@@ -41,7 +41,7 @@ def in_processes(size: int, *arguments: str, seconds: float = 240) -> None:
 
 
 def update(folder: Path, size: int, **layout: int) -> dict:
-    """An update of `tests/cpu/megatron_probe.py` over `size` processes; what the first rank found.
+    """Run an update of `tests/cpu/megatron_probe.py` over `size` processes; return the first rank's results.
 
     Only the last pipeline stage has log-probabilities: `log_probs` is the one that is not None.
     """
@@ -55,7 +55,7 @@ def update(folder: Path, size: int, **layout: int) -> dict:
 def write_batch(folder: Path, vocabulary: int) -> None:
     """A P-GRPO update as verl's trainer makes it: `batch.pt`, left-right padded, uneven lengths.
 
-    The old log-probabilities are those of a policy near the present one, so that some ratios are clipped.
+    The old log-probabilities are those of a policy near the current one, so that some ratios are clipped.
     """
     from transformers import AutoModelForCausalLM
 
@@ -99,12 +99,12 @@ def worst(one: dict, other: dict) -> float:
 
 
 def make_tiny_moe(path: Path, words: list[str], seed: int = 0) -> None:
-    """A random Qwen3-MoE: two layers, four experts of which two work for each token."""
+    """A random Qwen3-MoE: two layers, four experts, two active per token."""
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     tokenizer = make_tokenizer(words)
     sizes = {"hidden_size": 64, "intermediate_size": 128, "moe_intermediate_size": 48, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}  # the least that vLLM has on a CPU
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}  # vLLM's minimum on a CPU
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": True}
     tokens = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
     more = {"initializer_range": 0.12, "max_position_embeddings": 512, "tie_word_embeddings": False}

@@ -14,8 +14,8 @@ from verl_cpu import ENVIRONMENT, RUN_ID
 
 
 def python(code: str, *arguments: str, timeout: float = 240, **environment: str) -> str:
-    """Run code in a fresh interpreter, since verl's platform is chosen once in a process; return what it printed."""
-    # Variables that the plugin set in this process must not be mistaken for those it sets in the new one.
+    """Run code in a new interpreter, because verl's platform is chosen once per process; return its output."""
+    # Remove the variables that the plugin set in this process, to see those that it sets in the new one.
     clean = {k: v for k, v in os.environ.items() if k not in {*ENVIRONMENT, RUN_ID, "VERL_PLATFORM"}}
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments],

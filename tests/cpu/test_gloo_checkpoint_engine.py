@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The checkpoint engine `gloo`: another process receives what was sent, and no wait is without an end."""
+"""The checkpoint engine `gloo`: another process receives what was sent, and every wait has a time limit."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ for line in sys.stdin:
 
 @pytest.fixture(autouse=True)
 def loopback(monkeypatch):
-    """As the CPU platform sets it."""
+    """Set GLOO_SOCKET_IFNAME as the CPU platform does."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
 
 
 def weights(seed: int) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
     return {
-        "norm.weight": torch.randn(7, generator=draw).bfloat16(),  # 14 bytes: what follows is not aligned to it
+        "norm.weight": torch.randn(7, generator=draw).bfloat16(),  # 14 bytes, so the following weight is not aligned
         "scale": torch.randn((), generator=draw),
         "embed.weight": torch.randn(300, 101, generator=draw),  # 1.8 buckets
         "half.weight": torch.randn(401, 257, generator=draw).bfloat16(),  # 3.1 buckets
@@ -64,14 +64,14 @@ def of_rank(side: dict[str, list[int]], rank: int) -> dict[str, int]:
 
 
 def test_another_process_receives_what_was_sent(tmp_path):
-    """Two syncs, as verl makes them: each with a group of its own, and torch.distributed knows of none."""
+    """Two syncs, as verl makes them: each with its own group, none of them registered with torch.distributed."""
     receiver = subprocess.Popen(
         [sys.executable, "-c", RECEIVER, str(BUCKET)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     sender = GlooCheckpointEngine(BUCKET, is_master=True, timeout=60)
-    other = GlooCheckpointEngine(BUCKET, timeout=60)  # another rank of the actor, which only walks its weights
+    other = GlooCheckpointEngine(BUCKET, timeout=60)  # another rank of the actor, which only iterates over its weights
     try:
-        while receiver.stdout.readline() != "ready\n":  # whatever verl prints while it is imported
+        while receiver.stdout.readline() != "ready\n":  # skip what verl prints during import
             assert receiver.poll() is None
         for seed in range(2):
             sent, walked = weights(seed), []
@@ -100,8 +100,8 @@ def test_another_process_receives_what_was_sent(tmp_path):
         receiver.wait()
 
 
-def test_whoever_waits_too_long_for_the_others_raises():
-    """A silent sender, which does not block the event loop; and a group that never completes."""
+def test_waiting_too_long_for_the_others_raises():
+    """A silent sender, which must not block the event loop; and a group that never completes."""
     sender, receiver = (GlooCheckpointEngine(BUCKET, is_master=master, timeout=1) for master in (True, False))
     actor, rollout = GlooCheckpointEngine.build_topology(1, 1, [sender.prepare(), receiver.prepare()])
     thread = threading.Thread(target=sender.init_process_group, kwargs=of_rank(actor, 0))

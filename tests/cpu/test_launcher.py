@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The launcher leaves nothing behind, touches nothing else, and ends a run whose worker died."""
+"""The launcher leaves nothing behind, affects no other process or file, and ends a run whose worker died."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ run.PATIENCE, watchdog.GRACE = 1.0, 1.0
 sys.exit(run.supervise([sys.executable, *sys.argv[2:]], timeout=float(sys.argv[1]) or None))
 """
 
-# A run as untidy as Ray: a grandchild with a session of its own, whose parent has ended, that ignores polite signals,
-# with a shared memory segment and a socket of the run's. Arguments: a file to write, seconds to run.
+# A run as hard to clean up as Ray: a grandchild in its own session, whose parent has exited, ignores SIGTERM and holds
+# a shared memory segment and a socket of the run. Arguments: a file to write, seconds to run.
 UNTIDY = """
 import os, signal, sys, tempfile, time
 from multiprocessing import resource_tracker, shared_memory
@@ -60,7 +60,7 @@ def launch(*command: str, timeout: float = 0.0) -> subprocess.Popen[str]:
 
 
 def start_untidy(facts: Path, seconds: float = 1000, timeout: float = 0.0) -> tuple[subprocess.Popen, int, list[Path]]:
-    """Start an untidy run; its launcher, a process of the run, and all that it made."""
+    """Start such a run; return its launcher, a process of the run, and everything that it created."""
     launcher = launch("-c", UNTIDY, str(facts), str(seconds), timeout=timeout)
     wait_for(facts.exists)
     pid, *paths = facts.read_text().split()
@@ -78,7 +78,7 @@ def is_alive(pid: int) -> bool:
     ("how", "status"),
     [("exits", 7), ("times out", TIMED_OUT), ("Ctrl-C", 130), ("SIGTERM", 143), ("Ctrl-C twice", 130)],
 )
-def test_nothing_of_a_run_is_left_and_nothing_else_is_touched(tmp_path, how, status):
+def test_a_run_leaves_nothing_behind_and_touches_nothing_else(tmp_path, how, status):
     foreign = shared_memory.SharedMemory(create=True, size=100)
     other = Path(f"/tmp/rl-colocate-zmq-vother{os.getpid()}-01-replica-0-rank-0.sock")
     other.touch()
@@ -104,8 +104,8 @@ def test_nothing_of_a_run_is_left_and_nothing_else_is_touched(tmp_path, how, sta
         foreign.unlink()
 
 
-def test_what_a_killed_launcher_leaves_the_next_one_removes(tmp_path):
-    """Its processes, too; but nothing of a run whose launcher is alive."""
+def test_the_next_launcher_removes_what_a_killed_one_left(tmp_path):
+    """Including its processes, but nothing of a run whose launcher is alive."""
     launcher, pid, paths = start_untidy(tmp_path / "facts")
     assert launch("-c", "").wait(timeout=60) == 0
     assert is_alive(pid)
@@ -123,7 +123,7 @@ def test_what_a_killed_launcher_leaves_the_next_one_removes(tmp_path):
 def test_folders_of_others_stay(tmp_path):
     """Folders without the launcher's lock file, with a name that is not a run's, or reached by a link."""
     dead, alive = processes.Run.begin(tmp_path), processes.Run.begin(tmp_path)
-    os.close(dead.lock)  # as when its launcher dies
+    os.close(dead.lock)  # as if its launcher had died
     (tmp_path / "vcpu-v0000000").mkdir()
     (tmp_path / "vcpu-v1234567").symlink_to(dead.folder)
     (tmp_path / "vcpu-photos").mkdir()
@@ -135,7 +135,8 @@ def test_folders_of_others_stay(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == others
 
 
-# A driver, a worker that dies after a second with an error in its log, and a main process that waits for both, as verl.
+# A driver, a worker that dies after a second with an error in its log, and a main process that waits for both, like
+# verl.
 WORKERS = """
 import os, subprocess, sys, tempfile, time
 def start(title, code):

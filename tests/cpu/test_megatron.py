@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """verl's Megatron engine on the CPU agrees with HF in every layout. `tests/e2e/test_megatron.py` resumes it.
 
-Shims whose absence would go unnoticed have a test here: wrong weights and wrong buffers train
-without an error. All in processes of their own.
+Tests the shims whose absence would go unnoticed: training with wrong weights or buffers raises no error. All run in
+separate processes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ dist.destroy_process_group()
 """
 
 
-def test_columns_are_scattered_as_they_are_and_models_load_by_way_of_the_meta_device(dense):
+def test_strided_columns_are_scattered_and_models_load_through_the_meta_device(dense):
     in_processes(2, "-c", SHIMMED, str(dense))
     model = AutoModelForCausalLM.from_pretrained(dense / "model", dtype=torch.float32)
     expected = dict(model.named_buffers()) | dict(model.named_parameters())
@@ -81,7 +81,7 @@ assert "megatron.core" not in sys.modules
 
 
 def test_only_training_processes_get_the_fake_device():
-    """Other processes of a run: no Megatron, no transformer-engine, torch as it was."""
+    """Other processes of a run have no Megatron, no transformer-engine and an unchanged torch."""
     in_processes(1, "-c", OTHERS)
 
 
@@ -95,7 +95,7 @@ def test_one_process_has_the_log_probabilities_of_hf(dense, alone):
     mask = torch.load(dense / "batch.pt")["response_mask"]
     assert (alone["log_probs"] * mask - torch.load(dense / "log_probs.pt")).abs().max() < 3e-6
     start = load_file(dense / "model" / "model.safetensors")
-    assert 1e-3 < worst(alone["weights"], start) < 1  # the update is large beside what is compared below
+    assert 1e-3 < worst(alone["weights"], start) < 1  # the update is large compared with the tolerances below
 
 
 def check_layout(folder: Path, alone: dict, **layout: int) -> None:

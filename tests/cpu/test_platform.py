@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The platform `cpu` is inert unless asked for, complete when it is, and loud where verl changed."""
+"""The platform `cpu` does nothing unless requested, is complete if requested, and raises an error if verl changed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The presets against the installed verl, and the replay buffer that they name."""
+"""The presets, checked against the installed verl, and the replay buffer that they name."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The tiny model of the CPU runs has what verl, vLLM and Megatron need."""
+"""The tiny model for CPU runs meets the requirements of verl, vLLM and Megatron."""
 
 from __future__ import annotations
 

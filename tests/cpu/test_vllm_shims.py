@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""vLLM's CPU build with weights that can be loaded again."""
+"""vLLM's CPU build with weights that can be reloaded."""
 
 from __future__ import annotations
 

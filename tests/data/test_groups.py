@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Preference groups by clustering: found, chosen in number, stored without pickle, assigned later, controlled."""
+"""Preference groups by clustering: fit, number of groups, storage without pickle, later assignment, random control."""
 
 from __future__ import annotations
 

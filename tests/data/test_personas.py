@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Persona data: equal bytes, exact shares, prompts that do not give the taste away, a fair control."""
+"""Persona data: reproducible bytes, exact shares, prompts that do not reveal the taste, a fair control."""
 
 from __future__ import annotations
 

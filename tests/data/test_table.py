@@ -111,7 +111,7 @@ def test_text_is_never_read_in_the_wrong_encoding(tmp_path: Path, capsys, encodi
     content = "q,g\n" * (suffix == ".csv") + "".join(lines)
     (tmp_path / f"t{suffix}").write_bytes(content.encode(encoding))
     status = run(tmp_path, f"t{suffix}", "--group-column", "g", prompt="q")
-    if encoding in ("latin-1", "cp1250"):  # any bytes are valid Latin-1, so a guess could be wrong without a word
+    if encoding in ("latin-1", "cp1250"):  # any bytes are valid Latin-1, so a wrong guess would go unnoticed
         assert status == 2
         assert "--encoding" in error_of(capsys)
         assert run(tmp_path, f"t{suffix}", "--group-column", "g", "--encoding", encoding, prompt="q") == 0
@@ -376,7 +376,7 @@ def test_by_time_the_latest_are_for_validation(folder: Path, frame: pd.DataFrame
     assert sorted(order["val"]) == list(range(270, 300))
 
 
-def test_clusters_know_the_training_side_only(folder: Path, frame: pd.DataFrame) -> None:
+def test_clusters_use_the_training_side_only(folder: Path, frame: pd.DataFrame) -> None:
     arguments = ("--cluster-features", "x,y", "--user-column", "user", "--time-column", "when", "--groups", "3")
     assert run(folder, "table.csv", *arguments, "--task", "t") == 0
     other = frame.copy()

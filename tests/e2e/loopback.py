@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 # `ip link set lo up` (SIOCSIFFLAGS, IFF_UP | IFF_RUNNING) and `ip address add 127.0.0.2/8 dev lo` (SIOCSIFADDR) without
-# the program `ip`. The second, because getaddrinfo reports no IPv4 with 127.0.0.1 alone. Ends with its standard input.
+# the program `ip`. The second address is needed because getaddrinfo reports no IPv4 with 127.0.0.1 alone. Exits when
+# its standard input closes.
 _HOLD = """
 import fcntl, socket, struct, sys
 network = socket.socket()
@@ -38,7 +39,7 @@ class Loopback:
 
 
 def why_not() -> str | None:
-    """Return why it cannot be created here; None if it can."""
+    """Return why the namespace cannot be created here; None if it can."""
     try:
         subprocess.run(["unshare", "--net", "nsenter", "--version"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""An agent, a dataset and a replay buffer for the real runs: each notes or does what verl's own do not."""
+"""An agent, a dataset and a replay buffer for the real runs, with behavior or records that verl's own lack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from verl_cpu.replay_buffer import fast_replay_buffer
 
 
 class SometimesTwoOutputs(SingleTurnAgentLoop):
-    """Odd sessions put an earlier output before their last one, as agents do that compress their context."""
+    """In odd sessions, an earlier output precedes the last one, as with agents that compress their context."""
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> Any:
         last = await super().run(sampling_params, **kwargs)
@@ -27,9 +27,9 @@ class SometimesTwoOutputs(SingleTurnAgentLoop):
 
 
 class RecordsBatches(RLHFDataset):
-    """`rollouts/<n>.jsonl` beside the data for the n-th batch, also across runs.
+    """Writes `rollouts/<n>.jsonl` next to the data for the n-th batch, also across runs.
 
-    verl's one-step-off trainer tells its dataset, but fails with `trainer.rollout_data_dir`.
+    verl's one-step-off trainer passes each batch to its dataset, but fails with `trainer.rollout_data_dir`.
     """
 
     def on_batch_end(self, batch: Any) -> None:
@@ -42,9 +42,9 @@ class RecordsBatches(RLHFDataset):
 
 
 def noting_replay_buffer(*, sampler_kwargs: DictConfig, **kwargs: Any) -> ReplayBuffer:
-    """The CPU preset's; appends one line a sample to the file `sampler_kwargs.notes`: the step and its prompts' uids.
+    """The CPU preset's buffer; appends a line per sample to the file `sampler_kwargs.notes`: the step and its uids.
 
-    verl's rollout dumps do not tell a step's local updates apart, and another order changes a history's last bits.
+    verl's rollout dumps do not distinguish a step's local updates, and another order changes a history's last bits.
     """
     buffer = fast_replay_buffer(sampler_kwargs=sampler_kwargs, **kwargs)
     sample = buffer.sample

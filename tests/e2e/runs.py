@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Real runs of verl on the CPU: data, a tiny model, the user's command, and what it left on the disk."""
+"""Real runs of verl on the CPU: data, a tiny model, the user's command, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def prepare(folder: Path) -> None:
 def command(
     folder: Path, *overrides: str, mode: str = "sync", preset: str = "cpu", module: str = MAIN_PPO
 ) -> list[str]:
-    """A P-GRPO run on a CPU preset: 8 prompts x 2 sessions a step, through the launcher that cleans up."""
+    """A P-GRPO run on a CPU preset: 8 prompts x 2 sessions per step, through the launcher that cleans up."""
     arguments = {
         "algorithm.adv_estimator": "pgrpo",
         "data.train_files": folder / "train.parquet",
@@ -77,7 +77,7 @@ def start(
 
 
 def finish(run: subprocess.Popen[bytes], folder: Path, name: str) -> str:
-    """Wait for a run's good end; its log."""
+    """Wait for a run to end successfully; return its log."""
     try:
         code = run.wait(timeout=TIMEOUT + 60)
     finally:
@@ -108,10 +108,10 @@ def last_line(run: subprocess.Popen[bytes], folder: Path, name: str) -> str:
 
 
 def settle(folder: Path) -> tuple[int, int]:
-    """After a kill: the last checkpoint, and the last step whose dump is whole, once nothing is left that writes.
+    """After a kill, wait until no process writes; return the last checkpoint and the last step with a complete dump.
 
-    Ray's processes outlive the launcher by a few steps. A step's dump is written behind its checkpoint, and may be cut
-    off; an earlier one is whole, as one thread writes them all.
+    Ray's processes outlive the launcher by a few steps. A step's dump is written after its checkpoint and may be cut
+    off; earlier dumps are complete, because a single thread writes them all.
     """
     before, since = set(), time.monotonic()
     while time.monotonic() - since < 5:
@@ -132,11 +132,11 @@ def metrics(folder: Path, name: str) -> dict[int, dict[str, float]]:
 def replay(
     history: GroupHistoryManager, folder: Path, steps: range, updates: dict[int, list[set[str]]] | None = None
 ) -> list[int]:
-    """Fold the rollout dumps of these steps into `history`, by rules written here anew; rows counted in each step.
+    """Update `history` from the rollout dumps of these steps; return the number of rows that count in each step.
 
-    Of each session (`uid_session` of the key) the output with the highest index counts; verl's padding rows have keys
-    that start with `pad`, and their rows have no token that is trained. `updates` has the uids of each local update of
-    a step, where a step has several: each is folded by itself.
+    This implements the rules independently. Of each session (`uid_session` of the key) the output with the highest
+    index counts; verl's padding rows have keys that start with `pad`, and their rows have no token that is trained.
+    `updates` has the uids of each local update of a step if a step has several: each is added separately.
     """
     counts = []
     for step in steps:
@@ -160,13 +160,13 @@ def replay(
 
 
 def history_of(folder: Path, step: int, config: PGRPOConfig | None = None) -> GroupHistoryManager:
-    """The history of a checkpoint."""
+    """Load the history of a checkpoint."""
     path = folder / "checkpoints" / f"global_step_{step}" / "pgrpo_history.parquet"
     return GroupHistoryManager.load(path, config, step=step)
 
 
 def assert_same(one: GroupHistoryManager, other: GroupHistoryManager) -> None:
-    """Two histories agree to the last bit, whatever the order of their groups."""
+    """Assert that two histories are bit-identical, regardless of the order of their groups."""
     assert sorted(one.groups) == sorted(other.groups)
     mine, theirs = one.statistics(one.groups), other.statistics(one.groups)
     for name in ("count", "mean", "std"):

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""A Slurm of two nodes on this machine, from Debian's packages: started in a folder of its own, and stopped."""
+"""A two-node Slurm on this machine, from Debian's packages: started in a separate folder, and stopped again."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The launchers on clusters of two nodes, which are two loopback addresses of this machine: P-GRPO over both with real
+"""The launchers on clusters of two nodes, which are two loopback addresses of this machine: P-GRPO on both with real
 verl and vLLM on the CPU, interrupted and resumed. `make test-clusters`."""
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def history_to(folder: Path, steps: int) -> GroupHistoryManager:
 
 
 def assert_resumed(folder: Path, at: int, before: GroupHistoryManager) -> None:
-    """The run continued from the checkpoint at step `at`; its final history equals the recomputed one, bit for bit.
+    """Check that the run continued from the checkpoint at step `at`, and recompute its final history bit for bit.
 
     `before` is the history at that checkpoint, recomputed before later steps were repeated.
     """
@@ -161,7 +161,7 @@ def test_slurm_job_trains_is_cancelled_and_requeued_and_resumes(network: Loopbac
 
 
 def test_slurm_starts_again_by_itself_at_the_time_limit_and_after_a_lost_node(network: Loopback, tmp_path: Path):
-    """Without verl: a program in place of a node prints how often it was started, and ends on SIGTERM."""
+    """Without verl: a program that replaces a node prints how often it was started, and ends on SIGTERM."""
     if (reason := slurm.why_not()) is not None:
         pytest.skip(reason)
     (tmp_path / "recipes" / "launch" / "slurm").mkdir(parents=True)
@@ -180,7 +180,7 @@ def test_slurm_starts_again_by_itself_at_the_time_limit_and_after_a_lost_node(ne
         job = cluster.call(*sbatch, str(script), RECIPE, REPOSITORY=str(tmp_path), MAX_RESTARTS="2").strip()
         log = tmp_path / "log"
         cluster.wait(lambda: log.exists() and "run head 0" in log.read_text(), 60)
-        # What Slurm does 180 s before the limit, by this script's --signal.
+        # Slurm does this 180 s before the limit, because of the script's --signal.
         cluster.call("scancel", "--batch", "--signal=USR1", job, check=True)
         for start in (1, 2):
             cluster.wait(lambda: cluster.job(job)["JobState"] == "PENDING", 60)
@@ -204,7 +204,7 @@ class Ray:
         self.port, self.dashboard = slurm.free_port(), slurm.free_port()
         self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
-        # As on another machine; with one folder each node would remove the other's files of a job.
+        # As on another machine: with a shared folder, each node would remove the other's files of a job.
         self.second_folder = tempfile.mkdtemp(prefix="vp-second-", dir="/tmp")
 
     def start(self, address: str) -> None:
@@ -222,7 +222,7 @@ class Ray:
         )
 
     def kill(self, address: str) -> None:
-        """Like a machine that fails: its raylet disappears without notice."""
+        """Simulate a machine failure: its raylet disappears without notice."""
         family = psutil.Process(self.nodes[address].pid).children(recursive=True)
         (raylet,) = (process for process in family if process.name() == "raylet")
         raylet.kill()

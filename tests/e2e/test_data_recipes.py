@@ -37,7 +37,7 @@ def in_place(words: list[str], folder: Path) -> list[str]:
     ("task", "control", "groups"),
     [
         ("movielens", {}, {"g0", "g1", "g2", "g3"}),
-        pytest.param(  # the same path once more
+        pytest.param(  # the same code path again
             "goodreads", {"RANDOM_GROUPS": "1"}, {f"rating_{n}" for n in range(1, 6)}, marks=pytest.mark.stress
         ),
     ],

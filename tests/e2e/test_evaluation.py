@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands of `docs/evaluation.md` on the CPU: tiny models and a LoRA adapter through real vLLM, then a judge.
 
-The judge is real vLLM with a tiny model: it answers nonsense, or, constrained by a grammar, A, B or TIE.
+The judge is a tiny model in real vLLM: its answers are nonsense or, constrained by a grammar, A, B or TIE.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def test_two_models_are_scored_and_compared(folder: Path) -> None:
 
 
 def test_a_subset_gets_the_same_responses_an_adapter_is_applied_and_a_crash_names_its_model(folder: Path) -> None:
-    """Base weights and adapter as verl's merger writes them give the responses of weights merged by hand."""
+    """Base weights and adapter as verl's merger writes them give the same responses as manually merged weights."""
     import torch
     from safetensors.torch import load_file, save_file
     from verl.model_merger.base_model_merger import BaseModelMerger

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl trains on what a judge says that it serves itself, with random groups: the README's commands, on the CPU."""
+"""verl trains on the marks of a judge that it serves itself, with random groups: the README's commands, on the CPU."""
 
 from __future__ import annotations
 

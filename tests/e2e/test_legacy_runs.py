@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same with verl's older trainers: real rollouts on the CPU; killed, and resumed.
 
-Two runs end by the death of a worker, after which verl alone would wait forever.
+Two runs end because a worker dies, after which verl alone would wait forever.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from verl_pgrpo import GroupHistoryManager
 
 pytestmark = pytest.mark.e2e
 
-# The agent of the other runs has sessions of several outputs, which these trainers do not know. A step takes a third of
-# a second, and the run must be there to be killed.
+# The other runs' agent has sessions of several outputs, which these trainers do not support. A step takes a third of a
+# second, and the run must last long enough to be killed.
 SAME = (
     "actor_rollout_ref.rollout.agent.default_agent_loop=single_turn_agent",
     "actor_rollout_ref.rollout.agent.agent_loop_config_path=null",
@@ -37,9 +37,9 @@ FULLY_ASYNC = ("data.train_batch_size=0", "trainer.test_freq=-1")
 
 
 def fold(history: GroupHistoryManager, dumps: list[Path]) -> None:
-    """Fold rollout dumps into `history`: each row is a response of its own.
+    """Update `history` from rollout dumps: each row is a separate response.
 
-    The dump has the score as the reward function gave it; verl carries it on in single precision. The fully
+    The dump has the score as the reward function returned it; verl stores it in single precision. The fully
     asynchronous trainer's dumps have no ground truth, but the persona is in the prompt.
     """
     for dump in dumps:
@@ -65,7 +65,7 @@ def kill(run, folder: Path, title: str | None) -> None:
 
 
 def totals_of(folder: Path, name: str) -> dict[int, float]:
-    """`pgrpo/observed_total` by version, of a run that may log several times a version."""
+    """Return `pgrpo/observed_total` by version, for a run that may log several times per version."""
     lines = (folder / f"{name}.jsonl").read_text().rpartition("\n")[0].splitlines()
     key = "pgrpo/observed_total"
     return {line["step"]: line["data"][key] for line in map(json.loads, lines) if key in line["data"]}
@@ -75,13 +75,13 @@ def totals_of(folder: Path, name: str) -> dict[int, float]:
     ("options", "steps", "updates", "where", "title"),
     [
         (V0, "trainer.total_training_steps", 1, {}, "VLLM::EngineCore"),
-        # Rollouts of one step are made while the one before it is trained; a kill loses those that were made ahead.
+        # Rollouts for the next step are generated during training; a kill loses those that were generated ahead.
         (
             ONE_STEP_OFF, "trainer.total_training_steps", 1,
             {"preset": "cpu_one_step_off", "module": "verl.experimental.one_step_off_policy.main_ppo"},
             "ray::WorkerDict",
         ),
-        # Two updates a version; verl numbers checkpoints by versions, and rollout dumps by updates.
+        # Two updates per version; verl numbers checkpoints by version and rollout dumps by update.
         (
             FULLY_ASYNC, "rollout.total_rollout_steps", 2,
             {"preset": "cpu_fully_async", "module": "verl.experimental.fully_async_policy.fully_async_main"}, None,

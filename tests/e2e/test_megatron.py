@@ -32,7 +32,7 @@ def syncs(folder: Path, kind: str) -> list[list[dict]]:
 
 
 def as_vllm_has_it(sent: dict) -> dict:
-    """HF's weights under vLLM's names: what has one input is one matrix, experts one tensor, a tied head none."""
+    """Map HF's weights to vLLM's: layers with the same input form one matrix, experts one tensor; no tied head."""
     weights, experts = dict(sent), {}
     if "lm_head.weight" in weights and torch.equal(weights["lm_head.weight"], weights[EMBEDDING]):
         del weights["lm_head.weight"]
@@ -53,17 +53,17 @@ def as_vllm_has_it(sent: dict) -> dict:
 
 
 def check_syncs(folder: Path, at_least: int) -> list[dict]:
-    """Both training processes sent the same, and both replicas hold it, at every sync; what was sent."""
+    """Check every sync: both trainer ranks sent the same weights, both replicas hold them. Return the sent weights."""
     sent, loaded = syncs(folder, "sent"), syncs(folder, "loaded")
     assert len(sent) == len(loaded) == 2
-    complete = min(len(own) for own in [*sent, *loaded])  # a killed run's last sync may be half done
+    complete = min(len(own) for own in [*sent, *loaded])  # a killed run's last sync may be incomplete
     assert complete >= at_least
     for number in range(complete):
         wanted = as_vllm_has_it(sent[0][number])
         assert worst(sent[0][number], sent[1][number]) == 0
         for replica in loaded:
             held = replica[number]
-            for name in {EMBEDDING, "lm_head.weight"} & set(held):  # vLLM fills up the vocabulary
+            for name in {EMBEDDING, "lm_head.weight"} & set(held):  # vLLM pads the vocabulary
                 held[name] = held[name][: len(wanted[name])]
             assert worst(held, wanted) == 0
     for before, after in zip(sent[0], sent[0][1:complete], strict=False):
@@ -95,7 +95,7 @@ def test_megatron_run_is_killed_and_resumed_exactly(tmp_path, monkeypatch):
     assert f"history so far: {16 * saved} rewards" in log
     second_sent = check_syncs(tmp_path / "second-weights", 1 + end - saved)
 
-    # The model goes on from the weights of the saved step, the optimizer from all that it held, on each rank.
+    # On each rank, the model continues from the saved step's weights and the optimizer from its complete state.
     assert worst(second_sent[0], first_sent[saved]) == 0
     for rank in range(2):
         left = torch.load(tmp_path / "first-weights" / f"optimizer-{saved}-{rank}.pt")
@@ -105,7 +105,7 @@ def test_megatron_run_is_killed_and_resumed_exactly(tmp_path, monkeypatch):
         for one, other in zip(left, found, strict=True):
             assert torch.equal(one, other) if torch.is_tensor(one) else one == other
 
-    # And the history: what the rollouts say, to the last bit.
+    # The history is bit-identical to the one recomputed from the rollouts.
     afresh = GroupHistoryManager()
     assert runs.replay(afresh, tmp_path, range(1, saved + 1)) == [16] * saved
     runs.assert_same(runs.history_of(tmp_path, saved), afresh)
@@ -124,7 +124,7 @@ MEGATRON = "actor_rollout_ref.actor.megatron"
 
 @pytest.mark.parametrize("layout", [pytest.param("pipeline", marks=pytest.mark.stress), "experts"])
 def test_other_layouts_train_through_main_ppo(tmp_path, monkeypatch, layout):
-    """PP=2; and a Qwen3-MoE with its experts on two processes (TP=2, EP=2): vLLM has the weights that are trained."""
+    """PP=2; and a Qwen3-MoE with its experts on two processes (TP=2, EP=2): vLLM has the trained weights."""
     monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", "tests.e2e.weight_probe")
     monkeypatch.setenv("WEIGHT_PROBE", str(tmp_path / "weights"))
     (tmp_path / "weights").mkdir()

@@ -25,7 +25,7 @@ def environment(folder, **values: str) -> dict[str, str]:
 
 
 def left_over() -> set[str]:
-    """What verl, vLLM and Ray are known to leave on a machine."""
+    """Files that verl, vLLM and Ray are known to leave behind on a machine."""
     shared = {name for name in os.listdir("/dev/shm") if name.startswith(("psm_", "verl_weights_"))}
     return shared | {name for name in os.listdir("/tmp") if name.startswith("rl-colocate-zmq")}
 
@@ -50,7 +50,7 @@ def test_quickstart_trains_compares_and_is_reused(tmp_path):
     (metrics,) = (tmp_path / "quickstart").glob("*/grpo/metrics.jsonl")
     steps = [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
     assert len(steps) == 3
-    for step in steps:  # after the first one, with synced weights: vLLM says what the policy would
+    for step in steps:  # after the first step, with synced weights: vLLM agrees with the policy
         assert step["training/rollout_probs_diff_max"] < 1e-6
         assert 0 < step["actor/grad_norm"] < 100
     assert left_over() <= before

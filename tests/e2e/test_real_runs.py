@@ -30,7 +30,7 @@ def test_sync_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
     keep_one = "trainer.max_actor_ckpt_to_keep=1"
     run = runs.start(tmp_path, "first", "trainer.total_training_steps=40", keep_one)
     runs.wait_for(tmp_path / "rollouts" / "3.jsonl", run)
-    os.kill(run.pid, signal.SIGKILL)  # the launcher dies; whatever it started must not survive it for long
+    os.kill(run.pid, signal.SIGKILL)  # the launcher dies; processes that it started must end soon after
     run.wait()
     saved, _ = runs.settle(tmp_path)
     assert saved >= 2
@@ -55,11 +55,11 @@ def test_sync_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
     assert [resumed[step]["pgrpo/observed_total"] for step in sorted(resumed)] == [
         16.0 * step for step in range(saved + 1, end + 1)
     ]
-    # verl has pruned the others; what a run resumed from is not its own to prune.
+    # verl has deleted the others; it does not delete the checkpoint that a run resumed from.
     weights = {path.parent.name for path in (tmp_path / "checkpoints").glob("global_step_*/actor")}
     assert weights == {f"global_step_{saved}", f"global_step_{end}"}
     assert runs.history_of(tmp_path, 2).total_count == 32
-    # The resumed history went on exactly from the saved one; the same rollouts give the same bits.
+    # The resumed history continued exactly from the saved one; the same rollouts give the same bits.
     continued = runs.history_of(tmp_path, saved)
     runs.replay(continued, tmp_path, range(saved + 1, end + 1))
     final = runs.history_of(tmp_path, end)
@@ -88,7 +88,7 @@ def test_sync_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
 
 
 def test_colocate_async_run_with_options_ends_with_the_error_of_a_weight_sync(tmp_path, monkeypatch):
-    """verl alone would wait forever. The model has tied embeddings in several buckets; five syncs succeed."""
+    """verl alone would wait forever. The model has tied embeddings in several buckets; the first five syncs succeed."""
     monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", "tests.e2e.failing_sync")
     monkeypatch.setenv("FAILED_SYNC", str(tmp_path / "failed"))
     runs.prepare(tmp_path)

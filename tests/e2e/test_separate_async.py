@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl's `separate_async` on the CPU: two local updates a step, rollouts that run ahead, a kill, a resume."""
+"""verl's `separate_async` on the CPU: two local updates per step, rollouts ahead of training, a kill, a resume."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def start(folder: Path, name: str, steps: int, max_versions: int):
 
 
 def updates(folder: Path, name: str) -> dict[int, list[set[str]]]:
-    """The uids of each local update of each step, as the replay buffer gave them out."""
+    """The uids of each local update of each step, as the replay buffer returned them."""
     noted = defaultdict(list)
     for line in (folder / f"{name}.notes").read_text().splitlines():
         sample = json.loads(line)
@@ -43,7 +43,7 @@ def updates(folder: Path, name: str) -> dict[int, list[set[str]]]:
 
 
 def kill(run) -> None:
-    """SIGKILL to the whole run at once but its launcher, which then clears away what is left of it."""
+    """Send SIGKILL to all processes of the run except its launcher, which then cleans up."""
     for process in psutil.Process(run.pid).children(recursive=True):
         try:
             process.kill()
@@ -53,9 +53,9 @@ def kill(run) -> None:
 
 
 def check_probabilities(values: dict[str, float]) -> bool:
-    """Whether a step's rollouts are of the weights it began with; if so, vLLM and the trainer agree on every token.
+    """Return whether a step's rollouts come from its initial weights; if so, vLLM and the trainer agree on every token.
 
-    That takes every weight sync, and for a step's later updates that the policy it began with is kept and put back.
+    This requires every weight sync, and for a step's later updates that its initial policy is saved and restored.
     """
     fresh = values["training/off_policy/trajectory_staleness_worst/max"] == 0
     difference = values["training/rollout_probs_diff_max"]
@@ -64,9 +64,9 @@ def check_probabilities(values: dict[str, float]) -> bool:
 
 
 def test_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
-    """A step is 8 prompts x 2 sessions in two local updates of 12 rows each, padded to 16; 8 more prompts are ahead."""
+    """A step has 8 prompts x 2 sessions in two local updates of 12 rows, padded to 16; 8 more prompts are queued."""
     runs.prepare(tmp_path)
-    # What an earlier version of the weights generated is dropped: all that was ahead.
+    # Rollouts of an earlier version of the weights are dropped, that is, all that were generated ahead.
     run = start(tmp_path, "first", steps=40, max_versions=1)
     runs.wait_for(tmp_path / "rollouts" / "5.jsonl", run)
     kill(run)
@@ -87,7 +87,7 @@ def test_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
         assert check_probabilities(values)
     assert sum(values.get("training/off_policy/evicted_samples", 0) for values in logged.values()) > 0
 
-    # The checkpoint holds rollouts that were ahead; now they are young enough to be trained.
+    # The checkpoint contains rollouts that were generated ahead; now they are recent enough to be trained on.
     end = saved + 3
     log = runs.finish(start(tmp_path, "second", steps=end, max_versions=2), tmp_path, "second")
     assert f"history so far: {16 * saved} rewards" in log

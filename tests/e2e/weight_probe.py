@@ -1,12 +1,12 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Keep the weights of every sync, on both sides, and Megatron's optimizers at every save and load.
+"""Save the weights of every sync, on both sides, and Megatron's optimizers at every save and load.
 
 verl imports this in all of its processes if `VERL_USE_EXTERNAL_MODULES` names it. In the folder `WEIGHT_PROBE`:
 
 - `sent-<pid>-<n>.pt`: the n-th weights that a training process sent, by their HF names;
 - `loaded-<pid>-<n>.pt`: all parameters of the vLLM model after it took its n-th weights, by vLLM's names;
-- `optimizer-<step>-<rank>.pt`: what the optimizer held after a checkpoint of this step was saved or loaded.
+- `optimizer-<step>-<rank>.pt`: the optimizer's state after a checkpoint of this step was saved or loaded.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""A judge on 127.0.0.1 with chosen taste, bias and failures, and pairs of responses for it."""
+"""A judge on 127.0.0.1 with configurable taste, bias and failures, and pairs of responses for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 
 Reply = tuple[int, dict[str, str], Any]  # status, headers, JSON body or bytes
 KEY = "sk-a-very-secret-key-0123456789"
-GROUPS = {"jazz": 0.8, "rock": 0.2, "folk": 0.5}  # how often a's response is the longer one
+GROUPS = {"jazz": 0.8, "rock": 0.2, "folk": 0.5}  # probability that a's response is the longer one
 
 
 def says(text: str | None, finish_reason: str = "stop") -> Reply:
@@ -36,7 +36,7 @@ def fails(status: int, message: str = "no", **headers: str) -> Reply:
 
 @dataclass
 class Seen:
-    """The requests so far, and how many were in progress at a time."""
+    """The requests so far, and the largest number in progress at a time."""
 
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -97,7 +97,7 @@ def judge_server(answer: Callable[[dict[str, Any]], Reply], delay: float = 0.0) 
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *args: None  # a client that is gone is not reported on standard error
+    server.handle_error = lambda *args: None  # do not report disconnected clients on standard error
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:

@@ -259,7 +259,7 @@ def test_an_adapter_is_applied_or_an_error_but_never_left_out(tmp_path):
 
 
 def test_sampling_is_checked_and_prompts_have_distant_seeds():
-    """vLLM gives the n-th response the prompt's seed plus n: neighbouring seeds would share responses."""
+    """vLLM uses the prompt's seed plus n for the n-th response, so neighbouring seeds would share responses."""
     for options in ({"samples": 0}, {"temperature": -1}, {"top_p": 0}, {"temperature": 0, "samples": 2}):
         with pytest.raises(DataError, match="--"):
             Sampling(**options)

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""`verl-pgrpo judge` against a judge of known taste, bias and failures on 127.0.0.1."""
+"""`verl-pgrpo judge` against a judge on 127.0.0.1 with known taste, bias and failures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def judge(folder, url, *more):
 
 @pytest.fixture
 def error(tmp_path, capsys):
-    """The one line on standard error of a call that fails."""
+    """Return the one line that a failing call prints on standard error."""
 
     def line(url, *more):
         assert main(arguments(tmp_path, url, *more)) == 2
@@ -267,7 +267,7 @@ def test_errors_that_a_retry_does_not_cure(tmp_path, error):
             assert message in error(url)
         assert len(seen.bodies) <= 16
 
-    def answer(body):  # one that the server rejects for what is in it is counted, and asked again the next time
+    def answer(body):  # a request that the server rejects for its content is counted, and sent again by the next call
         late = int(shown(body)[0].split()[1]) >= 5
         return fails(400, "context too long \ud802") if late else biased(first=0.0)(body)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The judges of training: questions, marks, retries, and what verl's reward manager makes of them."""
+"""Judges as training rewards: questions, marks, retries, and how verl's reward manager handles them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TASTE = json.dumps(
 
 
 def ask(judge, text, truth, answer, **more):
-    """The score from a judge that answers like this, and the requests to it."""
+    """Return the score from a judge that gives this answer, and the requests to it."""
     with judge_server(answer) as (url, seen):
         address = url.removeprefix("http://").removesuffix("/v1")
         kwargs = {"reward_router_address": address, "judge_model": "j", "reward_model_tokenizer": None, **more}

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals cover as often as they claim, tests reject as often as they claim, and the rest matches definitions."""
+"""Intervals have their nominal coverage, tests their nominal error rate, and the rest matches its definition."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_time_is_linear_in_the_groups():
     start = time.process_time()
     p_values = [ours.sign_flip_test(rng.normal(1.2, 1, n), 999, rng) for n in (25, 50) for _ in range(150)]
     assert time.process_time() - start < 8, "each group took as many permutations as 200 times the groups"
-    assert np.mean(np.array(ours.holm(p_values)) < 0.05) > 0.9, "and 300 groups can still be told apart"
+    assert np.mean(np.array(ours.holm(p_values)) < 0.05) > 0.9, "and 300 groups can still be distinguished"
 
 
 def test_wilson_is_scipys():

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl's older trainers with their own loops, on workers and rollouts that are simulated here."""
+"""verl's older trainers with their own loops, on simulated workers and rollouts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Prompts(torch.utils.data.Dataset):
 
 
 def rollout(prompts):
-    """Return what verl's agent loops return: tensors and the reward's own columns, and none of the dataset's.
+    """Return what verl's agent loops return: tensors and the reward's columns, but no columns of the dataset.
 
     One of the reward's columns has the name of a dataset column. The first response has no trained token.
     """
@@ -58,7 +58,7 @@ def rollout(prompts):
 
 
 class Workers:
-    """The actor's worker group; records what it was given to train on."""
+    """The actor's worker group; records the batches that it trains on."""
 
     def __init__(self):
         self.seen = []
@@ -79,7 +79,7 @@ class Workers:
 
 
 class Rollouts:
-    """Agent loops and the weight sync to them, for a loop that waits for them."""
+    """Agent loops and their weight sync, for a training loop that waits for them."""
 
     def generate_sequences(self, prompts):
         return rollout(prompts)
@@ -141,7 +141,7 @@ def logged(tmp_path):
 
 
 def recomputed(history, seen):
-    """Add what was trained on to `history`, and compare each advantage with its own, bit for bit."""
+    """Add the trained batches to `history` and compare each advantage with the history's, bit for bit."""
     for rows, counted, scores, advantages in seen:
         assert not counted.all()
         prompts = [row for row, counts in zip(rows, counted, strict=True) if counts]

@@ -1,13 +1,13 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Put recorded rollouts through verl's own trainer and TransferQueue, without the workers that generate and learn.
+"""Run recorded rollouts through verl's own trainer and TransferQueue, without the workers that generate and train.
 
     python -m tests.integration.replay_run FOLDER NAME STEPS [KILLED_IN_STEP] -- [overrides]
 
 Two local updates a step. Each has sessions of two outputs, padding rows, rows without a token that is trained, and rows
 that rollout correction rejects. Advantages go to FOLDER/NAME/<step>.npy, metrics to FOLDER/NAME/<step>.json. A
-checkpoint follows every third step. With KILLED_IN_STEP the process kills itself there, advantages computed, nothing
-saved. FOLDER must hold what `prepare` writes.
+checkpoint follows every third step. With KILLED_IN_STEP the process kills itself in that step, after computing
+advantages and before saving. FOLDER must contain the files that `prepare` writes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REJECTION = [
 
 
 def prepare(folder: Path) -> None:
-    """Write a dataset and a tokenizer, which the trainer's constructor needs and these runs never look at."""
+    """Write a dataset and a tokenizer, which the trainer's constructor needs but these runs do not use."""
     import pandas as pd
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast, Qwen3Config
@@ -47,7 +47,7 @@ def prepare(folder: Path) -> None:
 
 
 def recorded(step: int, update: int) -> list[dict]:
-    """One row each: key, group, reward, mask, whether it is padding, and whether rollout correction is to reject it."""
+    """Per row: key, group, reward, mask, whether it is padding, and whether rollout correction must reject it."""
     rng, rows = np.random.default_rng([step, update]), []
     for prompt in range(PROMPTS):
         group = str(rng.choice(GROUPS))
@@ -96,7 +96,7 @@ def main() -> None:
         config = compose("cpu", [search, *(f"{k}={v}" for k, v in overrides.items()), *REJECTION, *sys.argv[end + 1 :]])
 
     class Replay(get_trainer_cls("sync")):
-        """verl's sync trainer, with recorded rollouts in the place of sampling."""
+        """verl's sync trainer with recorded rollouts instead of sampling."""
 
         def _step_once(self, metrics, timing_raw, sample_batch_size):
             rows = recorded(self.global_steps, self.local_trigger_step)

@@ -57,7 +57,7 @@ def dataset(request, tmp_path_factory):
 
 
 def labels_in_rollouts(dataset, options, monkeypatch):
-    """The labels of all rows after their way through verl: by TransferQueue, and in an older trainer's DataProto."""
+    """The labels of all rows after passing through verl: TransferQueue, and an older trainer's DataProto."""
     from transfer_queue import KVBatchMeta
     from verl.protocol import DataProto
     from verl.utils import tensordict_utils as tu
@@ -67,7 +67,7 @@ def labels_in_rollouts(dataset, options, monkeypatch):
 
     column, _ = count_groups(dataset, options)
     collated = collate_fn([dataset[row] for row in range(len(dataset))])
-    stack = dict(tu.get_tensordict(dict(collated)).items())[column.name]  # as verl's agent loop takes it apart
+    stack = dict(tu.get_tensordict(dict(collated)).items())[column.name]  # as verl's agent loop splits it
     fields = tu.list_of_dict_to_tensordict([{column.name: stack[row].data} for row in range(len(dataset))])
     monkeypatch.setattr(trainers.tq, "kv_batch_get", lambda **_: fields)
     keys = [f"{row}_0_0" for row in range(len(dataset))]
@@ -122,7 +122,7 @@ def test_rows_are_counted_as_verl_trains_on_them():
 
 
 @pytest.mark.parametrize("key", ["segment", "user.segment"])
-def test_a_class_label_is_refused_because_verl_passes_on_its_number(key):
+def test_a_class_label_is_rejected_because_verl_passes_on_its_number(key):
     feature = datasets.ClassLabel(names=["jazz", "rock"])
     features = {"prompt": datasets.Value("string"), "segment": feature, "user": {"segment": feature}}
     columns = {"prompt": ["?"] * 3, "segment": [0, 1, 0], "user": [{"segment": 0}] * 3}

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Names that the installed verl uses, and groups of a history against the data's."""
+"""Names that the installed verl uses, and a history's groups compared with the data's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def errors(use_v1: bool) -> set[str]:
 
 
 def test_names_are_those_of_verls_signatures_and_fields():
-    """Derived from the source; compared with the objects. `agent_name` and what follows it come from the row."""
+    """Names derived from the source equal those of the objects. `agent_name` and later names come from the row."""
     from verl.experimental.agent_loop import AgentLoopOutput, AgentLoopWorker
     from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics
 

@@ -87,7 +87,7 @@ def test_padding_and_empty_responses_never_reach_the_history():
 
 
 def test_a_session_counts_once_and_all_its_outputs_get_its_advantage():
-    """Outputs may be anywhere in the batch; verl copies the last output's score to the earlier ones."""
+    """Outputs may be in any place of the batch; verl copies the last output's score to the earlier ones."""
     rows = rows_of(["u_0_1", "u_1_0", "u_0_2", "v_0_0", "u_0_10", "v_0_1"])
     assert rows.last_output.tolist() == [4, 1, 4, 5, 4, 5]
     advantages, state = run(rows, [9.0, 1.0, 9.0, 7.0, 3.0, 5.0], [[1, 1]] * 6)
@@ -136,7 +136,7 @@ def test_groups_of_a_nested_column_and_the_default():
     ("uids", "times"), [(["v", "u"], 1), (["u", "v", "w"], 1), (["u", "v"], 2), (["u", "v"], 0), (None, 2)]
 )
 def test_other_rows_than_announced_are_an_error(uids, times):
-    """Another order, another number, a second call, or none: each would assign advantages to the wrong responses."""
+    """Another order or number of rows, a second call, or no call: advantages would go to the wrong responses."""
     state = PGRPOState(PGRPOConfig())
     index, size = (None, 2) if uids is None else (np.array(uids, dtype=object), len(uids))
 
@@ -147,7 +147,7 @@ def test_other_rows_than_announced_are_an_error(uids, times):
     with pytest.raises(UnsupportedVerlError):
         state.advantage_step(rows_of(["u_0_0", "v_0_0"]), step)
     assert state.history.total_count == (2 if times == 2 else 0)
-    with pytest.raises(UnsupportedVerlError, match="with_history"):  # the failed step has left nothing behind
+    with pytest.raises(UnsupportedVerlError, match="with_history"):  # the failed step left no state behind
         compute_pgrpo_outcome_advantage(torch.zeros(1, 1), torch.ones(1, 1))
 
 

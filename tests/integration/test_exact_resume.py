@@ -31,7 +31,7 @@ ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "TORCHDYNAMO_DISABLE": 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """All runs: first those that start from nothing, at the same time, then those that continue them."""
+    """All runs: first, in parallel, those that start from scratch, then those that continue them."""
     folder = tmp_path_factory.mktemp("replay")
     replay_run.prepare(folder)
     finish(
@@ -74,7 +74,7 @@ def finish(folder, **processes):
 
 
 def history(config=None, steps=range(1, 13)):
-    """Build a history from the recorded rollouts, by the rules of which rows count, written out once more."""
+    """Build a history from the recorded rollouts, with an independent implementation of which rows count."""
     made = GroupHistoryManager(config)
     for step in steps:
         for update in range(replay_run.UPDATES):
@@ -111,7 +111,7 @@ def test_killed_and_resumed_equals_straight(folder):
     assert (folder / "killed" / "global_step_12" / HISTORY_FILE).read_bytes() == straight
     for step in range(7, 13):
         same_step(folder, "straight-out", "killed-again-out", step)
-    for step in (7, 8):  # lost with the killed run, and made again as they were
+    for step in (7, 8):  # lost with the killed run and recomputed identically
         same_step(folder, "killed-out", "killed-again-out", step)
 
 
@@ -122,7 +122,7 @@ def test_resume_path_and_async_save(folder):
         same_step(folder, "straight-out", "straight-path-out", step)
 
 
-def test_a_checkpoint_of_grpo_is_a_choice(folder):
+def test_resuming_a_grpo_checkpoint_needs_an_option(folder):
     log = (folder / "grpo-refused.log").read_text(errors="replace")
     assert "HistoryFileMissing" in log
     assert "on_missing_history=reset" in log

@@ -42,7 +42,7 @@ class Remote:
 
 
 class Queue:
-    """What the trainer reads: prompts with their rollouts, as verl's rollouter makes them."""
+    """The trainer's input: prompts with their rollouts, as verl's rollouter produces them."""
 
     def __init__(self, config, rows):
         self.config, self.rows = config, list(rows)
@@ -96,7 +96,7 @@ def config(compose, tmp_path):
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """Run the trainer behind the actor on some rows: four prompts an update, two updates a version."""
+    """Run the trainer behind the actor on some rows: four prompts per update, two updates per version."""
     from verl.experimental.fully_async_policy import fully_async_trainer
 
     def get(futures):
@@ -149,7 +149,7 @@ def test_groups_come_with_the_queue_and_checkpoints_count_versions(config, run, 
     assert metrics[1]["pgrpo/group/a/count"] == 4
     assert_same(recomputed(GroupHistoryManager(), seen[:4]), saved(tmp_path, 2))
     history = recomputed(GroupHistoryManager(), seen)
-    assert_same(history, saved(tmp_path, 3))  # verl saves at the end, whatever save_freq is
+    assert_same(history, saved(tmp_path, 3))  # verl saves at the end, regardless of save_freq
 
     seen, metrics = run(config(), range(24, 40))
     assert [metrics[version]["pgrpo/observed_total"] for version in (4, 5)] == [32, 40]

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What only a GPU can show: `pytest -m gpu`. Skipped without one; docs/gpu.md lists what has run, and when."""
+"""Tests that need a GPU: `pytest -m gpu`. Skipped without one; docs/gpu.md lists what has run, and when."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_few_steps_with_fsdp_and_vllm(tmp_path):
         "data.max_prompt_length": 64,
         "data.max_response_length": 16,
         f"{model}.model.path": tmp_path / "model",
-        f"+{model}.model.override_config.attn_implementation": "sdpa",  # flash-attn is not everywhere
+        f"+{model}.model.override_config.attn_implementation": "sdpa",  # flash-attn may not be installed
         f"{model}.actor.ppo_mini_batch_size": 16,
         f"{model}.actor.use_dynamic_bsz": True,
         f"{model}.rollout.name": "vllm",

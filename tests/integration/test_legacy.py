@@ -19,7 +19,7 @@ from verl_pgrpo.integration.state import HISTORY_FILE
 
 pytestmark = pytest.mark.slow
 KINDS = pytest.mark.parametrize("kind", ["v0", "one_step_off"])
-REWARDS = 4 * N - 1  # of a step: one response has no trained token
+REWARDS = 4 * N - 1  # per step: one response has no trained token
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_verls_task_runners_still_go_to_ray_with_the_trainers_and_the_check():
 
     def names(actor, method):
         sent = actor.__ray_metadata__.modified_class
-        assert cloudpickle.dumps(sent)  # a wrapt proxy among them would raise
+        assert cloudpickle.dumps(sent)  # raises if one of them is a wrapt proxy
         return inspect.unwrap(getattr(sent, method)).__globals__
 
     v0, one_step = names(main_ppo_v0.TaskRunner, "run"), names(main_ppo.OneStepTaskRunner, "run")

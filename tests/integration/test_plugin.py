@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The plugin in verl: active when asked for, inert otherwise, and loud when it cannot work."""
+"""The plugin in verl: active if requested, inactive otherwise, and an error if it cannot work."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def python(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def main_ppo(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the user's command, up to where it fails."""
+    """Run the user's command until it fails."""
     preset = ["--config-dir", str(ROOT / "verl_cpu" / "presets"), "--config-name", "cpu", f"hydra.run.dir={folder}"]
     flag = ["algorithm.adv_estimator=pgrpo", "actor_rollout_ref.model.path=none"]
     run = python("-m", "verl.trainer.main_ppo", *preset, *flag, *arguments, **env)
@@ -111,7 +111,7 @@ def test_wrong_runs_stop_before_anything_starts_and_others_pass(compose, overrid
 
 @pytest.mark.slow
 def test_another_verl_is_named_with_what_it_lacks(tmp_path):
-    """A verl whose trainer has changed: the user's own command tells what is wrong, before it starts Ray."""
+    """A verl whose trainer has changed: the user's own command reports what is wrong before it starts Ray."""
     import verl
 
     changes = {"trainer/ppo/v1/trainer_base.py": ("def _compute_advantage(", "def _advantage_of(")}
@@ -165,7 +165,7 @@ def test_a_hook_that_fails_stops_only_runs_that_need_it(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["", "import verl; "])
 def test_a_users_module_may_import_the_trainers_first(first):
-    """As a module that calls `with_history` does: before verl's trainers, or before anything of verl."""
+    """As a module that calls `with_history` does: before verl's trainers, or before any module of verl."""
     code = (
         f"{first}from verl_pgrpo.integration.trainers import with_history, PGRPOV1TrainerMixin\n"
         "from verl.trainer.ppo.v1 import get_trainer_cls\n"

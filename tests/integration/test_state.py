@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run starts with: an empty history, an earlier one, or that of the checkpoint that verl resumes."""
+"""The history that a run starts with: empty, an earlier one, or that of the checkpoint that verl resumes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_checkpoint_must_have_its_own_history(config, tmp_path):
     path.unlink()
     spoil(HistoryFileMissing)
     saved(tmp_path, 6)
-    assert restored(config(reset)) == (2, 6)  # an option that was left on must not drop a good history
+    assert restored(config(reset)) == (2, 6)  # an option left set must not drop a good history
 
 
 @pytest.mark.parametrize("change", ["algorithm.use_kl_in_reward=True", "+algorithm.pgrpo.half_life=5"])

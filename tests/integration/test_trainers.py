@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl's V1 trainers with a history, apart from a whole run."""
+"""verl's V1 trainers with a history, without a complete run."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel in a verl image: installed with --no-deps next to numpy, pandas, pyarrow, omegaconf and wrapt alone."""
+"""The wheel as in a verl image: installed with --no-deps, with only numpy, pandas, pyarrow, omegaconf and wrapt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import ROOT
 
 NEEDED = ("numpy", "pandas", "pyarrow", "omegaconf", "wrapt")
-# What pandas and omegaconf themselves import.
+# The packages that pandas and omegaconf import.
 THEIRS = ("python-dateutil", "pytz", "tzdata", "six", "PyYAML", "antlr4-python3-runtime")
 PROGRAM = """
 import sys
@@ -50,7 +50,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_plugin_works_beside_five_packages(wheel: Path, tmp_path: Path):
+def test_the_plugin_works_with_only_five_packages(wheel: Path, tmp_path: Path):
     """`python -S` sees no site-packages, so only what is unpacked or linked here can be imported."""
     site, libraries = tmp_path / "site", tmp_path / "libraries"
     with zipfile.ZipFile(wheel) as archive:

@@ -46,7 +46,7 @@ def rows(count: int = ROWS, **columns: Callable[[int], Any]) -> list[dict[str, A
 
 @dataclass(frozen=True)
 class Case:
-    """A folder with data and a tiny model, and one where a run would write."""
+    """A folder with data and a tiny model, and one for the run's output."""
 
     folder: Path
     out: Path
@@ -82,7 +82,7 @@ class Case:
         ]
 
     def check(self, *overrides: str, skip: tuple[str, ...] = (), **settings: Any) -> Report:
-        """Run the checks in this process; `preflight` itself runs them in one of their own."""
+        """Run the checks in this process; `preflight` itself runs them in a separate one."""
         found = Diagnostics("arguments")
         config: Any = compose_valid_part(parse([*self.arguments, *overrides]), found)
         config = OmegaConf.create(OmegaConf.to_yaml(config))
@@ -106,7 +106,7 @@ class Case:
 
 
 def problems(report: Report) -> set[tuple[str, str]]:
-    """Severity and check of all diagnostics but notes."""
+    """Severity and check of all diagnostics except notes."""
     return {(one.severity, one.check) for one in report.diagnostics if one.severity != "note"}
 
 

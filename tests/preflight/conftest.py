@@ -13,7 +13,7 @@ pytest.importorskip("verl")
 
 @pytest.fixture(scope="session", autouse=True)
 def datasets_cache(tmp_path_factory):
-    """Keep what `datasets` caches out of the user's own cache, in child processes too."""
+    """Keep the cache of `datasets` separate from the user's, also in child processes."""
     import datasets
 
     patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("datasets")

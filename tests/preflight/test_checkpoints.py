@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The checkpoint folder, and what a resume would find in it."""
+"""Checks of the checkpoint folder and of what a resume would find there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRACKER = "latest_checkpointed_iteration.txt"
 def checkpoint(
     case: Case, step: int = 2, groups: tuple[str, ...] = ("a", "b"), options: PGRPOConfig | None = None
 ) -> Path:
-    """A checkpoint as a run leaves it, without what torch would load."""
+    """A checkpoint as a run leaves it, without the files that torch would load."""
     folder = case.out / "checkpoints" / f"global_step_{step}"
     (folder / "actor").mkdir(parents=True)
     (folder / "actor" / "model_world_size_1_rank_0.pt").touch()
@@ -81,7 +81,7 @@ def test_checkpoint_folders(
     assert problems(case.check(*overrides, skip=skip)) == (set() if severity is None else {(severity, "checkpoints")})
 
 
-def test_room_for_all_checkpoints_and_a_folder_that_cannot_be_written(case: Case, monkeypatch: pytest.MonkeyPatch):
+def test_disk_space_for_all_checkpoints_and_an_unwritable_folder(case: Case, monkeypatch: pytest.MonkeyPatch):
     usage = shutil.disk_usage(case.out)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 22))
     assert problems(case.check(skip=("reward",))) == {("warning", "checkpoints")}
@@ -92,8 +92,8 @@ def test_room_for_all_checkpoints_and_a_folder_that_cannot_be_written(case: Case
     assert str(case.out) in found.found[0].message
 
 
-def test_rows_of_the_data_decide_not_of_the_file(case: Case):
-    """The history has a group that is in the file, and not in the subset that is trained on."""
+def test_only_the_rows_of_the_subset_count(case: Case):
+    """The history has a group that is in the file but not in the training subset."""
     checkpoint(case, groups=("a", "c"))
     data = case.write(rows(preference_group=lambda i: "ab"[i % 2] if i < 32 else "c"))
     for subset, warned in ((("data.train_max_samples=32", "data.shuffle=False"), True), ((), False)):

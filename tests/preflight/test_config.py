@@ -49,7 +49,7 @@ FILES = [
 PLUGIN = ["algorithm.filter_groups.enable=True", "algorithm.filter_groups.metric=acc"]
 LEGACY = ["custom_reward_function.path=mine.py", "reward_model.enable=True"]  # verl ignores them
 V1 = ["trainer.v1.trainer_mode=separate_async", "data.train_batch_size=48"]  # an assertion of the trainer itself
-# Where it is reported, if not at the key itself; None: it belongs to another.
+# Where it is reported if not at the key itself; None: together with another setting.
 ELSEWHERE = {
     "algorithm.use_kl_in_reward": None,
     "algorithm.kl_ctrl.type": "algorithm.kl_ctrl",
@@ -81,7 +81,7 @@ def test_what_hydra_rejects_is_left_out_and_the_rest_checked(case: Case):
     assert ("error", "config") in at(report, f"{ROLLOUT}.name")
 
 
-def test_what_users_add_themselves(case: Case, monkeypatch: pytest.MonkeyPatch):
+def test_user_extensions(case: Case, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(case.out))
     (case.out / "users_own.py").write_text(
         "from verl.trainer.ppo.core_algos import register_policy_loss\n"
@@ -94,7 +94,7 @@ def test_what_users_add_themselves(case: Case, monkeypatch: pytest.MonkeyPatch):
     assert problems(case.check("trainer.use_v1=False")) == set()
 
 
-def test_the_models_files(case: Case, tmp_path):
+def test_model_files(case: Case, tmp_path):
     model = shutil.copytree(case.folder / "model", tmp_path / "model")
     here = f"{MODEL}.path={model}"
     (model / "model.safetensors.index.json").write_text('{"weight_map": {"a": "part-1.safetensors"}}')

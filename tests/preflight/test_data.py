@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Data as verl's own dataset sees them: files, columns, missing values, subset, filter, groups."""
+"""Data as verl's own dataset loads it: files, columns, missing values, subset, filter, groups."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_column_that_verl_uses_is_reported(case: Case, use_v1: bool):
 BREAKING = ("output", "sampling_params", "trajectory", "trace", "self")
 
 
-# The V1 agent loop takes `validate` off the row: it breaks nothing there, but turns rollouts into those of validation.
+# The V1 agent loop reads `validate` from the row: this raises no error, but makes rollouts count as validation.
 @pytest.mark.parametrize(
     ("use_v1", "column"), [*((use_v1, name) for use_v1 in (True, False) for name in BREAKING), (False, "validate")]
 )
@@ -85,7 +85,7 @@ def test_files_that_verl_cannot_read(case: Case, damage: str):
     path = case.out / ("train.csv" if damage == "csv" else "train.parquet")
     raw = bytearray((case.folder / "train.parquet").read_bytes())
     if damage == "body":
-        raw[4 : len(raw) // 2] = b"\xff" * (len(raw) // 2 - 4)  # the footer, at the end, is whole
+        raw[4 : len(raw) // 2] = b"\xff" * (len(raw) // 2 - 4)  # the footer at the end is intact
     if damage == "empty":
         pq.write_table(pa.Table.from_pylist(rows()).slice(0, 0), path)
     elif damage != "missing":
@@ -199,7 +199,7 @@ LABELS = [
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_labels_that_surprise_are_warnings(case: Case, label):
+def test_suspicious_labels_are_warnings(case: Case, label):
     data = [case.write(rows(preference_group=label), split) for split in ("train", "val")]
     report = case.check(*data, skip=("reward",))
     assert ("warning", "groups") in at(report, "data.train_files")
@@ -211,6 +211,6 @@ def test_labels_that_surprise_are_warnings(case: Case, label):
 
 @pytest.mark.parametrize(("column", "label", "count"), [("preference_group", "", 2), ("data_source", "demo/", 1)])
 def test_validation_groups_that_differ(case: Case, column: str, label: str, count: int):
-    """One group is unknown, one is never validated."""
+    """One group is missing from training, one from validation."""
     other = case.check(case.write(rows(**{column: lambda i: label + "ac"[i % 2]}), "val"), skip=("reward",))
     assert at(other, "data.val_files") == [("warning", "groups")] * count

@@ -23,7 +23,7 @@ from verl_pgrpo.preflight.diagnostic import ERROR, NOTE, WARNING, Diagnostic
 
 
 def ask(kind: str, address: str | None = None, seconds: float = 200.0) -> list[dict]:
-    """What processes of that kind answer in this environment."""
+    """The answers of processes of that kind in this environment."""
     with doctor.probe(kind, 160.0, address) as process:
         answers = doctor.answers_of(process, time.monotonic() + seconds)
     assert not process.folder.exists()
@@ -118,7 +118,7 @@ def test_one_screen(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.slow
-def test_a_whole_examination_leaves_nothing_behind():
+def test_doctor_leaves_nothing_behind():
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         code = "import sys; from verl_pgrpo.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", code, "doctor", "--timeout", "240", *arguments]

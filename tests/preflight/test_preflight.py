@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command, its process, its limits, and that the caller's process stays as it is."""
+"""The command, its process and limits, and that the caller's process does not change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
 
 
 def test_a_good_launch_passes(case: Case):
-    """The tests that build verl's objects dozens of times, or in a process of their own, are slow."""
+    """Tests that build verl's objects dozens of times, or in a separate process, are slow."""
     report = case.check()
     assert problems(report) == set()
     assert "2 preference groups, the smallest with 32 training rows" in report.facts
@@ -97,7 +97,7 @@ def test_the_callers_process_stays_as_it_is(case: Case):
 
 @pytest.mark.slow
 def test_a_million_rows_take_less_than_thirty_seconds(case: Case):
-    """Of processor time, as a busy machine is no fault of the code. A tenth of the prompts is too long."""
+    """Of processor time, because the machine may be busy. A tenth of the prompts is too long."""
     long = [{"role": "user", "content": "few words " * 50}]
     table = pa.Table.from_pylist(
         rows(1000, prompt=lambda i: long if i % 10 == 0 else [{"role": "user", "content": "jazz"}])

@@ -96,7 +96,7 @@ def test_agent_loops(case: Case):
     ],
 )
 def test_code_that_ends_or_hangs_is_isolated(case: Case, code: str, monkeypatch: pytest.MonkeyPatch):
-    temporary = Path(tempfile.mkdtemp())  # a short path, as a long one is not used
+    temporary = Path(tempfile.mkdtemp())  # a short path, because a long one would not be used
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     report = preflight([*case.arguments, case.reward(code)], Settings(reward_timeout=8.0 if "sleep" in code else 300.0))
     assert problems(report) == {("error", "reward")}, report.diagnostics

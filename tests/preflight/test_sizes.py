@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes that do not divide or agree. The models are configurations only, made by transformers."""
+"""Sizes that do not divide or match. The models are only configurations, created by transformers."""
 
 from __future__ import annotations
 

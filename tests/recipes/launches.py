@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe would launch, composed with verl's configuration tree, and the rules that a launch must keep."""
+"""A recipe's launch, composed with verl's configuration tree, and the rules that every launch must follow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def launch_modules(*names: str) -> list[ModuleType]:
 
 
 def arguments_of(name: str | Path, *arguments: str, **variables: str) -> list[str]:
-    """verl's arguments of a recipe, which sees these variables and no others."""
+    """verl's arguments in a recipe that is run with exactly these variables."""
     return recipe.record(name, arguments, variables)[1:]
 
 
@@ -44,7 +44,7 @@ TOKENS = 210  # of a persona's prompt and response, on average
 
 
 def broken_rules(config: DictConfig, vllm: tuple[int, int] = (0, 24)) -> set[str]:
-    """Names of the rules that a launch breaks with a release of vLLM."""
+    """Names of the rules that a launch violates with a given release of vLLM."""
     model = memory.model_of(config.actor_rollout_ref.model.path)
     tied = model.tied and 4 * (model.parameters + model.embedding)  # bytes; the table is sent twice
     actor, ref, rollout = (config.actor_rollout_ref[name] for name in ("actor", "ref", "rollout"))

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a copy of verl, first on the path, does where the patches change it. Prints one JSON object.
+"""Report the behavior that the patches change, for a copy of verl that is first on the path. Prints one JSON object.
 
 PYTHONPATH=<copy> python tests/recipes/patch_probe.py
 """
@@ -19,7 +19,7 @@ from unittest import mock
 
 
 def start_rank() -> dict:
-    """How vLLM would balance load on the head of a data-parallel engine over two nodes, from verl's arguments."""
+    """How vLLM, given verl's arguments, would balance load on the head of a data-parallel engine over two nodes."""
     import ray
     import verl.workers.rollout.vllm_rollout.vllm_async_server as server
     from verl.workers.config import RolloutConfig
@@ -66,7 +66,7 @@ def start_rank() -> dict:
 
 
 def tied() -> dict:
-    """Names that an FSDP engine sends to vLLM, of a model with and without tied embeddings."""
+    """Names that an FSDP engine sends to vLLM, for a model with and without tied embeddings."""
     from transformers import AutoModelForCausalLM, Qwen3Config
     from verl.workers.engine.fsdp import transformer_impl
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
@@ -87,7 +87,7 @@ def tied() -> dict:
 
 
 def socket() -> dict:
-    """The names of the weight sync's socket in sender and receiver of a run with a Ray of its own, and its job id."""
+    """Socket names of the weight sync in sender and receiver of a run with its own Ray cluster, and its job id."""
     import ray
 
     ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=80_000_000)
@@ -115,7 +115,7 @@ def socket() -> dict:
 
 
 def timeout() -> list:
-    """The timeout with which training workers form their process group: for nccl_timeout=7200, and by default."""
+    """The timeout with which training workers create their process group, for nccl_timeout=7200 and by default."""
     from verl.workers import engine_workers
     from verl.workers.config import TrainingWorkerConfig
 

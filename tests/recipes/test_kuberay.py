@@ -29,7 +29,7 @@ needs_crd = pytest.mark.skipif(CRD is None, reason="RAYJOB_CRD is not set")
 
 
 def strict(schema: Any) -> Any:
-    """Kubernetes' dialect of OpenAPI v3 as JSON Schema that forbids unknown fields."""
+    """Convert Kubernetes's dialect of OpenAPI v3 to JSON Schema that forbids unknown fields."""
     if isinstance(schema, list):
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):
@@ -46,7 +46,7 @@ def strict(schema: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def validate() -> Callable[[dict[str, Any]], None]:
-    """Raise ValidationError unless KubeRay understands all of a RayJob."""
+    """Raise ValidationError unless KubeRay's schema accepts every field of a RayJob."""
     definition = yaml.load(Path(CRD or "").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     version = next(entry for entry in definition["spec"]["versions"] if entry["storage"])
     schema = strict(version["schema"]["openAPIV3Schema"])

@@ -23,7 +23,7 @@ TP = "actor_rollout_ref.actor.megatron.tensor_model_parallel_size"
 
 @pytest.mark.parametrize("model", memory.MODELS, ids=lambda model: model.path)
 def test_parameters_are_those_of_transformers(model):
-    """Built from the dimensions without memory for weights. A tied table comes first and last, in other buckets."""
+    """Built from the dimensions, without allocating weights. A tied table is in the first and the last bucket."""
     torch = pytest.importorskip("torch")
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -44,7 +44,7 @@ def test_parameters_are_those_of_transformers(model):
 
 
 def test_memory_by_hand():
-    """Qwen3-8B, TP2 of 8 GPUs: 2, 4 and 12 / 4 bytes of half its parameters; and what a token of cache takes."""
+    """Qwen3-8B, TP2 of 8 GPUs: 2, 4 and 12 / 4 bytes of half its parameters; and the size of one cached token."""
     pytest.importorskip("verl")
     from verl_pgrpo.preflight.command_line import compose, parse
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""node.sh with a program in place of Ray: limits, lost heads and workers, environment."""
+"""node.sh with a program that replaces Ray: limits, lost heads and workers, environment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAUNCH = RECIPES / "launch"
 
 @pytest.fixture
 def listener():
-    """A port that accepts connections, in place of the head's Ray."""
+    """A port that accepts connections, instead of the head's Ray."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -35,7 +35,7 @@ def listener():
 def node(
     role: str, port: int, tmp_path: Path, ray: str = "exit 1", before: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """node.sh with a `ray` that runs `ray` and, in the same shell before it, `before`."""
+    """node.sh with a program `ray` that runs `before` and then `ray` in the same shell."""
     (tmp_path / "ray").write_text(f"#!/usr/bin/env bash\n{ray}\n")
     (tmp_path / "ray").chmod(0o755)
     values = {"NODES": "alpha=127.0.0.1,beta=127.0.0.3", "NODE_ADDRESS": "127.0.0.3", "NODE_GPUS": "1"}
@@ -60,7 +60,7 @@ def test_a_worker_waits_for_its_head_with_a_limit_and_ends_with_it(tmp_path: Pat
 
 
 def test_verl_sees_one_list_of_gpus(tmp_path: Path, listener: socket.socket):
-    """verl rejects ROCR_VISIBLE_DEVICES beside the other vendors' variables, and Slurm sets both."""
+    """verl rejects ROCR_VISIBLE_DEVICES together with other vendors' variables, and Slurm sets both."""
     ray, port = 'echo "$CUDA_VISIBLE_DEVICES ${ROCR_VISIBLE_DEVICES-none}"', listener.getsockname()[1]
     run = node("worker", port, tmp_path, ray, CUDA_VISIBLE_DEVICES="0,1", ROCR_VISIBLE_DEVICES="0,1")
     assert run.stdout == "0,1 none\n"

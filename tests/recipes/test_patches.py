@@ -1,7 +1,7 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The patches: each applies to a copy of the installed verl, and changes what patches/README.md says. Probes run in
-processes of their own, with the copy first on the path (`patch_probe.py`)."""
+"""The patches: each applies to a copy of the installed verl and has the effects that patches/README.md lists. Probes
+run in separate processes with the copy first on the path (`patch_probe.py`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     "VERL_USE_EXTERNAL_PLUGINS": "none",
 }
-# verl's own tests of what 0001 changes, as far as its wheel has them; the last is the patch's own.
+# verl's own tests of the files that 0001 changes, if its wheel has them; the last one comes with the patch.
 VERLS_TESTS = [
     "tests/trainer/ppo/test_core_algos_on_cpu.py",
     "tests/trainer/test_multi_trajectories_advantage_on_cpu.py",
@@ -39,7 +39,7 @@ VERLS_TESTS = [
 
 
 def apply(patch: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """`git apply`, which accepts other line numbers but no other context; `folder` is in no repository."""
+    """`git apply`, which tolerates shifted lines but no changed context; `folder` is not in a repository."""
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(folder.parent)}
     command = ["git", "apply", *options, str(patch)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -81,7 +81,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The copy with all patches, in their order."""
+    """The copy with all patches applied in order."""
     folder = linked_copy(tmp_path_factory.mktemp("patched"))
     copy_files([name for patch in PATCHES for name in files_of(patch)], folder)
     for patch in PATCHES:
@@ -92,7 +92,7 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def probes(stock: Path, patched: Path) -> list[dict]:
-    """What both copies do, with and without the patches."""
+    """The probes' results with and without the patches."""
     command, pipe = [sys.executable, str(Path(__file__).with_name("patch_probe.py"))], subprocess.PIPE
     found = []
     for copy in (stock, patched):

@@ -1,7 +1,7 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The GPU recipes without GPUs: each script's launch is composed, validated by verl, and held against the rules in
-`launches.py`; then scripts are broken to see that each rule notices."""
+"""The GPU recipes without GPUs: each script's launch is composed, validated by verl, and checked against the rules in
+`launches.py`; then scripts are broken to test that each rule detects it."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_judge_runs_on_gpus_of_its_own_and_stays_awake(task: str):
     assert inspect.iscoroutinefunction(importlib.import_module(reward.path.removeprefix("pkg://")).compute_score)
 
 
-def test_a_task_of_ones_own_brings_data_and_reward():
+def test_a_custom_task_brings_its_data_and_reward():
     task = {"TASK": "mine", "DATA_DIR": "data/mine", "REWARD": "mine.py", "MAX_RESPONSE_LENGTH": "1024"}
     config = composed(arguments_of(SCRIPTS["qwen3_32b_megatron"], "trainer.total_epochs=1", **task))
     assert config.data.train_files == "data/mine/train.parquet"
@@ -196,7 +196,7 @@ def test_a_task_of_ones_own_brings_data_and_reward():
 
 @pytest.mark.parametrize("script", ["run_qwen3_1_7b_fsdp.sh", "run_tiny_cpu.sh"])
 def test_each_start_logs_into_a_file_of_its_own(tmp_path: Path, script: str):
-    """verl's file logger overwrites: of a resumed run only the last part would be left."""
+    """verl's file logger overwrites its file: only the last part of a resumed run would remain."""
     run = tmp_path / "run"
     for name in ("metrics.jsonl", "metrics_2.jsonl", "metrics_3.jsonl"):
         key = "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="
@@ -248,7 +248,7 @@ def composed_on_cpu(script: Path, variables: dict[str, str], preset: str, compos
 
 
 def test_the_installation_for_images_has_the_versions_that_verl_names():
-    """Of verl 0.9.1's own extras; TransferQueue and tensordict in the ranges of their users."""
+    """The versions in verl 0.9.1's extras; TransferQueue and tensordict in the ranges that their users require."""
     text = (RECIPES / "launch" / "install.sh").read_text(encoding="utf-8")
     pins = {r.name: r for r in map(Requirement, re.findall(r"^    '?([\w-]+[=>][^' ]+)'? ?\\?$", text, re.MULTILINE))}
     assert str(pins["verl"].specifier) == f"=={metadata.version('verl')}"

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""A headless Chromium, spoken to over a pipe (its DevTools protocol): no port, no driver, no package."""
+"""A headless Chromium, controlled over a pipe (DevTools protocol): no port, no driver, no package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def find_browser() -> str | None:
 
 
 class Browser:
-    """One page in it. `errors` are what the page threw or the console and the network reported."""
+    """A page in Chromium. `errors` has exceptions of the page, and errors that the console and the network reported."""
 
     def __init__(self, write: int, read: int) -> None:
         self._write, self._read, self._buffer, self._number = write, read, b"", 0
@@ -42,7 +42,7 @@ class Browser:
             self._call(f"{domain}.enable")
 
     def open(self, page: Path, width: int, height: int, mobile: bool = False) -> None:
-        """Show a file in a window of this size."""
+        """Open a file in a window of this size."""
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
         self._loaded = False
         self._call("Page.navigate", url=page.resolve().as_uri())
@@ -50,7 +50,7 @@ class Browser:
             self._take()
 
     def value(self, expression: str) -> Any:
-        """What JavaScript makes of it."""
+        """Evaluate a JavaScript expression."""
         found = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
@@ -102,7 +102,7 @@ class Browser:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
-    """Start one; it ends with the block. `folder` is for its profile and its log."""
+    """Start Chromium for the duration of the block. `folder` is for its profile and log."""
     program = find_browser()
     assert program is not None
     theirs_in, ours_out = os.pipe()

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Synthetic runs as verl leaves them: groups of unequal size that learn at unequal speed, and slower with `grpo`."""
+"""Synthetic runs with verl's files: groups of unequal size that learn at unequal speed, and slower with `grpo`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The page in a real browser: drawn, usable by keyboard and on a phone, and nothing fetched or run."""
+"""The page in a real browser: it renders, works with the keyboard and on a phone, and fetches and runs nothing."""
 
 from __future__ import annotations
 

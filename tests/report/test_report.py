@@ -42,13 +42,13 @@ def report(*paths: object, **options: object) -> dict:
 
 
 def ends(found: dict, arm: str) -> dict[str, float]:
-    """Of each preference group, its value at the end."""
+    """Each preference group's value at the end."""
     return {group["group"]: group["ends"][arm] for group in found["by_group"]}
 
 
 @pytest.fixture
 def page(tmp_path, capsys):
-    """Calls the command, which writes r.html; returns its JSON."""
+    """Call the command, which writes r.html; return its JSON."""
 
     def call(*arguments: object) -> dict:
         capsys.readouterr()
@@ -116,7 +116,7 @@ def test_a_group_with_hardly_any_responses_is_not_the_worst(tmp_path):
 
 
 def comparison(per_group: list[int], steps: int = 30) -> Comparison:
-    """One run with this number of responses of each group, spread over the steps."""
+    """A run with this number of responses per group, spread over the steps."""
     draw = np.random.default_rng(0)
     group = np.repeat(np.arange(len(per_group)), per_group)
     step = np.concatenate([np.linspace(1, steps, count).round().astype(int) for count in per_group])
@@ -182,7 +182,7 @@ def test_metrics_alone_are_enough(runs, tmp_path):
     assert ends(found, "pgrpo") == pytest.approx(last.to_dict())
     (tmp_path / "resumed.jsonl").write_text("".join(log.read_text().splitlines(keepends=True)[20:]))
     responses = table(runs / "pgrpo-0").query("step > 20").groupby("group").size()
-    for group in report(tmp_path / "resumed.jsonl")["by_group"]:  # does not count what was before the resume
+    for group in report(tmp_path / "resumed.jsonl")["by_group"]:  # rewards before the resume are not counted
         assert group["responses"] == pytest.approx(responses[group["group"]], rel=0.1)
 
 

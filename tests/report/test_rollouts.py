@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rollout dumps and metrics logs as verl leaves them: resumed runs, damaged files, lookup of preference groups."""
+"""Rollout dumps and metrics logs as verl writes them: resumed runs, damaged files, lookup of preference groups."""
 
 from __future__ import annotations
 

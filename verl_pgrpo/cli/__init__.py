@@ -51,7 +51,7 @@ _UsageError: Any = typer.BadParameter.__base__  # of click, which newer versions
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a label that the terminal cannot show must not end the command
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a label that the terminal cannot print must not stop the command
         sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help(), file=sys.stdout if arguments else sys.stderr)
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _UsageError as error:
         error.show()
         return BAD_INPUT
-    except BrokenPipeError:  # the reader of our output is gone, as with `head`
+    except BrokenPipeError:  # the reader of our output has exited, e.g. `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (KeyboardInterrupt, typer.Abort):

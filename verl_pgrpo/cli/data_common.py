@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Options and output that `verl-pgrpo data` and `verl-pgrpo groups` share."""
+"""Options and output shared by `verl-pgrpo data` and `verl-pgrpo groups`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from verl_pgrpo.data.summary import Summary
 
 
 def with_options(cls: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the fields of a dataclass as options; it gets them as its argument `options`."""
+    """Add the fields of a dataclass to a command as options; the command receives them as its argument `options`."""
     hints, keyword = get_type_hints(cls, include_extras=True), inspect.Parameter.KEYWORD_ONLY
     own = []
     for field in sorted(fields(cls), key=lambda field: field.name not in cls.__annotations__):  # inherited ones last

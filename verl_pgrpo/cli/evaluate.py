@@ -143,7 +143,7 @@ def _text(result: dict[str, Any], files: dict[str, str]) -> str:
 
 
 def _block(head: str, groups: list[dict[str, Any]], key: str, summary: list[dict[str, Any]]) -> str:
-    """A table of the groups, of too many the worst ones, and one of the summaries."""
+    """Return a table of the groups (only the worst if there are many) and one of the summaries."""
     if len(groups) > MAX_ROWS:
         groups = sorted(groups, key=lambda line: line[key])
     tables = format_table(groups, most=MAX_ROWS, left="better groups; --json has all"), format_table(summary)

@@ -84,7 +84,7 @@ def assign(
     id_column = id_column or model.id_column
     users = _read_users(source, split, encoding, model.columns, id_column)
     _write_assigned(out, users, id_column, model.assign(users.values, users.ids))
-    # How K was chosen is known from the fit.
+    # Only a fit records how K was chosen.
     _show(f"{len(users.values):,} users assigned: {out}", replace(model, choice=[]), as_json, users)
 
 
@@ -110,7 +110,7 @@ def inspect(
 
 
 class _Users(NamedTuple):
-    """N users: the table, the columns that were used, (N, D) features and their names, the ids, if any, and notes."""
+    """N users: the table, the used columns, (N, D) features and their names, the ids, if any, and notes."""
 
     table: UserTable
     columns: tuple[str, ...]
@@ -160,7 +160,7 @@ def _write_assigned(path: Path, users: _Users, id_column: str | None, assigned: 
 def _show(
     title: str, model: GroupModel, as_json: bool, users: _Users | None = None, picture: Path | None = None
 ) -> None:
-    """Print the groups, their sizes and what sets them apart, and how K was chosen."""
+    """Print the groups, their sizes and distinguishing features, and how K was chosen."""
     rows: list[dict[str, Any]] = [
         {"group": name, "fitted on": size} for name, size in zip(model.groups, model.sizes, strict=True)
     ]

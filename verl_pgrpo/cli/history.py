@@ -55,7 +55,7 @@ def diff(old: Path, new: Path, top: Top = 30, as_json: JsonOption = False) -> No
     appeared, vanished = (sorted(table["group"][table["_merge"] == side]) for side in ("right_only", "left_only"))
     both = table[table["_merge"] == "both"]
     table = both[(both[["count", "mean", "m2"]].to_numpy() != both[["count old", "mean old", "m2 old"]]).any(axis=1)]
-    # Of the difference of two independent means. The rewards of two histories overlap: a yardstick, not a test.
+    # Standard error of the difference of two independent means. Two histories share rewards, so this is no exact test.
     error = np.sqrt(table["std old"] ** 2 / table["count old"] + table["std"] ** 2 / table["count"])
     moved = table["mean"] - table["mean old"]
     columns = {"mean moved": moved, "in standard errors": (moved / error).where(error > 0)}

@@ -135,7 +135,7 @@ def judge(
 
 
 def _check_results(path: Path, *inputs: Path) -> None:
-    """Raise DataError if the results cannot be written there; before anything is paid for."""
+    """Raise DataError if the results cannot be written there, before any request costs money."""
     if path.is_dir():
         raise DataError(f"--json {path}: a folder; name a file")
     if path.resolve() in [other.resolve() for other in inputs]:

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What commands share: options, and what they print: text for people, strict JSON for programs, tables."""
+"""Shared by all commands: parsing of options, and output as text, strict JSON or tables."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _cell(value: Any, digits: int) -> str:
 
 
 def plain(data: Any) -> Any:
-    """Convert numpy scalars, and replace NaN and infinities, which JSON does not have, by None."""
+    """Convert numpy scalars, and replace NaN and infinities, which JSON cannot represent, by None."""
     if isinstance(data, dict):
         return {str(key): plain(value) for key, value in data.items()}
     if isinstance(data, list | tuple | np.ndarray):

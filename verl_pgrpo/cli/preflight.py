@@ -33,7 +33,7 @@ def preflight(
     """Validate a verl launch before it starts. Needs no GPU."""
     if find_spec("verl") is None:
         raise UnsupportedVerlError("verl is not installed; run `verl-pgrpo doctor`")
-    if not reward_timeout > 0:  # false for NaN, too
+    if not reward_timeout > 0:  # also true for NaN
         raise ConfigError(f"--reward-timeout {reward_timeout:g}: must be > 0 seconds")
     if unknown := [name for name in skip or () if name not in runner.CHECK_NAMES]:
         raise ConfigError(f"--skip {unknown[0]}: the checks are {', '.join(runner.CHECK_NAMES)}")

@@ -4,7 +4,7 @@
 
 K is chosen by two measures. Stability: do fits with different seeds on different 80% of the users agree (adjusted Rand
 index)? Separation: are users closer to their own cluster than to the next one (silhouette)? Among the stable K, the
-best separated one wins. A K whose smallest cluster would be merged away is not considered.
+best separated one wins. A K is not considered if its smallest cluster would be merged.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def fit_groups(
         algorithm: one of `ALGORITHMS`.
         k: number of clusters; None chooses it from `k_range` (first and last).
         min_size: users of the smallest group. Smaller clusters are merged with the nearest. Default: 1% of the users.
-        scale: standardize the features. Not useful for embeddings, whose axes have no meaning of their own.
+        scale: standardize the features. Not useful for embeddings, whose axes have no individual meaning.
         id_column: stored for `groups assign`.
     """
     from sklearn.preprocessing import StandardScaler
@@ -90,9 +90,9 @@ def _fit(scaled: Matrix, algorithm: str, k: int, seed: int) -> GroupModel:
     if len(scaled) > FIT_ROWS:
         chosen = np.random.default_rng([seed, 1]).choice(len(scaled), FIT_ROWS, replace=False)
         scaled = scaled[np.sort(chosen)]
-    # One thread: several add in varying order, and equal seeds would not give equal bytes.
+    # One thread: with several, the order of additions varies, and equal seeds would not give identical results.
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # stability and silhouette judge the result
+        warnings.simplefilter("ignore", ConvergenceWarning)  # stability and silhouette measure the result
         if algorithm == "gaussian-mixture":
             # Full covariances have D * D numbers per group, more than small groups can support.
             fit = GaussianMixture(k, covariance_type="diag", reg_covar=1e-3, n_init=2, random_state=seed).fit(scaled)
@@ -167,5 +167,5 @@ def _merge_small(
     order = np.argsort(-sizes, kind="stable")
     width = len(str(len(order) - 1))
     names = tuple(f"g{i:0{width}d}" for i in range(len(order)))
-    # A cluster that got no user of all, as the fit may be on some of them, counts to the largest group.
+    # The fit may use a sample of the users. A cluster to which no user is assigned belongs to the largest group.
     return np.argmax(merged[:, None] == alive[order], axis=1), names, tuple(sizes[order].tolist())

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Columns of a user table as text, numbers or times. No integer passes through a float, and missing values stay so."""
+"""Columns of a user table as text, numbers or times. Integers never become floats, and missing values stay missing."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ EXACT = 2.0**53  # from here on, a float no longer holds every integer
 def text_values(table: UserTable, name: str, option: str) -> list[str | None]:
     """Return a column of text, numbers or dates as text; None where the value is missing, not finite or blank.
 
-    Whole floats are written as integers: this is how pandas stores integers when some are missing. Any other type, and
-    floats too large to be exact, raise DataError.
+    Whole floats are written as integers, because pandas stores integers as floats if some are missing. Any other type,
+    and floats too large to be exact, raise DataError.
     """
     column = table.column(name, option)
     if isinstance(column, pa.ExtensionArray):

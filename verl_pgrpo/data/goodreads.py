@@ -5,9 +5,9 @@
     verl-pgrpo data goodreads --reviews goodreads_reviews_poetry.json.gz --books goodreads_books_poetry.json.gz \\
         --out data/goodreads --group-by rating --seed 0
 
-The reviews are streamed twice (three times with --group-by cluster), the books once. In memory are a count of reviews
-per day, which gives the first day of the test side, and the sample: the reviews whose id has the lowest hash. So the
-sample depends neither on the order of lines nor on other reviews.
+The reviews are streamed twice (three times with --group-by cluster), the books once. Only two things are kept in
+memory: a count of reviews per day, which determines the first day of the test side, and the sample, which consists of
+the reviews whose ids have the lowest hashes. So the sample depends neither on the order of lines nor on other reviews.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ OWN_FIELDS += [("rating", pa.int64()), ("answer_time", pa.int64())]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GoodreadsOptions(Archive):
-    """How Goodreads files become a dataset. The test side begins with a day; validation has all ratings equally."""
+    """Options of a Goodreads dataset. The test side starts on a day; validation has each rating equally often."""
 
     group_by: Annotated[
         Literal["rating", "cluster"], Option(help="The review's rating, as in the paper, or clusters of readers.")
     ] = "rating"
-    # shorter reviews contain nothing a reward can compare with, longer ones cost tokens
+    # shorter reviews are too short to compare with, longer ones cost tokens
     min_words: Annotated[int, Option(min=1, help="Words of a review.")] = 20
     max_words: Annotated[int, Option(help="Words of a review, and the limit in the prompt.")] = 120
     description_words: Annotated[int, Option(min=0, help="Words of the book's description in the prompt.")] = 60
@@ -92,7 +92,7 @@ def prepare(reviews: Path, books: Path, out: Path, options: GoodreadsOptions) ->
     output_folder(out)
     if by_cluster:
         save_groups(model, out / "groups.json")
-    # Random groups go by reader for clusters, and by review where the group is the review's rating.
+    # Random groups are assigned by reader for clusters, and by review if the group is the review's rating.
     unit = "user" if by_cluster else "review"
     control = random_groups(train["group"].to_numpy(str), train[unit].tolist(), options.seed)
     splits = {
@@ -116,7 +116,7 @@ def _fitting(reviews: Path, options: GoodreadsOptions, summary: Summary | None =
 
 
 def _cut(reviews: Path, options: GoodreadsOptions, summary: Summary) -> int:
-    """Return the first second of the test side, which begins with a day."""
+    """Return the first second of the test side, which starts at the beginning of a day."""
     days = pd.Series(dtype="int64")
     for block in _fitting(reviews, options, summary):
         days = days.add((block["time"] // DAY).value_counts(), fill_value=0)

@@ -64,7 +64,7 @@ def read_reviews(path: Path, summary: Summary | None = None) -> Iterator[pd.Data
 def read_books(path: Path, wanted: set[str]) -> pd.DataFrame:
     """Return title and description of the wanted books, indexed by id; a missing description is "".
 
-    Books without a title are left out. Average ratings and shelves are not read: they were counted after every review.
+    Books without a title are left out. Average ratings and shelves are not read, because they include later reviews.
     """
     parts = []
     for _, table in _blocks(path, BOOK_TYPES, "goodreads_books_*.json.gz"):

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A fitted grouping: assigns users to preference groups, and is stored as JSON with a checksum.
 
-The file holds arrays and names, so reading it runs no code, and it does not depend on the version of scikit-learn that
-fitted it. JSON keeps a float64 exactly.
+The file contains arrays and names, so reading it runs no code and does not depend on the scikit-learn version of the
+fit. JSON keeps a float64 exactly.
 """
 
 from __future__ import annotations

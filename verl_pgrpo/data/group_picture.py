@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What sets preference groups apart, as text and as a picture."""
+"""Describe how preference groups differ, as text and as a picture."""
 
 from __future__ import annotations
 

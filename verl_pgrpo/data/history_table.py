@@ -3,8 +3,8 @@
 """History files to and from plain tables (CSV or JSON Lines) with the columns `group, count, mean, m2, std, within,
 within_dof`.
 
-Floats are written so that they read back to the same bits. The way back needs `group`, `count`, `mean`, and `m2` or
-`std` (of a sample). It lets a run start from ratings that were collected before it (`initial_history`).
+Floats round-trip bit for bit. Reading needs `group`, `count`, `mean`, and `m2` or `std` (of a sample). It lets a run
+start from ratings that were collected earlier (`initial_history`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def write_history_table(history: GroupHistoryManager, path: Path) -> None:
     """Write one line per group, in the history's order. `path`, a .csv or .jsonl, is replaced atomically."""
     table = history.to_frame()
     if path.suffix == ".csv":
-        with atomic_write(path, newline="") as file:  # a label may hold a carriage return, hence the quotes
+        with atomic_write(path, newline="") as file:  # quoted, because a label may contain a carriage return
             table.to_csv(file, index=False, quoting=csv.QUOTE_NONNUMERIC)
     elif path.suffix == ".jsonl":
         with atomic_write(path) as file:  # pandas would round
@@ -78,7 +78,7 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     moments.count[:], moments.mean[:] = count.astype(np.int64), mean
     moments.m2[:] = std**2 * moments.degrees_of_freedom(moments.count)
     if "m2" in values and np.allclose(m2, moments.m2, rtol=1e-9, atol=0):
-        moments.m2[:] = m2  # the value of a history file, which std gives back to the last place only
+        moments.m2[:] = m2  # exact, whereas m2 computed from std is subject to rounding
     if len(within) == 2:
         moments.within[:], moments.within_dof[:] = values["within"], values["within_dof"]
     return GroupHistoryManager.from_moments([str(label) for label in group], moments, config)

@@ -4,7 +4,7 @@
 
     verl-pgrpo data movielens --archive ml-1m.zip --out data/movielens --groups 8 --seed 0
 
-Features, preference groups, prompts and popularity know the training side alone. Equal arguments give equal bytes.
+Features, preference groups, prompts and popularity use only the training side. The same arguments give identical bytes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Read a MovieLens archive as its owners (GroupLens) publish it.
+"""Read a MovieLens archive as published by GroupLens.
 
 | archive | ratings | films | stars |
 |---|---|---|---|
@@ -48,7 +48,7 @@ GENRES_100K = (
 
 @dataclass(frozen=True, slots=True)
 class Films:
-    """Films by place, 0 to F - 1. Two ids with one title are one film; `ids` has the first one.
+    """Films by position, 0 to F - 1. Two ids with the same title are one film; `ids` has the first id.
 
     `place_of` maps every id to its place.
     """
@@ -125,7 +125,7 @@ def _read_films(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Films:
 
 
 def _parse_film(kind: str, line: Any) -> tuple[int, str, list[str]]:
-    """Return id, title and genres from a line, in CSV a list of fields; ValueError if it is not as expected."""
+    """Return id, title and genres of a line (a list of fields for CSV); ValueError if it is malformed."""
     if kind == "u.item":
         film, title, _, _, _, *flags = line.split("|")
         if len(flags) != len(GENRES_100K) or set(flags) - {"0", "1"}:

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Ratings in order, with the held-out part of each user: a split at one moment, or at each user's last ratings."""
+"""Ratings in order, with each user's held-out part: split at one point in time, or at each user's last ratings."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ CANDIDATES = {"next": 10, "stars": 5}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MovieLensOptions(Archive):
-    """How a MovieLens archive becomes a dataset."""
+    """Options of a MovieLens dataset."""
 
     task: Annotated[Literal["next", "stars"], Option(help="The next film's title, or the best rated one's letter.")] = (
         "next"
     )
-    # People rate in one sitting: most users have ratings on only one side of any moment, so "time" leaves few
-    # validation rows, and "last" is the default.
+    # Most people rate in one sitting, so their ratings are on one side of any point in time. "time" leaves few
+    # validation rows; therefore "last" is the default.
     split: Annotated[
         Literal["last", "time"], Option(help="Hold out each user's last ratings, or all ratings after one moment.")
     ] = "last"
@@ -93,7 +93,7 @@ def rating_log(ratings: pd.DataFrame, films: Films, options: MovieLensOptions, s
     film = np.array(list(films.place_of.values()), np.int32)[at[at >= 0]]
     user, stars, time = (ratings[name].to_numpy()[at >= 0] for name in ("user", "stars", "time"))
     cut = cut_time(time, options.test_fraction) if options.split == "time" else None
-    # Many ratings have the same second. By id, the newest film would always be the last one; a hash has no bias.
+    # Many ratings have the same time stamp. Ordered by id, the newest film would always be last; a hash has no bias.
     mixed = pair = user.astype(np.uint64) << np.uint64(32) | film.astype(np.uint64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):  # SplitMix64's finalizer
         mixed = (mixed ^ mixed >> np.uint64(shift)) * np.uint64(factor)

@@ -16,7 +16,7 @@ from verl_pgrpo.data.movielens_log import Examples, Indices, MovieLensOptions, R
 from verl_pgrpo.data.splits import sample_evenly
 from verl_pgrpo.data.summary import Summary
 
-OVERSAMPLING = 8  # films drawn per wanted candidate; some are known to the user or drawn twice
+OVERSAMPLING = 8  # films drawn per required candidate; some are known to the user or drawn twice
 OWN_FIELDS = (("user", pa.int64()), ("prompt_until", pa.int64()), ("answer_time", pa.int64()))
 
 
@@ -31,7 +31,7 @@ def training_rows(log: RatingLog, popularity: Indices, options: MovieLensOptions
 def validation_rows(
     log: RatingLog, popularity: Indices, group: npt.NDArray[np.str_], options: MovieLensOptions, summary: Summary
 ) -> Examples:
-    """Take each user's first held-out rating of a film that somebody rated on the training side."""
+    """Take each user's first held-out rating of a film that has a rating on the training side."""
     held_out = np.flatnonzero(log.held_out)
     known = popularity[log.film[held_out]] > 0
     summary.drop("held-out ratings of films without a rating on the training side", (~known).sum())
@@ -49,8 +49,8 @@ def _with_candidates(
 ) -> Examples:  # fmt: skip
     """Add the ratings in the prompt and the candidates: the answer in a random place, and films new to the user.
 
-    Those are drawn by popularity: drawn uniformly, popularity alone would give the answer away. Held-out ratings are
-    not looked at: leaving those films out would tell that a candidate is not among them.
+    The other candidates are drawn by popularity: with uniform draws, popularity alone would reveal the answer. Held-out
+    ratings are not used: excluding those films would reveal that no candidate is among them.
 
     `asked` (R,) are the ratings to predict, `shown_until` (R,) the ratings after the last ones in the prompts.
     `popularity` (F,) counts each film's training-side ratings; a film without any is not drawn. A user who has rated

@@ -6,7 +6,7 @@ The candidates are films that the user has rated, and the reward is the user's o
 (`verl_pgrpo.rewards.movielens_stars`): a real rating, with the noise and the personal scale of real ratings.
 
 Each user's ratings are divided into three parts, in the order of time: a first half, which prompts show and features
-know; a second half, whose ratings are candidates of training rows; and the held-out ratings, candidates of the
+use; a second half, whose ratings are candidates of training rows; and the held-out ratings, which are candidates of the
 validation row. So no candidate's stars are in any prompt, feature or cluster.
 """
 

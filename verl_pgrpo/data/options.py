@@ -22,7 +22,7 @@ EncodingOption = Annotated[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clustering:
-    """How users are clustered into preference groups."""
+    """Options for clustering users into preference groups."""
 
     groups: Annotated[str, Option(metavar="K|auto", help="Number of groups; auto: chosen by silhouette.")] = "auto"
     algorithm: Annotated[
@@ -60,7 +60,7 @@ class Clustering:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Archive(Clustering):
-    """How a public archive becomes a training and a validation split."""
+    """Options for splitting a public archive into training and validation."""
 
     test_fraction: Annotated[float, Option(help="Latest events that a split in time holds out.")] = 0.1
     # 64 steps of 256 prompts per epoch

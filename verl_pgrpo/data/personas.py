@@ -6,13 +6,13 @@
 
 Two surfaces of one generator. `toy` has a closed vocabulary of single words for a tiny model with random weights.
 `english` has chat prompts for a real model, which must infer the taste from a profile. Its short form names the taste
-in one line, for models of some 100 million parameters. Equal arguments give equal bytes.
+in one line, for models of about 100 million parameters. The same arguments give identical bytes.
 
 Requests (occasion x mood) of the validation split never occur in training. Validation has the same number of rows for
-every persona and neither noise nor mood: it measures what a persona gets, not how it rates today.
+every persona and neither noise nor mood: it measures how well a persona is served, not how it happens to rate.
 
-The control, `extra_info.random_group`, assigns the personas' names to the rows of a split at random, as many of each as
-there are. Elsewhere such labels are shuffled over users. Here a persona is both a user and a group, and shuffling
+The control, `extra_info.random_group`, assigns the personas' names to the rows of a split at random and keeps their
+frequencies. Elsewhere such labels are shuffled over users. Here a persona is both a user and a group, and shuffling
 labels over seven users would only rename the groups; so each row counts as a user of its own.
 """
 
@@ -117,7 +117,7 @@ def make_split(
 def _prompt(persona: Persona, surface: str, short: bool, training: bool, rng: np.random.Generator) -> str:
     pairs = [(i, j) for i in range(8) for j in range(8) if ((i + j) % HELD_OUT != 0) == training]
     occasion, mood = pairs[rng.integers(len(pairs))]
-    if surface == "toy":  # four words: a model of two layers finds the taste, and equal lengths need no padding
+    if surface == "toy":  # four words: a two-layer model can infer the taste, and equal lengths need no padding
         return f"{persona.style} {persona.genre} {tastes.TOY_OCCASIONS[occasion]} {tastes.TOY_MOODS[mood]}"
     first, second = rng.permutation(tastes.ENGLISH_ARTISTS[persona.genre])[:2]
     sample = rng.choice(tastes.ENGLISH_SAMPLES[persona.style])
@@ -142,6 +142,6 @@ def _quota(shares: list[float], size: int) -> np.ndarray:
     for step in range(abs(size - counts.sum())):
         if counts.sum() < size:
             counts[by_remainder[step % len(counts)]] += 1
-        else:  # the minimum of one took too many: the largest gives back
+        else:  # the minimum of one exceeds the total: take from the largest
             counts[np.argmax(counts)] -= 1
     return counts

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rows in verl's layout and the Parquet files that hold them. Equal rows give equal bytes."""
+"""Rows in verl's layout, and the Parquet files that contain them. The same rows give identical bytes."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Summary:
     warnings: list[str] = field(default_factory=list)
 
     def drop(self, reason: str, count: int) -> None:
-        """Count dropped rows. A reason with count 0 is listed too, so the reader knows that it was checked."""
+        """Count dropped rows. A reason with count 0 is also listed, to show that it was checked."""
         self.dropped[reason] = self.dropped.get(reason, 0) + int(count)
 
     def warn_small_groups(self) -> None:

@@ -5,7 +5,7 @@
     verl-pgrpo data table --input users.parquet --prompt-column question --group-column segment --out data/mine
 
 The split is by time if there is a time column (the latest rows are for validation), else by user, so that no user is on
-both sides, else by prompt. Clusters are fitted on the training side alone.
+both sides, else by prompt. Clusters are fitted on the training side only.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _used_columns(
 
 
 def _prompts(table: UserTable, name: str) -> list[list[dict[str, str]] | str]:
-    """Return each row's messages, or as text what is wrong with its prompt."""
+    """Return each row's messages, or a text that describes what is wrong with its prompt."""
     column = table.column(name, "--prompt-column")
     is_text = (pa.types.is_null, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     if not (pa.types.is_nested(column.type) or any(check(column.type) for check in is_text)):
@@ -167,9 +167,9 @@ def _prompts(table: UserTable, name: str) -> list[list[dict[str, str]] | str]:
 
 
 def _messages(value: Any) -> list[dict[str, str]] | str:
-    """Return messages from text, from a list of messages, or from such a list as JSON; or what is wrong."""
+    """Return messages from text, from a list of messages, or from such a list as JSON; or an error text."""
     if isinstance(value, str) and value.lstrip().startswith('[{"'):
-        with contextlib.suppress(ValueError):  # a prompt that only looks like JSON
+        with contextlib.suppress(ValueError):  # a prompt that merely looks like JSON
             value = json.loads(value)
     if isinstance(value, str):
         return [{"role": "user", "content": value}] if value.strip() else "an empty prompt"

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features of users who rate films: what they watch, what they like, and how they use the stars.
 
-Shares of genres alone cannot tell who watches horror and hates it. Stars alone mostly show how generous a user is, so
-the user's mean is subtracted (as recommenders do since Resnick et al. 1994).
+Shares of genres alone cannot show who watches horror but dislikes it. Stars alone mostly show how generous a user is,
+so the user's mean is subtracted (as recommenders do since Resnick et al. 1994).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-SHRINKAGE = 5.0  # ratings of a genre at which its liking counts half: one lucky film is not a taste
+SHRINKAGE = 5.0  # number of ratings at which a genre's liking counts half: one liked film is not a taste
 Floats = npt.NDArray[np.floating]
 Places = npt.NDArray[np.integer]
 

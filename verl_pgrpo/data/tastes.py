@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The seven personas: tastes, rating scales, and the words that make up a taste.
 
-Kept apart from the generator because the reward reads it too, with the standard library alone. The personas are
-synthetic. As with real users, tastes have unequal shares, people rate on scales of their own (some give 4 to 5 stars to
-everything, some use the whole range; recommenders subtract each user's mean since GroupLens, Resnick et al. 1994), and
-one person does not rate the same thing twice alike (Hill et al. 1995).
+Separate from the generator because the reward also reads it, with the standard library alone. The personas are
+synthetic. As with real users, tastes have unequal shares, people rate on different scales (some give 4 to 5 stars to
+everything, some use the whole range; recommenders have subtracted each user's mean since GroupLens, Resnick et al.
+1994), and a person does not always rate the same item equally (Hill et al. 1995).
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class Persona:
 
 
 # Tastes overlap on purpose (two personas use slang, two like jazz): a response for one persona is partly right for
-# another, so a policy that settles for the majority's taste still earns rewards. This is how minorities get lost.
+# another, so a policy that settles for the majority's taste still earns rewards. This is how minorities lose out.
 PERSONAS = (
     Persona("formal", "jazz", 0.30, 1.0, 4.0),  # uses the whole range
     Persona("slang", "hiphop", 0.20, 3.0, 2.0),  # generous
-    Persona("poetic", "folk", 0.15, 1.0, 2.0),  # strict: even perfection gets 3 stars
+    Persona("poetic", "folk", 0.15, 1.0, 2.0),  # strict: even a perfect answer gets 3 stars
     Persona("playful", "electronic", 0.12, 4.0, 1.0),  # loves everything: 4 stars or more
     Persona("slang", "metal", 0.10, 1.5, 3.0),
     Persona("formal", "classical", 0.08, 2.0, 1.2),
-    Persona("poetic", "jazz", 0.05, 3.5, 0.8),  # the smallest, and barely moves the needle
+    Persona("poetic", "jazz", 0.05, 3.5, 0.8),  # the smallest group; its ratings hardly vary
 )
 
 # -- toy surface: a closed vocabulary of single words, one token each
@@ -64,7 +64,7 @@ TOY_GENRES = {
 TOY_OCCASIONS = ("morning", "evening", "work", "travel", "dinner", "training", "study", "sunday")
 TOY_MOODS = ("calm", "happy", "tired", "restless", "proud", "lonely", "curious", "brave")
 
-# -- english surface: words that count as style and as genre; matched as whole words in any case
+# -- english surface: words that count as style or as genre; matched as whole words, case-insensitively
 
 ENGLISH_STYLES = {
     "formal": (
@@ -111,8 +111,8 @@ ENGLISH_GENRES = {
     ),
 }  # fmt: skip
 
-# The user's profile in the prompt. It names neither style nor genre and has no genre word of above: a model must infer
-# the taste, and copying the profile earns nothing for the genre.
+# The user's profile in the prompt. It names neither style nor genre and contains none of the genre words above: a model
+# must infer the taste, and copying the profile earns nothing for the genre.
 ENGLISH_ARTISTS = {
     "jazz": ("Miles Davis", "Nina Simone", "Charles Mingus", "Ella Fitzgerald"),
     "hiphop": ("Kendrick Lamar", "Lauryn Hill", "MF DOOM", "Missy Elliott"),

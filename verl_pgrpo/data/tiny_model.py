@@ -4,8 +4,8 @@
 
     python -m verl_pgrpo.data.tiny_model --data data/movielens --out data/movielens/model --seed 0
 
-For demonstrations of reinforcement learning and for tests. Equal words and seeds give equal files with one version of
-torch.
+For demonstrations of reinforcement learning and for tests. The same words and seed give identical files with the same
+version of torch.
 """
 
 import argparse
@@ -35,7 +35,7 @@ CHAT_TEMPLATE = (
 def make_tokenizer(words: Sequence[str]) -> "PreTrainedTokenizerFast":
     """Return a tokenizer with one token per word, in the order given, after the special tokens.
 
-    verl expects of every Qwen model that a newline is one token and that `<|im_end|>` exists, so both do.
+    verl expects every Qwen model to have `<|im_end|>` and a newline as single tokens, so this tokenizer has both.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

@@ -101,7 +101,7 @@ def _read_text(path: Path, encoding: str | None) -> bytes:
 
 
 def _read_json(text: bytes) -> pa.Table:
-    """Read JSON Lines. Arrow turns columns of ISO dates into timestamps; they are read again as the text they are."""
+    """Read JSON Lines. Arrow turns columns of ISO dates into timestamps; they are read again as text."""
     read = pa.json.ReadOptions(block_size=min(len(text) + 1, LARGEST_BLOCK))
     table = pa.json.read_json(pa.BufferReader(text), read_options=read)
     as_written = pa.schema([pa.field(field.name, _without_times(field.type)) for field in table.schema])
@@ -151,7 +151,7 @@ def _read_hugging_face(path: Path, split: str | None) -> pa.Table:
 
 
 def _with_class_names(table: pa.Table) -> pa.Table:
-    """Replace the numbers of `ClassLabel` columns by their names. The Hugging Face library keeps these as metadata."""
+    """Replace the numbers in `ClassLabel` columns by names, which the Hugging Face library stores as metadata."""
     if b"huggingface" not in (table.schema.metadata or {}):
         return table
     import datasets

@@ -1,9 +1,9 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Generate a model's responses with vLLM in a process of its own.
+"""Generate a model's responses with vLLM in a separate process.
 
-Two models never share memory, a crash names its model, and vLLM's output goes to a file. The process leads a session,
-so that vLLM's workers end with it when the command is interrupted.
+Two models never share memory, the error after a crash names the model, and vLLM's output goes to a file. The process
+leads a session, so vLLM's workers end with it when the command is interrupted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PR_SET_PDEATHSIG = 1
 BATCH = 512  # prompts per call; vLLM batches within them, and progress shows between them
 CPU_ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",  # compiling takes longer than running a model that fits a CPU
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process less; vLLM's CPU build starts a worker process otherwise
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # saves a process; otherwise vLLM's CPU build starts a worker process
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; the default is a large part of the machine
 }
 
@@ -114,14 +114,14 @@ def generate(model: Model, prompts: Sequence[Prompt], sampling: Sampling, log: P
 
 
 def _seed(seed: int, prompt_id: str) -> int:
-    """Far from any other prompt's: vLLM gives response n the seed plus n."""
+    """Return a seed far from any other prompt's, because vLLM uses the seed plus n for response n."""
     return int.from_bytes(sha256(f"{seed} {prompt_id}".encode()).digest()[:4], "big") >> 2
 
 
 def _run_vllm(
     responses: Connection, log: Path, model: Model, sampling: Sampling, chats: list[list[dict]], seeds: list[int]
 ) -> None:
-    """The process in which vLLM generates: send the responses to each chat, some chats at a time."""
+    """Run vLLM in the generating process: send the responses to each chat, in batches of chats."""
     os.setsid()
     if sys.platform == "linux":  # end with the command, even if it is killed
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

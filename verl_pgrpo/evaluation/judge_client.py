@@ -2,16 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Send requests to a judge behind an OpenAI-compatible API.
 
-The client retries overload, server errors, timeouts and lost connections itself, with back-off or as `Retry-After`
-says. Other errors (401, 404, ...) end the run. A single request that the server rejects, such as a text too long for
-its context, is counted and skipped, unless the first ones are all rejected. The API key is removed from everything that
-a server sends before it is shown or stored.
+The client retries overload, server errors, timeouts and lost connections itself, with back-off or after the time in
+`Retry-After`. Other errors (401, 404, ...) end the run. A single request that the server rejects, such as a text too
+long for its context, is counted and skipped, unless the first ones are all rejected. The API key is removed from
+everything that a server sends before it is shown or stored.
 
 Answers are cached in a file of JSON Lines: each is appended as it arrives, so an interrupted run loses none.
 
     {"key", "text", "finished", "input_tokens", "output_tokens"}
 
-The key is the SHA-256 of the whole request, so another model, question or temperature asks again.
+The key is the SHA-256 of the whole request, so another model, question or temperature leads to a new request.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from pydantic import BaseModel, ValidationError
 from verl_pgrpo.errors import DataError, PGRPOError
 
 REJECTED = (400, 413, 422)  # HTTP status codes that concern one request
-MAX_REJECTED = 8  # at the start, without any answer: the requests are not the reason
-PROBE_RETRIES = 4  # of the first request, to report a wrong address soon
+MAX_REJECTED = 8  # at the start, without any answer: then single requests are not the cause
+PROBE_RETRIES = 4  # of the first request, to report a wrong address early
 
 
 class Answer(BaseModel):
@@ -64,12 +64,12 @@ class JudgeCache(dict[str, Answer]):
             raise DataError(f"--cache {path}: not a judge's cache; name another file")
         self._end_of_cut_line = "\n" if content and not content.endswith(b"\n") else ""
         for line in content.splitlines():
-            with contextlib.suppress(ValidationError):  # a line that was cut off; its question is asked again
+            with contextlib.suppress(ValidationError):  # a line that was cut off; its request is sent again
                 answer = _Line.model_validate_json(line)
                 self[answer.key] = answer
 
     def add(self, key: str, answer: Answer) -> None:
-        """Append an answer; it has left this process when this returns."""
+        """Append an answer; it is flushed to the file when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(self._end_of_cut_line + json.dumps({"key": key, **answer.model_dump()}) + "\n")
@@ -116,7 +116,7 @@ class JudgeServer:
         return url if urlsplit(url).path else f"{url}/v1"
 
     def scrub(self, text: str) -> str:
-        """Return the text without the key; one of three characters or fewer is no secret, and could be a verdict."""
+        """Return the text without the key, unless the key has at most three characters (a verdict could match it)."""
         return text.replace(self.api_key, "[key]") if self.api_key and len(self.api_key) > 3 else text
 
 
@@ -139,7 +139,7 @@ async def judge_all(
 
     Args:
         requests: Bodies of chat completions by key.
-        known: The judge has answered before. If it rejects requests now, the requests are the reason.
+        known: The judge has answered before. If it rejects requests now, the requests are the cause.
 
     Raises:
         JudgeError: The judge is unreachable, rejects everything, or keeps failing.

@@ -1,9 +1,9 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The question to a judge about two responses, how its answer is read, and what all questions would cost.
+"""The question to a judge about two responses, the parsing of its answer, and the cost of all questions.
 
-A policy learns to write to its judge. So the responses are shown without reasoning, which no user sees, between tags
-that they cannot contain. Each pair is shown in both orders.
+A policy can learn to influence its judge. So the responses are shown without reasoning, which no user sees, between
+tags that they cannot contain. Each pair is shown in both orders.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class JudgeRequest:
 
     model: str
     question: str = QUESTION
-    # a limit, not a length: judges that reason need it
+    # a limit, not a length: judges that reason need many tokens
     max_tokens: int = 2048
     # further fields of the body; None removes one, such as temperature for models that reject it
     options: dict[str, Any] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class JudgeRequest:
 
     @property
     def token_limit(self) -> Any:
-        """The most tokens of an answer, under either of its names."""
+        """The maximum number of tokens of an answer, under either of its names."""
         return self.options.get("max_completion_tokens") or self.options.get("max_tokens") or self.max_tokens
 
     def body(self, prompt: str, first: str, second: str) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def plan_requests(pairs: pd.DataFrame, request: JudgeRequest) -> tuple[pd.DataFr
 
 
 def estimate_cost(missing: Iterable[dict[str, Any]], request: JudgeRequest, prices: Prices) -> dict[str, Any]:
-    """Estimate the requests still to make: tokens are characters / 4, output tokens the most."""
+    """Estimate the remaining requests: input tokens are characters / 4, output tokens the maximum."""
     sizes = [len(body["messages"][0]["content"]) for body in missing]
     inputs, outputs = sum(sizes) // CHARACTERS_PER_TOKEN, len(sizes) * request.token_limit
     cost = token_cost(inputs, outputs, prices)

@@ -65,7 +65,7 @@ def is_log(file: Path) -> bool:
 def read_log(files: Sequence[Path], prefixes: tuple[str, ...] = ()) -> MetricsLog:
     """Read the metrics whose names start with one of `prefixes`, without those of abandoned branches.
 
-    A validation before or after training has a line of its own; it adds to the metrics of its step. A cut-off last
+    A validation before or after training has a separate line; it adds to the metrics of its step. A cut-off last
     line, which a killed run leaves behind, is skipped.
 
     Raises:

@@ -9,7 +9,7 @@ Layouts, `STEP` being a `global_step_N` folder of verl:
     adapter_config.json, adapter_model.*     a PEFT folder; the base is the folder around it, or the one that it names
     STEP/actor/huggingface                   weights saved with `checkpoint.save_contents=[hf_model]` (FSDP)
     STEP/actor/model/huggingface             the same by Megatron; with LoRA only an adapter/ in it
-    STEP/actor/lora_adapter                  the adapter, as verl before 0.9 saved it beside the shards
+    STEP/actor/lora_adapter                  the adapter, as verl before 0.9 saved it next to the shards
     STEP/actor with shards only              an error with the command that merges them
 
 A folder with an adapter is never evaluated without it.
@@ -70,7 +70,7 @@ def find_model(name: str, path: Path) -> Model:
     """Find the weights and the adapter in a folder.
 
     Raises:
-        DataError: There are none, or they cannot be used as they are; the message says how to make them usable.
+        DataError: There are none, or they are not usable; the message explains how to make them usable.
     """
     where = f"--model {path}"
     if not path.exists():

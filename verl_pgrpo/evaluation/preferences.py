@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Summarize a judge's verdicts: per preference group, overall, and how much the position decided.
+"""Summarize a judge's verdicts: per preference group, overall, and the effect of the position.
 
 `judged` has a row per pair with the columns prompt_id, preference_group, a_first and b_first (the verdicts with a and
 with b shown first), and outcome (`a`, `b`, `tie`, or None if a verdict is missing).
@@ -21,7 +21,7 @@ _OUTCOMES = {(FIRST, SECOND): "a", (SECOND, FIRST): "b"}
 
 
 def outcome(a_first: str, b_first: str) -> str | None:
-    """Return `a` or `b` if both orders prefer it, else `tie`; None if a verdict is malformed or refused."""
+    """Return `a` or `b` if both orders prefer it, else `tie`; None if a verdict is malformed or missing."""
     if {a_first, b_first} & {MALFORMED, REFUSED}:
         return None
     return _OUTCOMES.get((a_first, b_first), TIE)
@@ -57,7 +57,7 @@ def _preference(judged: pd.DataFrame) -> dict[str, Any]:
 
 
 def position_bias(judged: pd.DataFrame) -> dict[str, Any]:
-    """Measure how often the response shown first was preferred. Each pair is shown both ways: one half is no bias.
+    """Measure how often the response shown first was preferred. Each pair is shown in both orders: 0.5 means no bias.
 
     `share_first` counts all verdicts for one of the two, from pairs with two valid verdicts. `p` is a sign test over
     the pairs that contradict themselves: always the first against always the second.

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The prompts of a validation Parquet file, with their preference groups and what the reward function needs."""
+"""The prompts of a validation Parquet file, with their preference groups and the reward function's inputs."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compute the advantages that GRPO and P-GRPO would have given to the recorded responses of a run.
 
-This answers, before any GPU time is spent: how many prompts have no signal under GRPO, which groups' responses carry
-the gradient, and how often the two estimators disagree on the direction. It cannot answer how a policy that was
-trained with the other estimator would have responded.
+This answers, before any GPU time is spent: how many prompts have no signal under GRPO, which groups contribute
+most to the gradient, and how often the two estimators disagree on the direction. It cannot show how a policy trained
+with the other estimator would have responded.
 
 The *signal* of a response is its squared advantage, to which its part of the policy gradient's second moment is
 proportional. GRPO here is verl's `compute_grpo_outcome_advantage`.
@@ -51,7 +51,7 @@ def grpo_advantages(
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay found.
+    """The result of a replay.
 
     Attributes:
         responses: a row per response with `step`, `group`, `prompt` (unique over steps), the advantages `grpo` and

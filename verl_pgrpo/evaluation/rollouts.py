@@ -40,8 +40,8 @@ def find_dumps(folder: Path, log: MetricsLog | None = None) -> Dumps:
     """Find the dumps of a run, without those of an abandoned branch.
 
     A run that is killed at step 10 and resumed from the checkpoint of step 5 overwrites the dumps of the steps that it
-    reaches again. What it has not reached is left over from the abandoned branch. It is recognized by the metrics log,
-    if there is one, and by the times at which the dumps were written.
+    reaches again. The dumps of the other steps are left over from the abandoned branch. They are recognized by the
+    metrics log, if there is one, and by the times at which the dumps were written.
 
     Raises:
         DataError: the folder has no dumps.
@@ -169,8 +169,8 @@ def read_dump(path: Path, group_of: GroupLookup) -> pd.DataFrame:
 def _session(row: dict[str, Any], number: int) -> tuple[Any, int]:
     """Return (prompt, session) and the index of the output in the session; None for padding.
 
-    verl's V1 trainers write `<uid>_<session>_<output>`. Older trainers write no uid: there the text of the prompt
-    identifies the prompt, and every line is a session.
+    verl's V1 trainers write `<uid>_<session>_<output>`. Older trainers write no uid: their prompts are identified by
+    text, and every line is a session.
     """
     uid = row.get("uid")
     if uid is None:
@@ -217,5 +217,5 @@ def _without_none(truth: Any) -> Any:
 
 
 def _without_space(text: str) -> str:
-    """Tokenizers do not always reproduce white space."""
+    """Normalize white space, which tokenizers do not always reproduce."""
     return "".join(text.split())

@@ -50,7 +50,7 @@ class Sample(BaseModel):
         return {name: value for name, value in row.items() if value is not None} if isinstance(row, dict) else row
 
     def value(self, name: str) -> float | None:
-        """Return one of its numbers; None if it has none of that name."""
+        """Return one of its numbers by name; None if there is no such number."""
         return self.values.get(name, self.score if name == "score" else None)
 
 
@@ -59,7 +59,7 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     with atomic_write(path) as file:
         for sample in samples:
             line = json.dumps(sample.model_dump(), ensure_ascii=False)
-            # Escape what `str.splitlines` takes for the end of a line.
+            # Escape the characters that `str.splitlines` treats as line ends.
             file.write(re.sub("[\x85\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
 
 

@@ -51,13 +51,13 @@ def default_reward(prompts: Iterable[Prompt]) -> str:
                 f"no recipe and no function of verl's is for data_source {prompt.data_source!r}; give --reward "
                 "pkg://package.module or a file"
             ) from error
-        except Exception:  # an empty response may be too little for it
+        except Exception:  # it may not accept an empty response
             continue
     return VERL_DEFAULT
 
 
 def load_reward(name: str, arguments: dict[str, Any]) -> Callable[..., Any]:
-    """Load `pkg://package.module` or a file, with `:function` for another name than `compute_score`, as verl does.
+    """Load `pkg://package.module` or a file as verl does, with `:function` if it is not called `compute_score`.
 
     Args:
         arguments: Passed to the function by keyword, like verl's `custom_reward_function.reward_kwargs`.

@@ -3,8 +3,8 @@
 """Intervals, tests and inequality measures. The unit is the prompt: responses to one prompt are not independent.
 
 Each value below belongs to a prompt (the mean over its responses), and the bootstrap resamples prompts within each
-preference group. Fewer than `MIN_PROMPTS` prompts get no interval and no test, but NaN. Prompts with equal values get
-no interval: their bootstrap distribution has no width, whatever the truth.
+preference group. With fewer than `MIN_PROMPTS` prompts, intervals and tests are NaN. So is the interval of prompts with
+equal values: their bootstrap distribution has no width, whatever the truth.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _RADEMACHER = 1 / (4 * stats.norm.sf(math.sqrt(2)))  # 3.178
 
 
 def bootstrap_mean(values: Floats, resamples: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
-    """Bootstrap the mean over prompts of (rows, prompts) values. All rows share the resampled prompts: paired.
+    """Bootstrap the mean over prompts of (rows, prompts) values. All rows share the resampled prompts (paired).
 
     The interval is scipy's BCa (Efron 1987) at the levels of Student's t, widened by sqrt(n / (n - 1)) ("expanded
     percentile", Hesterberg 2015). For normal values it covers the mean in 93 of 100 cases at 8 prompts and in 95 from
@@ -45,7 +45,7 @@ def bootstrap_mean(values: Floats, resamples: int, rng: np.random.Generator) -> 
         return np.full((rows, resamples), np.nan), np.full(rows, np.nan), np.full(rows, np.nan)
     edge = stats.t.ppf(_TAIL, prompts - 1) * math.sqrt(prompts / (prompts - 1))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # degenerate data, and what follows from it
+        warnings.simplefilter("ignore")  # caused by degenerate data
         result = stats.bootstrap(
             (values,), np.mean, n_resamples=resamples, batch=max(1, _BATCH // values.size), axis=-1, rng=rng,
             confidence_level=1 - 2 * stats.norm.cdf(edge), method="BCa" if prompts <= _MAX_JACKKNIFE else "percentile",
@@ -133,8 +133,8 @@ def sign_test(wins: int, losses: int) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's step-down correction (1979); NaN stays NaN and does not count as a test.
 
-    It bounds the chance of any false difference among all groups, whatever the dependence between them. That is what
-    one wants before naming a group; Benjamini-Hochberg allows a share of false ones.
+    It bounds the probability of any false positive among all groups, whatever the dependence between them. This is the
+    right standard for claims about a single group; Benjamini-Hochberg allows a share of false positives.
     """
     p = np.array(p_values, dtype=float)
     order, tests = np.argsort(p, kind="stable"), int(np.isfinite(p).sum())  # NaN is sorted last

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""How much the prompts of a preference group differ, and how large the groups are: what decides between baselines."""
+"""How much a preference group's prompts differ, and how large the groups are: the criteria for choosing a baseline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
     """Split the variance of each group's rewards into that within prompts and that between them.
 
     Args:
-        rewards: one row per response with columns `group` (text), `prompt` (any label that tells apart the generation
+        rewards: one row per response with columns `group` (text), `prompt` (any label that distinguishes the generation
             groups, also those of different steps) and `reward` (a number).
 
     Returns:

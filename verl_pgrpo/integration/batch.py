@@ -102,7 +102,7 @@ class BatchRows:
 
     @classmethod
     def from_sessions(cls, uids: Sequence[str], groups: Sequence[Any]) -> BatchRows:
-        """Create from a batch with one row per session and no padding, as the older trainers have it."""
+        """Create from a batch with one row per session and no padding, as in the older trainers."""
         if len(uids) != len(groups):
             raise ValueError(f"{len(uids)} uids and {len(groups)} groups are not of one batch")
         return cls(list(uids), list(groups), np.zeros(len(uids), dtype=np.bool_), np.arange(len(uids)))

@@ -61,11 +61,11 @@ def check_verl(config: DictConfig) -> None:
     use_v1 = OmegaConf.select(config, "trainer.use_v1")
     if use_v1 is None:
         raise _unsupported("its config has no trainer.use_v1")
-    # A verl without TransferQueue may still ship the V1 modules, but its launcher rejects them.
+    # A verl without TransferQueue may still contain the V1 modules, but its launcher rejects them.
     if not hasattr(importlib.import_module("verl.trainer.main_ppo"), "TaskRunnerV1"):
         raise _unsupported("its launcher does not support the V1 trainers (it has no TaskRunnerV1)")
     if use_v1:
-        # Before the trainers, because looking for them imports their package, and that imports TransferQueue.
+        # Before the trainers, because looking them up imports their package, which imports TransferQueue.
         if importlib.util.find_spec("transfer_queue") is None:
             raise _unsupported("its V1 trainers need the package TransferQueue: pip install TransferQueue")
         _require_module("verl.trainer.ppo.v1.trainer_base")
@@ -100,7 +100,7 @@ def _unsupported(reason: str) -> UnsupportedVerlError:
 
 
 def check_dataset_columns(dataset: Any, use_v1: bool) -> None:
-    """Reject columns of a dataset that break or replace something of verl; warn about columns that verl replaces.
+    """Reject dataset columns that break verl or replace its values; warn about columns that verl replaces.
 
     Raises:
         DataError: naming the columns and what they collide with.

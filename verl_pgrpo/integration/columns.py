@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Column names and reward keys that the installed verl uses itself.
 
-verl passes the columns of a dataset row as keyword arguments and stores them beside the fields of the rollout. A column
-with the name of such an argument or field breaks every rollout, replaces the field, or is itself replaced. The names
-are derived from verl's source (its syntax tree, without importing it), so that they fit the version in use.
+verl passes the columns of a dataset row as keyword arguments and stores them together with the fields of the rollout. A
+column with the name of such an argument or field breaks every rollout, replaces the field, or is itself replaced. The
+names are derived from verl's source (its syntax tree, without importing it), so that they fit the version in use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TRAINER, OLD_TRAINER = "trainer/ppo/v1/trainer_base.py", "trainer/ppo/ray_traine
 # The columns of verl's data format: verl reads these from the row on purpose.
 DATA_FORMAT = {"prompt", "data_source", "ability", "reward_model", "extra_info", "agent_name"}
 ROW_VARIABLES = {"kwargs", "prompt"}  # what verl's agent loops call a row
-# What happens to a column of that name, and how bad it is.
+# The effect of a column with that name, and its severity.
 EFFECTS = {"collides with": "error", "replaces": "error", "is replaced by": "warning", "is read as": "warning"}
 
 
@@ -106,7 +106,7 @@ def reserved_reward_keys() -> dict[str, ReservedName]:
 
 
 def _calls_with_row(files: Iterable[str]) -> dict[str, tuple[set[str], set[str]]]:
-    """For each function that verl calls with `**row`: the arguments that it passes beside the row, and the others."""
+    """For each function that verl calls with `**row`: the arguments that it passes besides the row, and the others."""
     parameters: dict[str, list[str]] = {}
     for path in (*files, *_agent_loops()):
         for node in ast.walk(_tree(path)):

@@ -5,9 +5,9 @@
 None of them has a registry. A subclass of each replaces it in the module from which verl's launcher imports it. All
 mixins are no-ops unless adv_estimator=pgrpo.
 
-These trainers lose a dataset's columns on the way: what the rollout returns does not have them. The preference group is
-therefore kept aside before the rollout and added to its result, under a name of its own, because a reward function's
-outputs are put into the same batch and may have the name of a dataset column. Each row is one session; none is padding.
+These trainers lose a dataset's columns, because the rollout does not return them. The preference group is therefore
+saved before the rollout and added to its result, under a unique name, because a reward function's outputs are put into
+the same batch and may have the name of a dataset column. Each row is one session; none is padding.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _GROUP = "pgrpo_preference_group"
 
 
 class LegacyTrainerMixin(PGRPOTrainerMixin):
-    """What the older trainers have in common."""
+    """Base class of the mixins for the older trainers."""
 
     def __init__(self, config: DictConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
@@ -71,7 +71,7 @@ class V0TrainerMixin(LegacyTrainerMixin):
     def fit(self) -> None:
         if self.pgrpo is None:
             return super().fit()  # type: ignore[misc]
-        # verl's loop calls a function of its module, where the later trainers have a method to override.
+        # verl's loop calls a function of its module; later trainers have a method to override instead.
         from verl.trainer.ppo import ray_trainer
 
         stock = ray_trainer.compute_advantage
@@ -88,8 +88,8 @@ class V0TrainerMixin(LegacyTrainerMixin):
     def _update_actor(self, batch: Any) -> Any:
         output = super()._update_actor(batch)  # type: ignore[misc]
         if self.pgrpo is not None:
-            # The loop's metrics are a local variable; these get there. verl reduces them by mean, maximum or minimum,
-            # depending on their names, which for a single number are all the same.
+            # The loop keeps its metrics in a local variable and adds those returned here. verl reduces them by mean,
+            # maximum or minimum, depending on their names; for a single number the results are equal.
             output.meta_info["metrics"].update(self.pgrpo.end_step())
         return output
 
@@ -113,7 +113,7 @@ class FullyAsyncTrainerMixin(_SeparateTrainerMixin):
     """For the class of the Ray actor FullyAsyncTrainer.
 
     Its checkpoints are numbered by the version of the rollout weights, with several local steps per version. The
-    training data is in another process, the rollouter's, which checks it and counts its groups.
+    rollouter, another process, has the training data; it checks the data and counts its groups.
     """
 
     async def set_rollouter(self, rollouter: Any) -> None:
@@ -133,8 +133,8 @@ class FullyAsyncTrainerMixin(_SeparateTrainerMixin):
     def _fit_log_aggregated_training_metrics(self, *args: Any, **kwargs: Any) -> None:
         super()._fit_log_aggregated_training_metrics(*args, **kwargs)  # type: ignore[misc]
         if self.pgrpo is not None:
-            # Not through verl's aggregator, which guesses from names (it would sum up `observed_total`) and leaves each
-            # version's last step to the next version.
+            # Not through verl's aggregator, which chooses a reduction by name (it would sum up `observed_total`) and
+            # assigns each version's last step to the next version.
             self.logger.log(data=self.pgrpo.end_step(), step=self.current_param_version)  # type: ignore[attr-defined]
 
 
@@ -209,7 +209,7 @@ _REPLACED: dict[str, dict[str, tuple[type, tuple[str, ...]]]] = {
 
 
 def personalize_module(module: ModuleType) -> None:
-    """Replace the classes of one of verl's modules by subclasses with the mixins for them.
+    """Replace the classes in one of verl's modules by subclasses with the mixins.
 
     Raises:
         UnsupportedVerlError: a class lacks a method that the mixin overrides.
@@ -229,5 +229,5 @@ def personalize_module(module: ModuleType) -> None:
 
 def _subclass(mixin: type, stock: type, module: ModuleType, methods: tuple[str, ...]) -> type:
     require_hooks(stock, *methods)
-    # Under its name in verl's module, so that pickles refer to it by that name.
+    # Assigned under its name in verl's module, so that pickles refer to it by that name.
     return type(stock.__name__, (mixin, stock), {"__doc__": stock.__doc__, "__module__": module.__name__})

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What all trainers of verl need to keep a reward history: restore it, save it with each checkpoint."""
+"""Base trainer mixin: restore the reward history, and save it with each checkpoint."""
 
 from __future__ import annotations
 

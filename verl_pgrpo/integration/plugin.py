@@ -3,10 +3,10 @@
 """Entry point `pgrpo` of the group `verl.plugins`: verl imports this module in every process that imports verl.
 
 This file is the whole contract with verl. Each function below runs when verl imports the module it is registered for,
-so processes that never compute an advantage (rollout servers, reward workers) pay for nothing.
+so processes that never compute an advantage (rollout servers, reward workers) have no overhead.
 
-verl swallows exceptions of a plugin that is loading. A failure here is therefore kept, and raised when a run asks for
-adv_estimator=pgrpo. Other runs are unaffected.
+verl swallows exceptions that a plugin raises while loading. A failure here is therefore stored, and raised when a run
+uses adv_estimator=pgrpo. Other runs are unaffected.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _failure: Exception | None = None
 
 
 def _on_import(*modules: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-    """Call a function with each of these modules of verl when it is imported; keep the exception that it raises."""
+    """Call a function with each of these modules of verl when it is imported; store an exception that it raises."""
 
     def register(hook: Callable[[Any], None]) -> Callable[[Any], None]:
         @functools.wraps(hook)
@@ -94,7 +94,7 @@ def _replace_legacy_trainers(module: Any) -> None:
 
 
 def check_run(config: Any) -> None:
-    """Raise a PGRPOError if a run asks for adv_estimator=pgrpo and cannot have it. Other runs pass."""
+    """Raise a PGRPOError if a run uses adv_estimator=pgrpo and it cannot work. Other runs pass."""
     from verl_pgrpo.errors import UnsupportedVerlError
     from verl_pgrpo.integration.checks import TESTED_VERSIONS, check_config, check_verl, is_personalized
 
@@ -110,7 +110,7 @@ def check_run(config: Any) -> None:
 
 
 def _fail_in_trainers() -> None:
-    """Let the V1 trainers raise the kept failure: the launcher, another process, cannot know about it."""
+    """Make the V1 trainers raise the stored failure: the launcher, another process, cannot know about it."""
     base = sys.modules.get("verl.trainer.ppo.v1.trainer_base")
     for name, stock in list(getattr(base, "TRAINER_REGISTRY", {}).items()):
 

@@ -50,7 +50,7 @@ class PGRPOState:
         step: the training step that it belongs to; 0 for a new run.
     """
 
-    _active: ClassVar[PGRPOState | None] = None  # the state whose trainer is in verl's advantage step right now
+    _active: ClassVar[PGRPOState | None] = None  # the state whose trainer is currently in verl's advantage step
 
     def __init__(self, config: PGRPOConfig, history: GroupHistoryManager | None = None, step: int = 0) -> None:
         self.config = config

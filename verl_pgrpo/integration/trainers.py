@@ -45,7 +45,7 @@ class PGRPOV1TrainerMixin(PGRPOTrainerMixin):
         batch = super().step(metrics, timing_raw)  # type: ignore[misc]
         if self.pgrpo is not None:
             # Not through the `metrics` of _compute_advantage: verl aggregates those over a step's local updates by
-            # guessing from their names, and would sum up `observed_total`.
+            # their names, and would sum up `observed_total`.
             metrics.update(self.pgrpo.end_step())
         return batch
 
@@ -94,4 +94,4 @@ def preference_groups(batch: KVBatchMeta, column: GroupColumn | None) -> list[An
     return [group_of[uid] for uid in uids]
 
 
-personalize_registry()  # the plugin's hook has already run if this module was what imported verl's trainers
+personalize_registry()  # the plugin's hook has already run if this module was the first to import verl's trainers

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Check the checkpoint folder: writable, large enough, and what a resume would find belongs to this run."""
+"""Check the checkpoint folder: it is writable and large enough, and its checkpoints belong to this run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOLDER = "trainer.default_local_dir"
 SAVING = "actor_rollout_ref.actor.checkpoint"
 TRACKER = "latest_checkpointed_iteration.txt"
 GIB = float(1 << 30)
-# Bytes a parameter. FSDP saves its weights and two moments; Megatron bf16 weights, and fp32 ones with the moments.
+# Bytes per parameter. FSDP saves its weights and two moments; Megatron bf16 weights, and fp32 ones with the moments.
 BYTES = {"fsdp": {"model": 4, "optimizer": 8, "hf_model": 2}, "megatron": {"model": 2, "optimizer": 12, "hf_model": 2}}
 
 
@@ -51,7 +51,7 @@ def check_checkpoints(context: PreflightContext, diagnostics: Diagnostics) -> No
 
 
 def _check_async_save(context: PreflightContext, diagnostics: Diagnostics) -> None:
-    """verl 0.9.1 leaves the tracker to Megatron's finalization, which nothing calls."""
+    """Report async_save: verl 0.9.1 leaves the tracker to Megatron's finalization, which is never called."""
     if not context.get(f"{SAVING}.async_save"):
         return
     message = f"async_save=True: verl never writes {TRACKER} (verl#7952)"
@@ -65,7 +65,7 @@ def _check_async_save(context: PreflightContext, diagnostics: Diagnostics) -> No
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above that exists."""
+    """The folder, or its nearest existing parent."""
     return folder if os.path.exists(folder) else _existing(folder.parent)
 
 
@@ -81,7 +81,7 @@ def check_writable(folder: Path, key: str, diagnostics: Diagnostics) -> bool:
 
 
 def _check_space(context: PreflightContext, folder: Path, contents: list[str], diagnostics: Diagnostics) -> None:
-    """Compare the free space with the checkpoints that are kept, by the size of the model's weight files."""
+    """Compare the free space with the size of the kept checkpoints, estimated from the model's weight files."""
     trainer, model = context.config.trainer, Path(str(context.get("actor_rollout_ref.model.path")))
     weights = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     if context.hf_config is None or context.get("actor_rollout_ref.model.lora_rank"):

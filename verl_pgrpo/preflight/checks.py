@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run all checks of a launch, in their order: `python -m verl_pgrpo.preflight.checks FOLDER`.
 
-FOLDER holds `config.yaml` and `settings.json`. What is found is appended to `results.jsonl`, a line at a time, so that
-the parent process knows what was found and tried if this one hangs or crashes. A check that takes longer than its limit
-ends this process with a traceback.
+FOLDER holds `config.yaml` and `settings.json`. Results are appended to `results.jsonl` line by line, so the parent
+process knows what was found and tried if this process hangs or crashes. A check that takes longer than its limit ends
+this process with a traceback.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .values import check_values
 
 __all__ = ["CHECKS", "run_checks"]
 
-# In this order: later ones read what earlier ones have built.
+# In this order: later checks use objects that earlier ones have built.
 CHECKS: tuple[tuple[str, Callable[[PreflightContext, Diagnostics], None]], ...] = (
     ("config", check_values),
     ("config", check_config),
@@ -51,17 +51,17 @@ CHECKS: tuple[tuple[str, Callable[[PreflightContext, Diagnostics], None]], ...] 
 
 
 def run_checks(context: PreflightContext, emit: Callable[[dict[str, Any]], None]) -> None:
-    """Run the checks in this process, and emit what they find as it is found."""
+    """Run the checks in this process, and emit each result immediately."""
     context.emit = emit
     for name, check in CHECKS:
         skipped = name in context.settings.skip
-        if skipped and check is not check_trainer:  # which others need
+        if skipped and check is not check_trainer:  # other checks need it
             continue
         emit({"check": name, "progress": "", "limit": context.settings.timeout})
         found = Diagnostics(name)
         try:
             check(context, found)
-        except Exception as error:  # of the check itself, which tells nothing about the run
+        except Exception as error:  # in the check itself, so it says nothing about the run
             if context.sizes_valid:  # otherwise the reason has been reported
                 found.warning(f"could not be checked: {one_line(error)}", f"check '{name}'", "check it by hand")
         for diagnostic in [] if skipped else found.found:
@@ -89,4 +89,4 @@ if __name__ == "__main__":
     main(Path(sys.argv[1]))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # at once: verl and torch take seconds to shut down
+    os._exit(0)  # immediately: verl and torch take seconds to shut down

@@ -42,7 +42,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     Returns config_name, config_path, config_dir and overrides.
 
     Raises:
-        ConfigError: an option that Hydra does not have, or that does not start a run.
+        ConfigError: an option that Hydra does not have, or with which Hydra does not start a run.
     """
     arguments = list(arguments)
     if MAIN_PPO in arguments:
@@ -80,7 +80,7 @@ def compose(line: Namespace) -> DictConfig:
 
 
 class _ExtraFolder(SearchPathPlugin):
-    """`--config-dir`, which Hydra's compose API does not take."""
+    """Apply `--config-dir`, which Hydra's compose API does not support."""
 
     path: str | None = None
 
@@ -111,7 +111,7 @@ def compose_valid_part(line: Namespace, diagnostics: Diagnostics) -> DictConfig 
 
 
 def _culprit(error: Exception, overrides: Sequence[str]) -> str | None:
-    """Return the override that Hydra rejects, unless it is a choice of a whole file."""
+    """Return the override that Hydra rejects, unless it selects a whole file."""
     missing = re.match(r"Interpolation key '(.*)' not found", str(error))
     for override in overrides:
         try:

@@ -59,7 +59,7 @@ def _check_plugin(context: PreflightContext, diagnostics: Diagnostics) -> None:
 
 
 def _check_dataclasses(context: PreflightContext, diagnostics: Diagnostics) -> None:
-    """As main_ppo does before it starts Ray, and as its workers do."""
+    """Validate as main_ppo does before it starts Ray, and as its workers do."""
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import omega_conf_to_dataclass, validate_config
 
@@ -82,7 +82,7 @@ def _check_dataclasses(context: PreflightContext, diagnostics: Diagnostics) -> N
 
 
 def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
-    """Ask verl's registries for the names that it looks up late."""
+    """Look up names in verl's registries that verl itself looks up only later."""
     import torch
     from verl.checkpoint_engine import CheckpointEngineRegistry
     from verl.trainer.ppo import core_algos
@@ -91,7 +91,7 @@ def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
     from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 
     def check_choice(key: str, choices: Iterable[str], name: Any = None) -> bool:
-        """Report a name that is none of the choices; whether it is one."""
+        """Return whether a name is one of the choices; report it if not."""
         choices, name = sorted(map(str, choices)), str(name or context.get(key))
         if name not in choices:
             near = difflib.get_close_matches(name, choices, n=1)
@@ -140,7 +140,7 @@ def _check_names(context: PreflightContext, diagnostics: Diagnostics) -> None:
 
 
 def _check_optimizer(context: PreflightContext, diagnostics: Diagnostics) -> None:
-    """Build FSDP's optimizer for one weight, and look at its dtypes."""
+    """Build FSDP's optimizer for one weight, and check its dtypes."""
     import torch
     from verl.utils.config import omega_conf_to_dataclass
     from verl.utils.torch_dtypes import PrecisionType
@@ -168,7 +168,7 @@ def _rollouts(context: PreflightContext) -> list[str]:
 
 
 def registered(folder: str, registry: str) -> set[str]:
-    """The names that verl's modules register with `@<registry>.register(...)`, also where they cannot be imported."""
+    """The names that verl's modules register with `@<registry>.register(...)`, even if they cannot be imported."""
     import verl
 
     names: set[str] = set()
@@ -181,14 +181,14 @@ def registered(folder: str, registry: str) -> set[str]:
 
 
 def _check_reward_keys(context: PreflightContext, diagnostics: Diagnostics) -> None:
-    """Report legacy keys of rewards: main_ppo reads the new ones only."""
+    """Report legacy reward keys: main_ppo reads only the new ones."""
     from verl.experimental.reward_loop import migrate_legacy_reward_impl
 
     migrated = copy.deepcopy(context.config)
     OmegaConf.set_struct(migrated, False)
     try:
         new = _leaves(OmegaConf.to_container(migrate_legacy_reward_impl(migrated).reward), "reward")
-    except Exception:  # another verl's configuration has none of these keys
+    except Exception:  # other versions of verl lack these keys
         return
     old = _leaves(OmegaConf.to_container(context.config.reward), "reward")
     for key, value in new.items():
@@ -198,7 +198,7 @@ def _check_reward_keys(context: PreflightContext, diagnostics: Diagnostics) -> N
 
 
 def _check_files(context: PreflightContext, diagnostics: Diagnostics) -> None:
-    """Report files that the configuration names and that do not exist, other than those that later checks open."""
+    """Report missing files that the configuration names, except those that later checks open."""
     from verl.trainer.ppo.utils import need_critic
 
     skipped = ["actor_rollout_ref.model.path", "trainer.resume_from_path", "custom_reward_function.", "reward_model.",

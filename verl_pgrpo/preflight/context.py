@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the checks know about a launch: each adds to it, later ones read it."""
+"""The context that the checks of a launch share: each check adds to it, and later ones read it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["PreflightContext", "Settings"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Options of `preflight` besides the launch's own arguments."""
+    """Options of `preflight` in addition to the launch's arguments."""
 
     model_config: str | None = None  # path of a config.json, for a model that is not on this machine
     reward_timeout: float = 10.0  # seconds for all calls of the reward function, its import included
@@ -31,14 +31,14 @@ class PreflightContext:
 
     config: DictConfig
     settings: Settings = field(default_factory=Settings)
-    sizes_valid: bool = True  # whether the keys that arithmetic needs hold numbers
-    options: PGRPOConfig | None = None  # of P-GRPO, if the run asks for it and they are valid
+    sizes_valid: bool = True  # whether the keys needed for arithmetic are numbers
+    options: PGRPOConfig | None = None  # options of P-GRPO, if the run uses it and they are valid
     trainer: Any = None  # one of verl's trainers, with tokenizer and dataloaders only
     hf_config: Any = None  # the model's configuration
     groups: dict[str, int] | None = None  # training rows of each preference group
     columns_valid: bool = True  # whether no column has a name that verl uses
-    facts: list[str] = field(default_factory=list)  # sizes of the launch in words
-    emit: Callable[[dict[str, Any]], None] = lambda _: None  # tells the parent process what is about to be tried
+    facts: list[str] = field(default_factory=list)  # sizes of the launch as text
+    emit: Callable[[dict[str, Any]], None] = lambda _: None  # informs the parent process of the next attempt
 
     def get(self, key: str, default: Any = None) -> Any:
         """A value of the configuration by its dotted key."""

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Build verl's datasets and dataloaders, and look at them."""
+"""Build verl's datasets and dataloaders, and inspect them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from verl_pgrpo.integration.columns import check_columns
 from .context import PreflightContext
 from .diagnostic import ERROR, WARNING, Diagnostics
 
-FILTER_LIMIT = 20_000  # rows; of a larger dataset verl's filter is run on a sample
+FILTER_LIMIT = 20_000  # rows; for larger datasets verl's filter runs on a sample
 FILTER_SAMPLE = 2_000
-LENGTH_SAMPLE = 256  # rows, where verl does not filter
+LENGTH_SAMPLE = 256  # rows, if verl does not filter
 SKIPPED = "Error processing one of the samples"  # what verl's filter prints for a row that it cannot tokenize
 
 
@@ -49,7 +49,7 @@ def where(context: PreflightContext, split: str) -> str:
 
 
 class _Split:
-    """One of the datasets, and what is wrong with it."""
+    """One of the datasets, and its diagnostics."""
 
     def __init__(self, name: str, context: PreflightContext, diagnostics: Diagnostics) -> None:
         self.name, self.context, self.found = name, context, diagnostics
@@ -93,7 +93,7 @@ class _Split:
                 made = create_rl_dataset(files, data, trainer.tokenizer, trainer.processor, **options)
                 filters = data.filter_overlong_prompts or trainer.tokenizer is None
                 if cls is RLHFDataset and not filters and len(made):
-                    # The run itself does not filter: verl's filter tells which of the first rows are too long.
+                    # The run itself does not filter. Here verl's filter finds which of the first rows are too long.
                     first = made.dataframe.select(range(min(LENGTH_SAMPLE, len(made))))
                     with mock.patch.object(made, "filter_overlong_prompts", True):
                         made.maybe_filter_out_long_prompts(first)
@@ -198,7 +198,7 @@ def check_steps(context: PreflightContext, diagnostics: Diagnostics) -> None:
     rows, size, epochs = len(trainer.train_dataset), config.data.train_batch_size, config.trainer.total_epochs
     keys = "data.train_batch_size, data.gen_batch_size"
     with diagnostics.reporting(keys, "a multiple of the other", "verl cannot fetch the first batch: "):
-        datasets = [trainer.train_dataset, trainer.val_dataset]  # as they were built already
+        datasets = [trainer.train_dataset, trainer.val_dataset]  # as already built
         if hasattr(trainer, "_init_dataloader"):
             with mock.patch("verl.trainer.ppo.v1.trainer_base.create_rl_dataset", side_effect=datasets):
                 trainer._init_dataloader()

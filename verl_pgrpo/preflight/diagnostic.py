@@ -12,8 +12,8 @@ from verl_pgrpo.errors import PGRPOError
 
 __all__ = ["ERROR", "NOTE", "SEVERITIES", "WARNING", "Diagnostic", "Diagnostics", "one_line"]
 
-ERROR = "error"  # the run would stop, or train on something else than was asked for
-WARNING = "warning"  # the run goes on but may surprise, or a check could not be made
+ERROR = "error"  # the run would stop, or train on something other than requested
+WARNING = "warning"  # the run continues but may not do what is expected, or a check could not run
 NOTE = "note"  # for information
 SEVERITIES = (ERROR, WARNING, NOTE)
 
@@ -40,7 +40,7 @@ class Diagnostics:
     found: list[Diagnostic] = field(default_factory=list)
 
     def add(self, severity: str, message: str, location: str, fix: str = "") -> None:
-        # Messages of user code may hold lone surrogates, which cannot be printed.
+        # Messages of user code may contain lone surrogates, which cannot be printed.
         texts = (text.encode("utf-8", "backslashreplace").decode() for text in (message, location, fix))
         diagnostic = Diagnostic(severity, self.check, *texts)
         if diagnostic not in self.found:
@@ -57,7 +57,7 @@ class Diagnostics:
 
     @contextmanager
     def reporting(self, location: str, fix: str = "", prefix: str = "") -> Iterator[None]:
-        """Report an exception of the block, which would stop the run. Our own errors bring their fix."""
+        """Report an exception in the block, which would stop the run. Our own errors include a fix."""
         try:
             yield
         except Exception as error:

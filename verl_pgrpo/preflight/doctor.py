@@ -30,12 +30,12 @@ def examine(
     on_wait: Callable[[str], None] = lambda _: None,
     arguments: Sequence[str] = (),
 ) -> list[Diagnostic]:
-    """Return all results, in reading order. The severity `note` means that all is well.
+    """Return all results, in reading order. The severity `note` means OK.
 
     Args:
         address: of a Ray cluster; None for a private Ray on this machine.
         timeout: seconds for all processes together.
-        on_wait: called with what is being waited for.
+        on_wait: called with a description of what doctor waits for.
         arguments: those of a launch; its packages are checked as well.
     """
     found = check_versions() + (check_launch_packages(arguments) if arguments else [])
@@ -74,7 +74,7 @@ def probe(kind: str, timeout: float, address: str | None = None) -> IsolatedProc
 
 
 def answers_of(process: IsolatedProcess, deadline: float) -> list[dict[str, Any]]:
-    """What a probe found in each process that it looked at, or why it found nothing."""
+    """A probe's findings in each inspected process, or why there are none."""
     if not process.ends_by(deadline):
         return [{"failure": "no answer in time", "fix": LATE}]
     try:
@@ -84,7 +84,7 @@ def answers_of(process: IsolatedProcess, deadline: float) -> list[dict[str, Any]
 
 
 def rate(kind: str, answers: list[dict[str, Any]], here: dict[str, str | None]) -> Diagnostic:
-    """Report the first process without the plugin, or with other versions than the driver's, or that all is well."""
+    """Report the first process without the plugin or with versions other than the driver's, or else success."""
     name = f"plugin, {kind}"
     for answer in answers:
         host = answer.get("host", "") if kind == "ray" else ""

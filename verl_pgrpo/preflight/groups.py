@@ -24,7 +24,7 @@ from .context import PreflightContext
 from .data import where
 from .diagnostic import Diagnostics
 
-FEW = 8  # rewards an epoch: the standard deviation of fewer is a guess
+FEW = 8  # rewards per epoch; with fewer, the standard deviation is a guess
 DOMINANT = 0.9  # share of the rows
 MISSING = ("nan", "none", "null", "<na>", "n/a")  # what a missing value becomes when it is cast to text
 ABSENT = "(none)"  # a default group for validation rows
@@ -34,7 +34,7 @@ def check_groups(context: PreflightContext, diagnostics: Diagnostics) -> None:
     trainer = context.trainer
     if not is_personalized(context.config) or trainer.train_dataset is None:
         return
-    # Where another option is invalid, which the check of the configuration reports, the group's options alone.
+    # If another option is invalid, which the configuration check reports, use only the options of the groups.
     chosen = {name: context.get(f"algorithm.pgrpo.{name}") for name in ("group_key", "default_group")}
     options = PGRPOConfig.from_mapping({name: str(value) for name, value in chosen.items() if value is not None})
     location = f"{where(context, 'train')}, {options.group_key}"
@@ -52,7 +52,7 @@ def check_groups(context: PreflightContext, diagnostics: Diagnostics) -> None:
 
 
 def _count(dataset: Any, options: PGRPOConfig) -> dict[str, int]:
-    """Rows of each group: of verl's own dataset from its table, of another class from its rows."""
+    """Count the rows of each group: from the table of verl's own dataset, or from the rows of another class."""
     counts = count_groups(dataset, options)[1]
     if counts is not None:
         return counts
@@ -120,7 +120,7 @@ def _check_labels(groups: dict[str, int], location: str, diagnostics: Diagnostic
 
 
 def _check_validation(context: PreflightContext, known: dict[str, int], key: str, diagnostics: Diagnostics) -> None:
-    """Compare by the group column, and by `data_source`, under which verl reports: `<task>/<group>`."""
+    """Compare both splits by the group column, and by `data_source` (`<task>/<group>`), by which verl reports."""
     table: Any = getattr(context.trainer.val_dataset, "dataframe", None)
     names, location = getattr(table, "column_names", []), where(context, "val")
     if key.partition(".")[0] in names:

@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-LONGEST_TMPDIR = 40  # Ray puts sockets below it, and the path of a socket has at most 107 bytes
+LONGEST_TMPDIR = 40  # Ray puts sockets below it, and a socket's path has at most 107 bytes
 
 
 class IsolatedProcess(subprocess.Popen[bytes]):
-    """`python -m verl_pgrpo.preflight.<module> <arguments> <folder>` in a session of its own.
+    """`python -m verl_pgrpo.preflight.<module> <arguments> <folder>` in a new session.
 
-    `folder` is temporary and holds `files` (name: text) from the start. As a context manager: on exit the process, its
-    children and the folder are removed.
+    `folder` is temporary and initially contains `files` (name: text). On exit from the context manager, the process,
+    its children and the folder are removed.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class IsolatedProcess(subprocess.Popen[bytes]):
     def ends_by(self, deadline: float) -> bool:
         """Wait until it has ended (True) or `time.monotonic()` reaches the deadline (False).
 
-        The status is not collected, so that its process group keeps its number.
+        The exit status is not collected, so that the id of its process group is not reused.
         """
         while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             if time.monotonic() > deadline:

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine offers to a run: accelerators, shared memory, disks, open files."""
+"""Resources of this machine: accelerators, shared memory, disks, open files."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def check_accelerators() -> Diagnostic:
 
 
 def check_space(name: str, folder: Path, least: float, enough: float, more: str) -> Diagnostic:
-    """Look at the size of `/dev/shm`, or at what is free on a disk.
+    """Check the size of `/dev/shm`, or the free space on a disk.
 
-    `least` and `enough` are in GiB: an error and a warning below them, which `more` tells how to fix.
+    Below `least` (GiB) it is an error, below `enough` (GiB) a warning; `more` is the fix.
     """
     location = str(folder)
     try:

@@ -19,8 +19,8 @@ KEY = "actor_rollout_ref.model.path"
 
 
 def check_trainer(context: PreflightContext, diagnostics: Diagnostics) -> None:
-    """Build the trainer that main_ppo would, without its workers. Its own assertions are the check."""
-    config = copy.deepcopy(context.config)  # verl's trainers change their own
+    """Build main_ppo's trainer without its workers. The trainer's own assertions are the check."""
+    config = copy.deepcopy(context.config)  # verl's trainers modify their config
     OmegaConf.set_struct(config, False)
     config.data.dataloader_num_workers, config.data.filter_overlong_prompts_workers = 0, None  # no processes
     trainer = None
@@ -37,7 +37,7 @@ def check_trainer(context: PreflightContext, diagnostics: Diagnostics) -> None:
             with diagnostics.reporting(f"trainer.v1.trainer_mode={mode}", "set the keys that the message names"):
                 trainer = stock(config)
                 trainer._init_resource_pool_mgr()
-    if trainer is None:  # enough to build its datasets
+    if trainer is None:  # a stand-in that can build the datasets
         trainer = object.__new__(stock)
         trainer.config, trainer.trainer_mode, trainer.parameter_sync_step = config, "sync", 1
     trainer.global_steps = 0

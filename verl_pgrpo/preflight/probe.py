@@ -1,11 +1,11 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Look at verl and the plugin from inside a process: one that imports verl, Ray workers, or a vLLM process.
+"""Inspect verl and the plugin from inside a process: one that imports verl, Ray workers, or a vLLM process.
 
     python -m verl_pgrpo.preflight.probe (driver | vllm | ray SECONDS [ADDRESS]) FOLDER
 
-`doctor` starts one process for each, because libraries may hang or crash while they are imported. The answer, one entry
-a process, is written to `answer.json` in FOLDER, a temporary folder that a private Ray uses as well.
+`doctor` starts one process for each, because libraries may hang or crash on import. The answer, one entry per process,
+is written to `answer.json` in FOLDER, a temporary folder that a private Ray uses as well.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def in_ray(folder: Path, seconds: float, address: str | None = None) -> list[dic
 
 def in_vllm() -> list[dict[str, Any]]:
     """Describe a process that imports verl and then vLLM, as verl's rollout server does."""
-    import verl  # noqa: F401  # with it verl's plugins
+    import verl  # noqa: F401  # also loads verl's plugins
     from vllm.platforms import current_platform
     from vllm.plugins import load_general_plugins
 

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Roll out a few rows through verl's agent loop, with canned responses instead of a model, and score them.
 
-Everything but the model is verl's: the collated row, the agent loop with its chat template, the reward manager as the
-agent loop calls it, and what is stored for the trainer. Each row gets two responses: a few words, and its ground truth.
+Everything except the model is verl's: the collated row, the agent loop with its chat template, the reward manager as
+the agent loop calls it, and the fields stored for the trainer. Each row gets two responses: a few words, and its ground
+truth.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ WORDS = "these are a few words that answer nothing"
 
 
 class PlainTokenizer:
-    """Stands in for the tokenizer of a model that is not on this machine: one token a character."""
+    """Stands in for the tokenizer of a model that is not on this machine: one token per character."""
 
     eos_token, pad_token_id = "", 0
 
@@ -46,13 +47,13 @@ class Rehearsal:
         self.tokenizer = context.trainer.tokenizer or PlainTokenizer()
         self.manager: Any = None  # verl's reward manager
         self.worker: Any = None
-        self.row = self.response = ""  # of the call that is under way
+        self.row = self.response = ""  # of the current call
         self.calls = 0
         self.scored: list[str] = []
         self.keys: list[tuple[str, ...]] = []  # of the reward dictionaries
         self.reward_errors: list[tuple[str, str]] = []  # message, row
         self.rollout_errors: dict[str, str] = {}  # message -> the first row
-        self.compute_score = self  # verl calls `compute_score.remote(data)`, as of an actor of Ray
+        self.compute_score = self  # verl calls `compute_score.remote(data)`, as on a Ray actor
 
     async def remote(self, data: Any) -> dict[str, Any]:
         """Score a response with verl's reward manager."""
@@ -68,7 +69,7 @@ class Rehearsal:
         return scored
 
     async def generate(self, *_: Any, **__: Any) -> Any:
-        """Answer as an LLM server's client does."""
+        """Answer like the client of an LLM server."""
         from verl.workers.rollout.replica import TokenOutput
 
         ids = self.tokenizer.encode(self.response, add_special_tokens=False)
@@ -91,8 +92,8 @@ class Rehearsal:
         agent_loop = "verl.experimental.agent_loop.agent_loop"
         with (
             mock.patch("transfer_queue.init"),
-            mock.patch(f"{agent_loop}.RolloutTraceConfig.init"),  # it may log in somewhere
-            mock.patch(f"{agent_loop}.is_distillation_enabled", return_value=False, create=True),  # needs its teacher
+            mock.patch(f"{agent_loop}.RolloutTraceConfig.init"),  # it may log in to a service
+            mock.patch(f"{agent_loop}.is_distillation_enabled", return_value=False, create=True),  # needs a teacher
         ):
             self.worker = cls(self.context.trainer.config, self, None, [self])
 
@@ -111,7 +112,7 @@ class Rehearsal:
                     self.calls += 1
                     await self._roll_out(sample, validate=split == "val")
             except Exception as error:
-                if len(self.reward_errors) == errors:  # otherwise this is what follows from it
+                if len(self.reward_errors) == errors:  # otherwise this error is a consequence
                     self.rollout_errors.setdefault(one_line(error), self.row)
 
     async def _roll_out(self, sample: dict[str, Any], validate: bool) -> None:
@@ -137,7 +138,7 @@ class Rehearsal:
         output.as_dict()
 
     async def _roll_out_v1(self, batch: dict[str, Any], validate: bool) -> None:
-        """As the V1 trainer submits a prompt; what would go to TransferQueue is dropped, what is logged is raised."""
+        """Submit a prompt like the V1 trainer; discard its output, and raise errors that verl would only log."""
         from verl.trainer.ppo.v1 import agent_loop_tq
         from verl.utils import tensordict_utils
 

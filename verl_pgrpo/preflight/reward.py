@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Load the reward manager as verl does, rehearse rollouts of a few rows, and report what the calls gave."""
+"""Load the reward manager as verl does, rehearse rollouts of a few rows, and report the results."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .diagnostic import ERROR, WARNING, Diagnostics
 from .rehearsal import NOT_FINITE, Rehearsal
 
 KEY = "reward.custom_reward_function"
-ROWS = 8  # of the training data, for which there must be time; more data_sources are tried while there is
+ROWS = 8  # training rows that must be tried; more data_sources are tried while time remains
 MOST_SOURCES = 64
 
 
 def check_reward(context: PreflightContext, diagnostics: Diagnostics) -> None:
     """Load the reward manager and rehearse rollouts. The caller isolates it, because the user's code may hang."""
-    asyncio.run(_rehearse(context, diagnostics))  # verl's reward manager keeps the loop in which it was made
+    asyncio.run(_rehearse(context, diagnostics))  # verl's reward manager keeps the event loop in which it was created
 
 
 async def _rehearse(context: PreflightContext, diagnostics: Diagnostics) -> None:
@@ -37,11 +37,11 @@ async def _rehearse(context: PreflightContext, diagnostics: Diagnostics) -> None
         failed = "no agent loop can be started: "
         with diagnostics.reporting("actor_rollout_ref.rollout.agent", "set the keys that the message names", failed):
             rehearsal.start_worker()
-    # From here on, the time is the user's.
+    # From here on, user code runs and the time limit counts.
     limit, started = context.settings.reward_timeout, time.monotonic()
     context.emit({"progress": "import of the reward function", "limit": limit})
     if config.reward.reward_manager.get("name") == "remote":
-        config.reward.reward_manager.name = "naive"  # verl's remote manager needs Ray, and calls the function alike
+        config.reward.reward_manager.name = "naive"  # the remote manager needs Ray; its calls are the same
     fix = "fix the path, the name or the function"
     with diagnostics.reporting(location, fix, "the reward function cannot be loaded: "):
         rehearsal.manager = load_reward_manager(config, rehearsal.tokenizer)
@@ -58,7 +58,7 @@ async def _rehearse(context: PreflightContext, diagnostics: Diagnostics) -> None
 
 
 def _rows(datasets: dict[str, Any]) -> list[tuple[bool, str, int]]:
-    """The rows to try: the first training rows and the first row of each `data_source`; whether they must be tried."""
+    """The rows to try: the first training rows and each `data_source`'s first row; and whether each must be tried."""
     chosen = [(True, "train", number) for number in range(min(ROWS, len(datasets.get("train", ()))))]
     for split, dataset in datasets.items():
         table: Any = getattr(dataset, "dataframe", None)

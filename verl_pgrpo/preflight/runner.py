@@ -5,7 +5,7 @@
     report = preflight(["algorithm.adv_estimator=pgrpo", "data.train_files=...", ...])     # main_ppo's arguments
     report.ok, report.diagnostics
 
-The configuration is composed here. Everything else runs in a process of its own (`checks.py`), because it imports verl
+The configuration is composed here. Everything else runs in a separate process (`checks.py`), because it imports verl
 and runs the user's code: dataset class, reward function, agent loops.
 """
 
@@ -36,7 +36,7 @@ USERS_CODE = {"reward": "the reward function", "data": "the dataset class"}  # b
 
 @dataclass(slots=True)
 class Report:
-    """The diagnostics, errors first; `facts` are sizes of the launch in words."""
+    """The diagnostics, errors first; `facts` are sizes of the launch as text."""
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
@@ -58,7 +58,7 @@ def preflight(arguments: Sequence[str], settings: Settings | None = None) -> Rep
         settings: None for the defaults.
 
     Raises:
-        ConfigError: these are not arguments of one run.
+        ConfigError: these are not the arguments of a single run.
     """
     started = time.monotonic()
     found = Diagnostics("arguments")
@@ -75,9 +75,9 @@ def _run_checks(config: DictConfig, settings: Settings, report: Report) -> None:
     files = {"config.yaml": OmegaConf.to_yaml(config), "settings.json": json.dumps(asdict(settings))}
     environment = {**os.environ, "RAY_ENABLE_AUTO_CONNECT": "0", "TOKENIZERS_PARALLELISM": "false"}
     with IsolatedProcess("checks", files=files, environment=environment) as process:
-        process.ends_by(math.inf)  # it keeps its limits itself
+        process.ends_by(math.inf)  # it enforces its limits itself
         events = [json.loads(line) for line in process.read(RESULTS).split("\n")[:-1]]
-        late = re.search(r"^Timeout \(\d+:\d\d:\d\d", process.read(), re.MULTILINE)  # faulthandler's words
+        late = re.search(r"^Timeout \(\d+:\d\d:\d\d", process.read(), re.MULTILINE)  # faulthandler's message
         last_line = process.last_output_line
     report.diagnostics += [Diagnostic(**event["diagnostic"]) for event in events if "diagnostic" in event]
     last: dict[str, Any] = {key: value for event in events for key, value in event.items()}

@@ -151,7 +151,7 @@ class Sizes:
         mini_key = f"{ACTOR}.ppo_mini_batch_size"
         mini = self.mini * self.n
         self.divisible("ppo_mini_batch_size x n", mini, "the trainer's DP", self.dp, f"{mini_key}, {ROLLOUT}.n")
-        if not self.separate and self.train_batch % self.mini:  # otherwise verl's own trainer compares them
+        if not self.separate and self.train_batch % self.mini:  # otherwise verl's trainer checks this
             pads = self.get("trainer.use_v1")
             effect = "verl fills each step with padding rows" if pads else "verl stops at the first update"
             message = f"train_batch_size ({self.train_batch}) is no multiple of ppo_mini_batch_size ({self.mini})"
@@ -190,14 +190,14 @@ class Sizes:
         if self.separate:
             nodes, node = self.get(f"{ROLLOUT}.nnodes", 0), self.get(f"{ROLLOUT}.n_gpus_per_node", 0)
         if nodes * node < 1:
-            return  # verl's trainer asserts it
+            return  # verl's trainer checks this
         replica, keys, vllm = tp * dp, f"{ROLLOUT_TP}, {ROLLOUT_DP}", self.get(f"{ROLLOUT}.name") == "vllm"
         self.divisible("the rollout's GPUs", nodes * node, "rollout TP x DP", replica, keys)
         if replica > node:
             self.divisible("rollout TP x DP", replica, "the GPUs of a node", node, keys)
             if dp > 1 and vllm:
                 self.needs_older_vllm((0, 28), f"rollout DP ({dp}) spans nodes", keys, f"{ROLLOUT_DP}=1")
-        else:  # a replica that spans nodes is never placed
+        else:  # a replica that would span nodes is never placed
             self.divisible("the GPUs of a node", node, "rollout TP x DP", replica, keys)
         self.within_node("rollout TP", tp, node, ROLLOUT_TP)
         self.share_heads("rollout TP", tp, ROLLOUT_TP)
@@ -218,7 +218,7 @@ class Sizes:
             self.error(message, f"{ROLLOUT}.max_model_len", f"at least {self.longest}")
         tokens, sequences = self.get(f"{ROLLOUT}.max_num_batched_tokens"), self.get(f"{ROLLOUT}.max_num_seqs")
         if not self.get(f"{ROLLOUT}.enable_chunked_prefill"):
-            tokens = max(tokens, self.longest)  # verl's vLLMHttpServer raises it
+            tokens = max(tokens, self.longest)  # verl's vLLMHttpServer increases it
         if vllm and tokens < sequences:
             message = f"max_num_batched_tokens ({tokens}) is less than max_num_seqs ({sequences})"
             self.error(message, f"{ROLLOUT}.max_num_batched_tokens, {ROLLOUT}.max_num_seqs", f"at least {sequences}")
@@ -244,7 +244,7 @@ class Sizes:
             self.needs_older_vllm((0, 29), message, BUCKET, f"{BUCKET}={math.ceil(megabytes * 1.05)}")
 
     def needs_older_vllm(self, limit: tuple[int, int], message: str, location: str, fix: str) -> None:
-        """Report what vLLM rejects since a version; a warning where no vLLM is installed."""
+        """Report what vLLM rejects since a given version; only a warning if no vLLM is installed."""
         found = vllm_version()
         if found is None or found >= limit:
             add = self.warning if found is None else self.error

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Check the numbers and texts that every other check relies on."""
+"""Check the numbers and strings that all other checks rely on."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check_values(context: PreflightContext, diagnostics: Diagnostics) -> None:
     optional = {key: 1 for key in OPTIONAL_INTEGERS if context.get(key) is not None}
     for key, least in (INTEGERS | optional).items():
         value = context.get(key)
-        if type(value) is not int or value < least:  # a bool is an int, too
+        if type(value) is not int or value < least:  # isinstance would accept a bool
             diagnostics.error(f"{key}={value} must be an integer >= {least}", key, "set one")
     for key, (valid, text) in NUMBERS.items():
         value = context.get(key)

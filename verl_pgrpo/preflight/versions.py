@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which packages are installed, whether they are known to work together, and what a launch needs besides."""
+"""Which packages are installed, whether this combination was tested, and what else a launch needs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NEEDED = {
 
 
 def installed(name: str) -> str | None:
-    """The version of a distribution, of vLLM also of its CPU build; None if it is not installed."""
+    """The version of a distribution (for vLLM also of its CPU build); None if it is not installed."""
     for candidate in (name, f"{name}-cpu") if name == "vllm" else (name,):
         try:
             return version(candidate).partition("+")[0]
@@ -72,7 +72,7 @@ def _tested_together() -> Diagnostic:
     tested = TESTED_SET | (TESTED_MEGATRON if installed("megatron-core") else {})
     numbers = {name: installed(name) for name in tested}
     if numbers["verl"] in TESTED_VERSIONS:
-        tested["verl"] = numbers["verl"]  # each of these was run with the others
+        tested["verl"] = numbers["verl"]  # each of these was tested with the others
     if other := [f"{n} {numbers[n]} (tested: {v})" for n, v in tested.items() if numbers[n] not in (None, v)]:
         fix = "probably fine if only the last number differs; the tested set: requirements/cpu.txt"
         return Diagnostic(WARNING, "together", f"not tested as a set: {', '.join(other)}", "", fix)
@@ -89,7 +89,7 @@ def check_launch_packages(arguments: Sequence[str]) -> list[Diagnostic]:
     """
     try:
         config = compose(parse(arguments))
-    except Exception as error:  # Hydra has many exceptions
+    except Exception as error:  # Hydra raises many types
         return [Diagnostic(ERROR, "launch", one_line(error), "the command line", "see `verl-pgrpo preflight`")]
     if str(config.trainer.device) == "cpu":
         return [Diagnostic(NOTE, "launch", "trainer.device=cpu needs no GPU packages", "trainer.device")]

@@ -1,9 +1,9 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Line charts, drawn by matplotlib; for the page as SVG elements.
+"""Line charts, drawn by matplotlib as SVG elements for the page.
 
-matplotlib's inline styles become attributes, which the page's CSS can override: for dark screens, and for text that is
-readable on a phone. Charts contain numbers only; names are part of the page, which escapes them.
+matplotlib's inline styles become attributes, which the page's CSS can override, for dark screens and for readable text
+on phones. Charts contain numbers only; names are part of the page, which escapes them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from verl_pgrpo.report.narrative import number
 
-# Okabe & Ito: distinct with every common colour blindness and in grey. Each arm has a dash pattern of its own, too.
+# Okabe & Ito: distinct with every common colour blindness and in grey. Each arm also has its own dash pattern.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ((7, 4), (), (2, 3), (10, 3, 2, 3), (12, 4), (4, 2))
 
@@ -40,7 +40,7 @@ _CLASSES = "marked|band|raw|line|dots|end|grid"
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: steps and values (NaN where unknown), and what surrounds it."""
+    """One curve: steps and values (NaN where unknown), its band and its style."""
 
     color: str
     dash: tuple[int, ...]
@@ -141,13 +141,13 @@ def value_range(values: NDArray[np.float64], is_share: bool) -> tuple[float, flo
 
 
 def _label_ends(axes: Axes, frame: Frame, lines: Sequence[Line]) -> None:
-    """Write the numbers at the ends of the curves, 14 pixels apart at least."""
+    """Write the numbers at the ends of the curves, at least 14 pixels apart."""
     scale = (frame.y[1] - frame.y[0]) / (frame.height - frame.top - frame.bottom)  # value per pixel
     labels = sorted((line.end, line.color) for line in lines if line.end is not None and np.isfinite(line.end))
     heights = [min(max(end, frame.y[0]), frame.y[1]) / scale for end, _ in labels]
     for i in range(1, len(heights)):
         heights[i] = max(heights[i], heights[i - 1] + 14)
-    for i in reversed(range(len(heights))):  # move down what was pushed out at the top
+    for i in reversed(range(len(heights))):  # move labels down that were pushed out at the top
         heights[i] = min(heights[i], frame.y[1] / scale - 14 * (len(heights) - 1 - i))
     for (end, color), height in zip(labels, heights, strict=True):
         at: dict[str, Any] = {

@@ -1,10 +1,10 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compare the arms of an experiment: what each preference group ends at, which is worst off, how unequal it is.
+"""Compare the arms of an experiment: final value of each preference group, the worst group, and inequality.
 
-An arm is what was tried (`grpo`, `pgrpo`, a control); its runs are seeds. *Ends at* is the mean over the last fifth of
-the steps that all runs have. Users rate on scales of their own, so where no utility is known, a group is compared with
-itself: its mean reward in units of the mean and standard deviation that it had at the start of the baseline arm.
+An arm is a variant (`grpo`, `pgrpo`, a control); its runs are seeds. *Ends at* is the mean over the last fifth of the
+steps that all runs have. Users rate on different scales. Without a known utility, a group is therefore compared with
+itself: its mean reward is standardized by its mean and standard deviation at the start of the baseline arm.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from verl_pgrpo.report.run_folder import RunFolder
 
 Floats = NDArray[np.float64]
 
-FEW_GROUPS = 20  # up to this number of groups the page names the worst; beyond, also the mean of the worst tenth
+FEW_GROUPS = 20  # with more groups, the page shows the mean of the worst tenth in addition to the worst group
 CELLS = ["step", "group", "count", "rows", "value", "m2"]
 
 
@@ -78,9 +78,9 @@ class Comparison:
         windows: per arm and seed the last fifth.
         seeds: per arm (seeds, G), what each group ends at in each run; `ends` the mean over seeds, (G,).
         ranked: (G,) the groups that are compared with each other: with at least `enough` responses in every arm.
-        by_tenths: whether there are so many of them that the worst tenth tells more than the worst.
+        by_tenths: whether there are so many of them that the worst tenth is more informative than the worst.
         focus: index of the group that is worst off in the baseline arm.
-        notable: all groups: first that in focus, then the worst of each arm, then the others, the largest first.
+        notable: all groups: first the one in focus, then the worst of each arm, then the others, the largest first.
     """
 
     def __init__(self, arms: list[Arm], value: str, baseline: str | None = None) -> None:
@@ -109,7 +109,7 @@ class Comparison:
         ]
         self.seeds: list[Floats] = [np.array([window.mean for window in arm]) for arm in self.windows]
         self.ends = [mean_of_known(values) for values in self.seeds]
-        # Responses in the last fifth of the arm that gave a group fewest, all seeds together.
+        # Responses in the last fifth, over all seeds, in the arm that has the fewest for the group.
         counts = [np.sum([window.count for window in arm], axis=0) for arm in self.windows]
         fewest = np.min([*counts, known_from], axis=0)
         self.enough = _enough(fewest)
@@ -128,16 +128,16 @@ class Comparison:
         def is_base(i: int) -> tuple[bool, bool]:
             return self.arms[i].label == wanted, "grpo" in (self.arms[i].estimator, self.arms[i].label)
 
-        # The likeliest by these signs; of equals the first.
+        # The most likely by these criteria; the first if there is a tie.
         ours_last = sorted(range(len(self.arms)), key=is_ours)
         base = max(ours_last, key=is_base)
         return base, max((i for i in range(len(self.arms)) if i != base), key=is_ours, default=None)
 
     def _standardize(self) -> Floats:
-        """Bring `cells` to the units of the baseline's start; return from how many responses these are known, (G,).
+        """Convert `cells` to units of the baseline's start; return how many responses these are based on, (G,).
 
-        A group with few rewards there still has its own mean, as scales differ between groups, but the standard
-        deviation is that within all groups.
+        A group with few rewards there still has its own mean, because scales differ between groups, but uses the pooled
+        standard deviation within all groups.
         """
         at_start = (self.cells["arm"] == self.baseline) & self.cells["step"].isin(self.first)
         start = Window.pool(self.cells[at_start], len(self.labels))
@@ -201,7 +201,7 @@ class Comparison:
 
 
 def _enough(fewest: Floats) -> int:
-    """How many responses rank a group.
+    """Return how many responses a group needs to be ranked.
 
     10 if all of up to 20 groups, or half of more groups, have them; else fewer. A single response is not enough unless
     there are fewer than 20 groups with two.

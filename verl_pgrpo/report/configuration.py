@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The part of a run's configuration that the page shows, and the versions of the software.
 
-The page is made to be shared, and a configuration holds secrets under names and in values that no pattern knows. So
-the page shows a fixed list of options, and text only if it looks like a name; of a path it shows the last part.
+The page is meant to be shared, and a configuration may contain secrets that no pattern detects. So the page shows a
+fixed list of options, and text only if it looks like a name; for a path it shows the last part.
 """
 
 from __future__ import annotations

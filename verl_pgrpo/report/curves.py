@@ -15,7 +15,7 @@ from verl_pgrpo.report.pooling import ConfidenceBand, mean_of_known
 
 Floats = NDArray[np.float64]
 
-POINTS = 120  # of a curve
+POINTS = 120  # per curve
 _CHUNK = 256  # groups at a time: (steps, groups) in full may be gigabytes
 
 

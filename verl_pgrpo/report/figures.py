@@ -20,9 +20,9 @@ from verl_pgrpo.report.pooling import ConfidenceBand
 
 Floats = NDArray[np.float64]
 
-SMALL = 24  # groups with a chart of their own
+SMALL = 24  # number of groups with their own chart
 TABLE_ROWS = 9  # of the table behind a chart
-MOST_RAW = 400  # steps; beyond, the values of single steps are not drawn
+MOST_RAW = 400  # steps; with more, the values of single steps are not drawn
 MOST_DOTS = 150
 PICKED_POINTS = 300_000  # in the curves of all groups
 
@@ -92,7 +92,7 @@ class Figures:
         return charts
 
     def small(self) -> list[Chart]:
-        """A chart each for the group in focus, the worst of each arm, and the largest."""
+        """One chart each for the group in focus, the worst of each arm, and the largest."""
         comparison = self.comparison
         arms = range(len(comparison.arms))
         charts = []

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What P-GRPO normalizes by, compared with what a group earns now; and groups with a short history."""
+"""The history that P-GRPO normalizes by, compared with current rewards; and groups with a short history."""
 
 from __future__ import annotations
 

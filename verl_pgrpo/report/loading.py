@@ -40,7 +40,7 @@ def load_runs(
     Args:
         names: runs, each given as `RUN`, `NAME=RUN` or `NAME=RUN1,RUN2`.
         data: training data with the preference groups; found by itself if the configuration names it.
-        group_field: or the field of the dumps with the preference groups.
+        group_field: alternatively, the field of the dumps with the preference groups.
         group_key: column of the preference group in `data`.
         value: what to compare: "utility", "score", "standardized", a field of the dumps, or "auto" (utility if all runs
             have it, else standardized).
@@ -57,7 +57,7 @@ def load_runs(
         with_utility = [place is not None and _has_utility(run) for place, run in zip(groups, folders, strict=True)]
         value = "utility" if all(with_utility) else "standardized"
     runs: dict[int, Run] = {}
-    # Runs with dumps first: they have the full labels, of which metrics have a shortened form.
+    # Runs with dumps first: they have the full labels, whereas metrics have shortened ones.
     for i in sorted(range(len(folders)), key=lambda i: groups[i] is None):
         place, known = groups[i], dict.fromkeys(label for run in runs.values() for label in run.cells["group"])
         if place is not None:
@@ -117,13 +117,13 @@ def _find_runs(names: Sequence[str], metrics: Sequence[str]) -> list[tuple[str |
 
 
 def _group_key(folders: Iterable[RunFolder]) -> str:
-    """The column by which the runs normalized; if they differ, as controls do, the usual one."""
+    """The column by which the runs normalized; if they differ, as with controls, the default one."""
     keys = {folder.group_key for folder in folders if folder.option("algorithm.adv_estimator", "pgrpo") == "pgrpo"}
     return keys.pop() if len(keys) == 1 else "preference_group"
 
 
 def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key: str) -> GroupLookup | None:
-    """Where the preference groups of a run's responses are: as the user says, in the dumps, or in the training data."""
+    """Find the preference groups of a run's responses: as the user specifies, in the dumps, or in the training data."""
     if folder.dumps is None:
         return None
     if data:
@@ -142,7 +142,7 @@ def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key
         if choice and all(file.is_file() for file in choice):
             try:
                 return groups_from_data(choice, key)
-            except DataError:  # a run without P-GRPO may have had data without groups
+            except DataError:  # a run without P-GRPO may use data without groups
                 continue
     if group_metrics(folder.log, "reward"):
         return None
@@ -194,7 +194,7 @@ def _read_metrics(folder: RunFolder, labels: Mapping[str, str]) -> Run:
 
 
 def _new_responses(count: pd.Series, steps: pd.Index) -> Any:
-    """How many rewards a group got in each step, from the size of its history; 1 where unknown.
+    """Return how many rewards a group got in each step, from the size of its history; 1 where unknown.
 
     The first step counts like a typical one, because the history may be that of a resumed run.
     """

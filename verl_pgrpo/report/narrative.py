@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The results in sentences, and their limits."""
+"""Describe the results and their limitations in sentences."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def findings(comparison: Comparison) -> list[str]:
 
 
 def cautions(comparison: Comparison) -> list[str]:
-    """State what limits the results."""
+    """State the limitations of the results."""
     lines = []
     if any(len(arm.runs) == 1 for arm in comparison.arms):
         lines.append(
@@ -157,7 +157,7 @@ def cautions(comparison: Comparison) -> list[str]:
 
 
 def band_meaning(comparison: Comparison) -> str:
-    """Explain the bands; empty without any."""
+    """Explain the bands; empty if there are none."""
     seeds = {arm.title: len(arm.runs) for arm in comparison.arms}
     several = [count for count in seeds.values() if count > 1]
     if not several:

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Render the report as one HTML page that needs nothing but itself.
+"""Render the report as one self-contained HTML page.
 
 Labels, prompts and responses come from users and models: Jinja escapes all of it, the data for the page's script is
 JSON without `<`, and a Content-Security-Policy allows no other script and no request.
@@ -40,12 +40,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # not allo
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the page and `--json` are made of.
+    """All data for the page and for `--json`.
 
     Attributes:
         samples: by index of the group.
         snapshots: reward history of the first run of each arm.
-        problems: what could not be read.
+        problems: descriptions of what could not be read.
     """
 
     comparison: Comparison
@@ -84,7 +84,7 @@ def make_report(comparison: Comparison, samples_of: Sequence[str] = ()) -> Repor
     """Add samples and reward histories to a comparison.
 
     Args:
-        samples_of: groups whose samples are shown in any case.
+        samples_of: groups whose samples are always shown.
 
     Raises:
         DataError: no such group.

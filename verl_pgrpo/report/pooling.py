@@ -14,12 +14,12 @@ from scipy.stats import t
 
 Floats = NDArray[np.float64]
 
-ENOUGH = 10  # responses, from which on a mean and a standard deviation are meaningful
+ENOUGH = 10  # minimum number of responses for a meaningful mean and standard deviation
 
 
 @dataclass(frozen=True)
 class ConfidenceBand:
-    """Mean over seeds and a band around it, for one number or for many; NaN where there is none.
+    """Mean over seeds and a band around it, for one number or many; NaN without values.
 
     The band goes from the smallest to the largest value of fewer than 5 seeds, and is the 95 % interval of the mean
     (Student's t) from 5 on. Seeds without a value do not count.
@@ -49,7 +49,7 @@ class ConfidenceBand:
 
 
 def mean_of_known(values: Floats) -> Floats:
-    """(N, ...) to the mean over the first axis of what is known; NaN where nothing is."""
+    """Return the mean over the first axis of (N, ...), ignoring NaN; NaN if all values are."""
     known = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(known, values, 0.0).sum(axis=0) / known.sum(axis=0)
@@ -91,7 +91,7 @@ class Window:
 
     @property
     def error(self) -> Floats:
-        """Standard error of the mean. Few values may be close by chance: their std is at least that within groups."""
+        """Standard error of the mean. Few values may be close by chance, so their std is at least the pooled one."""
         std = np.where(self.rows < ENOUGH, np.fmax(self.std, self.std_within), self.std)
         with np.errstate(all="ignore"):
             return std / np.sqrt(self.count)

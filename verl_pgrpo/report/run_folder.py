@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Find what a run left on disk: metrics, rollout dumps, configuration, reward histories, the plugin's warnings.
+"""Find a run's files: metrics, rollout dumps, configuration, reward histories, the plugin's warnings.
 
 A run is a folder, or a file of verl's `file` logger. Only one of dumps and metrics is required.
 """
@@ -35,13 +35,13 @@ class RunFolder:
     """One run as found on disk.
 
     Attributes:
-        path: what the user named.
+        path: the path that the user gave.
         metrics: files of verl's `file` logger in the order in which they were written; `log` is their content.
         rollouts: folder of the dumps; `dumps` are the files in it.
         config: verl's configuration as a nested dict, empty if unknown, and `config_file`, where it was found.
         histories: reward histories in checkpoints, by step.
         warnings: warnings of the plugin in console logs.
-        problems: what could not be read or was left out.
+        problems: descriptions of what could not be read or was skipped.
     """
 
     path: Path
@@ -72,7 +72,7 @@ class RunFolder:
 
     @property
     def estimator(self) -> str | None:
-        """From the configuration, else from P-GRPO's metrics; None if neither tells."""
+        """The estimator, from the configuration or else from P-GRPO's metrics; None if neither shows it."""
         return self.option("algorithm.adv_estimator") or ("pgrpo" if "pgrpo/observed_total" in self.log.frame else None)
 
     @property
@@ -83,7 +83,7 @@ class RunFolder:
 
 
 def find_run(path: Path, log: Path | None = None) -> RunFolder:
-    """Find everything of a run that the report uses, in the places where verl and the recipes put it.
+    """Find all files of a run that the report uses, in the places where verl and the recipes put them.
 
     Args:
         path: the run's folder, its rollouts, or its metrics file.
@@ -100,7 +100,7 @@ def find_run(path: Path, log: Path | None = None) -> RunFolder:
     if path.is_file():
         return RunFolder(path, [path], read_log([path], PREFIXES))
     run = RunFolder(path, rollouts=_rollout_folder(path))
-    # `RUN/rollouts` stands for RUN; another folder of dumps stands for itself.
+    # `RUN/rollouts` means RUN; any other folder of dumps means that folder.
     root = path.parent if run.rollouts == path and path.name == "rollouts" else path
     run.metrics = [*find_logs(root), *([] if log is None else [log])]
     run.log = read_log(run.metrics, PREFIXES)

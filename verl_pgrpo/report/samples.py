@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Responses of the arms side by side: to the same prompt where they had the same prompts."""
+"""Responses of the arms side by side, to the same prompt if they have prompts in common."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from verl_pgrpo.report.loading import values_of
 LONGEST = 1200  # characters of a text
 RESPONSES = 2  # per arm and prompt
 FROM_START, FROM_END = 1, 2  # prompts per group from the first and from the last fifth of the steps
-LOOKED_AT = 50  # steps of each fifth
+LOOKED_AT = 50  # steps searched in each fifth
 
 
 def groups_to_show(comparison: Comparison, wanted: Sequence[int] = ()) -> list[int]:
@@ -36,7 +36,7 @@ def find_samples(comparison: Comparison, chosen: Sequence[int]) -> dict[int, lis
     """Find samples of the chosen groups in the first run of each arm.
 
     Returns:
-        By group a list of `step`, `prompt`, and `responses`: by arm those that it had, each with `text`, `score` and
+        By group a list of `step`, `prompt`, and `responses`: per arm its responses, each with `text`, `score` and
         `value`, which is compared (None if that is the score).
     """
     dumps = {

@@ -7,11 +7,11 @@
 `closeness` is ROUGE-L's F1 over words, divided by 0.3 and capped at 1: two people's reviews of one book rarely share
 more. `sentiment` is max(0, 1 - |mood - target|). The mood is VADER's compound score (-1 to 1), averaged over sentences
 because it saturates on long texts; the target goes from -0.6 at one star to 0.6 at five, about the range of such
-averages. `length` is 1 between 5 words and the prompt's limit and falls in proportion outside, so that neither silence
-(a perfectly neutral mood) nor rambling pays.
+averages. `length` is 1 between 5 words and the prompt's limit and falls in proportion outside, so neither silence (a
+perfectly neutral mood) nor rambling is rewarded.
 
-rapidfuzz and vaderSentiment work offline. VADER knows English only. A policy can learn to please a word list without
-pleasing anybody; `goodreads_judge` asks a model instead.
+rapidfuzz and vaderSentiment work offline. VADER knows English only. A policy can learn to satisfy the word list without
+pleasing any reader; `goodreads_judge` asks a model instead.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ verl serves the judge behind an OpenAI-compatible API and passes its address to 
     +reward.custom_reward_function.reward_kwargs.judge_constrain=True
     +algorithm.pgrpo.on_nonfinite=skip
 
-An answer that is not a mark gives the reward NaN, which P-GRPO handles as `on_nonfinite` says. verl's own estimators
-cannot handle NaN, and verl's means of that step are NaN. `judge_constrain=True` (vLLM only) rules such answers out. A
-judge that reasons first needs `judge_options={max_tokens: 2048}` instead.
+An answer that is not a mark gives the reward NaN, which P-GRPO handles according to `on_nonfinite`. verl's own
+estimators cannot handle NaN, and verl's means of that step are NaN. `judge_constrain=True` (vLLM only) rules such
+answers out. A judge that reasons first needs `judge_options={max_tokens: 2048}` instead.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def parse_mark(answer: str | None) -> float:
 
 @lru_cache(maxsize=8)
 def _client(url: str, loop: asyncio.AbstractEventLoop) -> AsyncOpenAI:
-    # A client's connections belong to one event loop. Proxies from the environment do not lead to a node of the run.
+    # A client's connections belong to one event loop. The judge is on a node of the run, so proxies are ignored.
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
     return AsyncOpenAI(

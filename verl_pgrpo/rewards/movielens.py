@@ -5,9 +5,9 @@
     score = 0.9 * credit + 0.1 * format
 
 `credit` is 1 for that film (a hit), and 0.3 times the overlap of genres (Jaccard, 0 to 1) for another candidate. It is
-0 for no candidate and for several, so that listing them all earns nothing. `format` is 1 if the response is one line
-with a candidate's title and nothing else. Partial credit is small on purpose: a sure guess of the right genre must be
-worth less than a fair chance of the film.
+0 for no candidate and for several, so listing them all earns nothing. `format` is 1 if the response is one line with a
+candidate's title and nothing else. Partial credit is small on purpose: a sure guess of the right genre must be worth
+less than a fair chance of the film.
 
 Titles match in any case, with or without the year (unless that is ambiguous), quotes and list markers, and with the
 article in front or behind: the archive writes `Matrix, The (1999)`. Reasoning is ignored.

@@ -5,7 +5,7 @@
     reward = offset + scale * (utility + noise),        noise ~ Normal(0, noise_std^2)
 
 Training sees the reward only. Reports use the utility, 0 to 1, which does not depend on a persona's scale, offset or
-noise. The noise is in units of the persona's scale: somebody who rates between 3.5 and 4.3 stars does not waver by two
+noise. The noise is in units of the persona's scale: a user who rates between 3.5 and 4.3 stars does not vary by two
 stars. It is a hash of seed, row and response, so a replayed run gets the same rewards in any order and any process.
 
 `ground_truth` is a JSON object as text, which survives Parquet and the rollout dumps: `surface`, `persona`, `style`,

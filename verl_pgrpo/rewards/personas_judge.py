@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reward of the personas task by a judge model (see `judge`), which is told what the persona wants.
+"""Reward of the personas task by a judge model (see `judge`) that knows the persona's taste.
 
     score = offset + scale * (length * mark + noise),    mark and length 0 to 1
 
