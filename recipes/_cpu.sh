@@ -7,7 +7,7 @@
 # and judge: recipes/_method.sh.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-NAME=${NAME:-${TASK}_tiny}
+NAME=${TASK}_${MODEL}
 DATA_DIR=${DATA_DIR:-data/${NAME}}
 MODEL_PATH=${MODEL_PATH:-${DATA_DIR}/model}
 LR=${LR:-1e-3}
@@ -15,10 +15,14 @@ SEED=${SEED:-0}
 NGPUS_PER_NODE=1 # one logical GPU for the policy, one for the judge
 
 source recipes/_method.sh
+if [ -n "${CPU_PRESET:-}" ] && [ -n "${JUDGE}" ]; then
+    echo "JUDGE=${JUDGE}: this script has no preset with a judge; take run_tiny_cpu.sh" >&2
+    exit 2
+fi
 RUN_DIR=${RUN_DIR:-runs/${NAME}/${VARIANT}-n${N}-seed${SEED}}
 log_metrics
 
-exec "${PYTHON:-python3}" -m verl_cpu.run --preset "${PRESET:-cpu${JUDGE:+_judge}}" --timeout "${TIMEOUT}" -- \
+exec "${PYTHON:-python3}" -m verl_cpu.run --preset "${CPU_PRESET:-cpu${JUDGE:+_judge}}" --timeout "${TIMEOUT}" -- \
     hydra.run.dir="${RUN_DIR}/hydra" \
     "${METHOD[@]}" \
     data.train_files="${DATA_DIR}/train.parquet" \

@@ -17,6 +17,7 @@
 set -euo pipefail
 
 TASK=goodreads
+MODEL=tiny
 N=${N:-4} # responses per prompt
 STEPS=${STEPS:-4}
 RESPONSES=32 # per step, for every N

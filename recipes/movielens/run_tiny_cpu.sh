@@ -16,6 +16,7 @@
 set -euo pipefail
 
 TASK=movielens
+MODEL=tiny
 N=${N:-4} # responses per prompt
 STEPS=${STEPS:-4}
 RESPONSES=32 # per step, for every N

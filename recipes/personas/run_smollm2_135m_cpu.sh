@@ -12,8 +12,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 TASK=personas
-NAME=personas_smollm2
-PRESET=cpu_135m
+MODEL=smollm2
+CPU_PRESET=cpu_135m
 SEED=${SEED:-0}
 NOISE=${NOISE:-0.2} # std of one rating, in units of the persona's scale
 N=${N:-2} # responses per prompt
@@ -26,7 +26,7 @@ SAVE_FREQ=-1
 TEST_FREQ=${TEST_FREQ:--1}
 TIMEOUT=${TIMEOUT:-5400}
 
-DATA_DIR=${DATA_DIR:-data/${NAME}/noise${NOISE}-seed${SEED}}
+DATA_DIR=${DATA_DIR:-data/personas_${MODEL}/noise${NOISE}-seed${SEED}}
 if [ ! -e "${DATA_DIR}/val.parquet" ]; then
     "${PYTHON:-python3}" -m verl_pgrpo.cli data personas --out "${DATA_DIR}" --surface english --short \
         --noise "${NOISE}" --seed "${SEED}"

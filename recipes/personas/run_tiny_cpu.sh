@@ -12,6 +12,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 TASK=personas
+MODEL=tiny
 SEED=${SEED:-0}
 NOISE=${NOISE:-0.2} # std of one rating, in units of the persona's scale
 N=${N:-2} # responses per prompt

@@ -79,7 +79,11 @@ def diff(old: Path, new: Path, top: Top = 30, as_json: JsonOption = False) -> No
         f"groups: {before.num_groups:,} before, {after.num_groups:,} now",
         f"{len(table):,} changed, {data['unchanged']:,} unchanged, {len(appeared):,} new, {len(vanished):,} gone",
         *(f"option {key}: {a} before, {b} now" for key, (a, b) in data["options_changed"].items()),
-        *(f"{what}: {', '.join(names[:10])}" for what, names in (("new", appeared), ("gone", vanished)) if names),
+        *(
+            f"{what}: {', '.join(names[:10])}{f' and {len(names) - 10:,} more' if len(names) > 10 else ''}"
+            for what, names in (("new", appeared), ("gone", vanished))
+            if names
+        ),
         "",
         _listing(table, top),
     ]

@@ -20,11 +20,10 @@ __all__ = ["JsonOption", "SeedOption", "emit", "format_table", "parse_assignment
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Equal arguments give equal bytes.")]
-MORE = "more groups; --json has all"
 
 
 def parse_assignments(assignments: list[str] | None, option: str) -> dict[str, Any]:
-    """Parse `NAME=VALUE` options; a value that is not JSON is text.
+    """Parse `NAME=VALUE` options; a value that is neither JSON nor True, False or None is text.
 
     Raises:
         DataError: no name, or no equals sign.
@@ -37,7 +36,7 @@ def parse_assignments(assignments: list[str] | None, option: str) -> dict[str, A
         try:
             found[name] = json.loads(value)
         except ValueError:
-            found[name] = value
+            found[name] = {"True": True, "False": False, "None": None}.get(value, value)
     return found
 
 

@@ -50,6 +50,8 @@ class Clustering:
 
     def check(self) -> None:
         """Raise DataError if an option is out of range."""
+        if self.k is not None and self.k < 2:
+            raise DataError(f"--groups must be at least 2 (got {self.groups})")
         for name, hint in get_type_hints(type(self), include_extras=True).items():
             (kind, info), value, option = get_args(hint), getattr(self, name), f"--{name.replace('_', '-')}"
             if get_origin(kind) is Literal and value not in get_args(kind):

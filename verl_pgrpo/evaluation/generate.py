@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, get_args
@@ -90,17 +91,20 @@ def generate(model: Model, prompts: Sequence[Prompt], sampling: Sampling, log: P
     responses: list[list[str]] = []
     try:
         with tqdm(total=len(prompts), desc=f"{model.name}: prompts", leave=False, disable=None) as bar:
-            while len(responses) < len(prompts):
-                responses += receiver.recv()
-                bar.update(len(responses) - bar.n)
-    except EOFError:
+            # Not only until the pipe's end: what a killed worker leaves behind may hold it open.
+            while len(responses) < len(prompts) and (receiver.poll(0.5) or worker.is_alive()):
+                if receiver.poll():
+                    responses += receiver.recv()
+                    bar.update(len(responses) - bar.n)
+    except (EOFError, OSError):
         worker.join()
-        raise GenerationError(f"model {model.name} ({model.path}): {_last_error(written, worker.exitcode)}") from None
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.pid, signal.SIGKILL)  # the worker, or processes that it left
         worker.kill()  # before it leads a session
         worker.join()
+    if len(responses) < len(prompts):
+        raise GenerationError(f"model {model.name} ({model.path}): {_last_error(written, worker.exitcode)}")
     if log is None:
         written.unlink()
     return [
@@ -123,6 +127,8 @@ def _run_vllm(
 ) -> None:
     """Run vLLM in the generating process: send the responses to each chat, in batches of chats."""
     os.setsid()
+    # Else the command's own tracker reports on the terminal what a killed vLLM leaves.
+    resource_tracker._resource_tracker._fd = resource_tracker._resource_tracker._pid = None  # type: ignore[attr-defined]
     if sys.platform == "linux":  # end with the command, even if it is killed
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 1)

@@ -115,7 +115,7 @@ def groups_from_data(
     def match(truth: str, text: str) -> str | None:
         text = _without_space(text)
         sizes = [(sum(map(len, prompt)), group) for prompt, group in by_prompt[truth] if all(m in text for m in prompt)]
-        longest = max(sizes, default=(0, None))[0]  # one prompt may be part of another
+        longest = max((size for size, _ in sizes), default=0)  # one prompt may be part of another
         groups = {group for size, group in sizes if size == longest}
         return groups.pop() if len(groups) == 1 else None
 
@@ -194,7 +194,10 @@ def _data_rows(files: Sequence[Path], key: str, with_prompt: bool) -> Iterator[t
             for row in batch.to_pylist():
                 prompt = row.get("prompt") or []
                 messages = [{"content": prompt}] if isinstance(prompt, str) else prompt
-                texts = [_without_space(str(message.get("content", ""))) for message in messages]
+                try:
+                    texts = [_without_space(str(message.get("content", ""))) for message in messages]
+                except AttributeError as error:
+                    raise DataError(f"{path}: a prompt is not a list of chat messages") from error
                 yield _text(look_up(row, "reward_model.ground_truth")), _label(look_up(row, key)), texts
 
 

@@ -80,7 +80,7 @@ def main(folder: Path) -> None:
         def emit(event: dict[str, Any]) -> None:
             print(json.dumps(event), file=results)
             if "limit" in event:
-                faulthandler.dump_traceback_later(event["limit"], exit=True)
+                faulthandler.dump_traceback_later(event["limit"], exit=True, file=2)
 
         run_checks(PreflightContext(config, Settings(**settings)), emit)
 

@@ -143,8 +143,10 @@ class _Split:
         """verl draws the subset anew at each start, so an unseeded one differs after a resume."""
         data, trainer = self.context.config.data, self.context.config.trainer
         subset = isinstance(self.max_samples, int) and self.max_samples > 0
+        if not subset:
+            return
         resumes = trainer.save_freq > 0 or trainer.resume_mode == "resume_path"
-        if subset and resumes and data.get("shuffle") and data.get("seed") is None:
+        if resumes and data.get("shuffle") and data.get("seed") is None:
             key = f"data.{self.name}_max_samples"
             message = f"{key}={self.max_samples} with an unseeded shuffle: a resumed run would use other rows"
             self.found.warning(message, f"data.seed, {key}", "data.seed=1, for example")
