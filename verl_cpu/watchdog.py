@@ -48,7 +48,12 @@ class Watchdog:
         dead = [pid for pid in self._workers if pid not in alive]
         if training and dead and self._death is None:  # workers may end before and after training
             self._death = now, self._describe(dead[0])
-        self._workers = {pid: worker for pid, worker in alive.items() if _WORKER.match(worker[0])}
+        self._workers = {
+            pid: (title, parent)
+            for pid, (title, parent) in alive.items()
+            # A process that a worker starts has the worker's title until it runs its own program.
+            if _WORKER.match(title) and alive.get(parent, ("", 0))[0] != title
+        }
         if training and self._death is not None and now - self._death[0] > GRACE:
             return f"verl hung. {self._death[1]}"
         return None

@@ -11,6 +11,7 @@ import sys
 import time
 from multiprocessing import shared_memory
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -187,3 +188,17 @@ def test_a_failed_run_names_the_worker_that_died_before(monkeypatch, tmp_path):
     reason = dog.failure()
     assert reason.startswith("VLLM::EngineCore (pid 3) died")
     assert reason.endswith(": module.Missing: no rollouts")
+
+
+def test_a_process_that_a_worker_starts_is_not_a_worker(monkeypatch, tmp_path):
+    """Between fork and exec it has the worker's title."""
+    monkeypatch.setattr(watchdog, "GRACE", -1.0)
+    driver = [SimpleNamespace(pid=2, cmdline=lambda: ["ray::TaskRunner.run"], ppid=lambda: 1)]
+    forked = SimpleNamespace(pid=3, cmdline=lambda: ["ray::TaskRunner.run"], ppid=lambda: 2)
+    engine = SimpleNamespace(pid=4, cmdline=lambda: ["VLLM::EngineCore"], ppid=lambda: 2)
+    dog, ended = watchdog.Watchdog("v0000000", tmp_path), []
+    for alive in ([forked, engine], [engine], []):
+        monkeypatch.setattr(watchdog, "processes_of", lambda run_id, alive=alive: driver + alive)
+        ended.append(dog.look())
+    assert ended[:2] == [None, None]
+    assert "VLLM::EngineCore (pid 4)" in ended[2]
