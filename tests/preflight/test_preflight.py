@@ -112,5 +112,8 @@ def test_a_million_rows_take_less_than_thirty_seconds(case: Case):
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert report.ok, report.diagnostics
     assert ("warning", "data") in problems(report)
-    assert "2 preference groups, the smallest with 500,000 training rows" in report.facts
+    # Of 500,000 rows per group, the filter drops a fifth of one group's; estimated from a sample.
+    [groups] = [fact for fact in report.facts if "preference groups" in fact]
+    smallest = int(groups.removeprefix("2 preference groups, the smallest with ").split()[0].replace(",", ""))
+    assert smallest == pytest.approx(400_000, rel=0.05)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 30
