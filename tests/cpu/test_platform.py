@@ -93,7 +93,7 @@ def test_active_when_asked_for():
     ours, users = found["ports"]
     ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert 1024 < ours[0] < ours[1] - 100 < ours[1] == ephemeral, (
-        "the port of rank 0 is none that a connection is given"
+        "the port of rank 0 is outside the range used for connections"
     )
     assert users == [1, 2]
 

@@ -227,13 +227,13 @@ def test_an_adapter_is_applied_or_an_error_but_never_left_out(tmp_path):
     make(steps / "global_step_3/actor/model/huggingface", "config.json")
     exported = make_adapter(steps / "global_step_3/actor/model/huggingface/adapter", **named)
     saved = make(steps / "global_step_4/actor/huggingface", *MODEL)
-    beside = make_adapter(steps / "global_step_4/actor/lora_adapter")
+    in_checkpoint = make_adapter(steps / "global_step_4/actor/lora_adapter")
     for path, weights, found in [
         (peft, base, peft),
         (steps / "global_step_2", base, older),
         (steps / "global_step_2/actor/huggingface", base, older),
         (steps / "global_step_3", base, exported),
-        (saved, saved, beside),
+        (saved, saved, in_checkpoint),
     ]:
         model = find_model("m", path)
         assert (model.path, model.adapter) == (weights, found)

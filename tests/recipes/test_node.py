@@ -47,9 +47,9 @@ def node(
 
 
 def test_a_worker_waits_for_its_head_with_a_limit_and_ends_with_it(tmp_path: Path, listener: socket.socket):
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        run = node("worker", nobody.getsockname()[1], tmp_path)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        run = node("worker", closed.getsockname()[1], tmp_path)
     assert run.returncode == 69
     assert "the head, alpha=127.0.0.1, did not answer" in run.stderr
     port = listener.getsockname()[1]

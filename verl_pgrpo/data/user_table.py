@@ -55,7 +55,7 @@ class UserTable:
 
 
 def read_user_table(path: Path, split: str | None = None, encoding: str | None = None) -> UserTable:
-    """Read a table. The suffix sets the format; a folder is a Hugging Face dataset, of which `split` is read.
+    """Read a table. The suffix sets the format; a folder is a Hugging Face dataset; its `split` is read.
 
     Text is UTF-8, or UTF-16 with a byte order mark, unless `encoding` is given.
     """

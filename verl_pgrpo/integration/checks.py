@@ -149,7 +149,7 @@ def count_groups(dataset: Any, options: PGRPOConfig) -> tuple[GroupColumn | None
     class_names = getattr(feature, "names", None)
     if isinstance(class_names, list):  # a datasets.ClassLabel
         raise GroupLabelError(
-            f"the column {options.group_key!r} is a ClassLabel, of which verl passes on the numbers: the preference "
+            f"the column {options.group_key!r} is a ClassLabel, and verl passes only its numbers on: the preference "
             f"groups would be '0', '1', ... instead of {', '.join(map(repr, class_names[:3]))}, ... Add a column "
             "with the names as text, and name it in group_key (`verl-pgrpo data table` writes names)."
         )
