@@ -42,8 +42,8 @@ ARMS: dict[str, dict[str, str]] = {  # variables of the recipe
 }
 
 
-def run(model: str, arm: str, seed: int, out: Path) -> Path:
-    """Train one run unless it is finished already, and return its folder."""
+def run(model: str, arm: str, seed: int, out: Path, jobs: int = 1) -> Path:
+    """Train one run, with its share of the processor, unless it is finished already, and return its folder."""
     folder = out / f"{arm}-{seed}"
     if (folder / "done").exists():
         return folder
@@ -51,7 +51,8 @@ def run(model: str, arm: str, seed: int, out: Path) -> Path:
     folder.mkdir(parents=True)
     paths = {"DATA_DIR": str(out / f"data-{seed}"), "RUN_DIR": str(folder), "SEED": str(seed), "PYTHON": sys.executable}
     with open(folder / "run.log", "wb") as log:
-        command = ["bash", str(SCRIPTS[model]), "trainer.save_freq=-1"]
+        threads = f"++ray_kwargs.ray_init.runtime_env.env_vars.OMP_NUM_THREADS='{max(1, os.cpu_count() // jobs)}'"
+        command = ["bash", str(SCRIPTS[model]), "trainer.save_freq=-1", *([threads] if jobs > 1 else [])]
         environment = {**os.environ, "TIMEOUT": "10800", **ARMS[arm], **paths}
         subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
     (folder / "done").touch()
@@ -88,7 +89,7 @@ def main() -> None:
 
     def train(seed: int) -> None:  # arms run sequentially: the first one creates the data
         for arm in args.arms:
-            found[arm, seed] = measures(arm, run(args.model, arm, seed, out))
+            found[arm, seed] = measures(arm, run(args.model, arm, seed, out, args.jobs))
             print(
                 "{:<12} seed {}: mean {:.2f}, worst {:.2f}, area {:.2f}".format(arm, seed, *found[arm, seed]),
                 flush=True,

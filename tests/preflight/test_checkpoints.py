@@ -68,6 +68,7 @@ CHECKPOINTS: list[tuple[Callable[[Case], object], tuple[str, ...], str | None]] 
     (lambda case: None, BY_PATH, "error"),
     (lambda case: None, ("actor_rollout_ref.actor.checkpoint.async_save=True",), "error"),
     (lambda case: None, ("actor_rollout_ref.actor.checkpoint.save_contents=[optimizer]",), "warning"),
+    (lambda case: None, ("trainer.max_actor_ckpt_to_keep=1",), "warning"),
     (lambda case: (case.out / "file").touch(), ("trainer.rollout_data_dir=run/file/dumps",), "error"),
 ]
 

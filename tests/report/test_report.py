@@ -242,7 +242,7 @@ def test_a_damaged_history_or_number_does_not_stop_the_page(runs, tmp_path, page
     history.write_bytes(history.read_bytes()[:-40])
     file = tmp_path / "run/rollouts/10.jsonl"
     rows = [json.loads(line) for line in file.open()]
-    rows[0] |= {"score": float("nan"), "utility": 10**400, "output": "lone \ud800 and \x00"}
+    rows[0] |= {"score": float("nan"), "utility": 10**400, "input": "\ud800", "output": "lone \ud800 and \x00"}
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"cut')
     found = page(tmp_path / "run")
     assert any("pgrpo_history.parquet" in line for line in found["cautions"])

@@ -147,6 +147,7 @@ def read_dump(path: Path, group_of: GroupLookup) -> pd.DataFrame:
             row["score"] = float(row["score"])
             if not isinstance(row["output"], str):
                 raise TypeError("its output is not text")
+            row["input"], row["output"] = _without_surrogates(str(row["input"])), _without_surrogates(row["output"])
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             if number == len(lines) and isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
                 break
@@ -156,7 +157,7 @@ def read_dump(path: Path, group_of: GroupLookup) -> pd.DataFrame:
             sessions[session] = (output, row)
     rows = [row for _, row in sessions.values()]
     columns = dict.fromkeys(["input", "gts", "output", "score", *(name for row in rows for name in row)])
-    # dtype=object: pandas' string type cannot hold lone surrogates, which responses may contain.
+    # dtype=object: pandas' string type cannot hold lone surrogates, which other fields may contain.
     frame = pd.DataFrame(rows, columns=list(columns), dtype=object)
     return frame.assign(
         score=frame["score"].astype("float64"),
@@ -205,7 +206,12 @@ def _label(value: Any) -> str | None:
     label = group_label(value)
     if not isinstance(label, str):
         return None
-    return sys.intern(label.encode("utf-8", "replace").decode())  # no lone surrogates, which files cannot hold
+    return sys.intern(_without_surrogates(label))
+
+
+def _without_surrogates(text: str) -> str:
+    """Replace lone surrogates, which neither files nor Arrow can hold, by question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _text(truth: Any) -> str:

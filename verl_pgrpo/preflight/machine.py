@@ -73,7 +73,8 @@ def check_space(name: str, folder: Path, least: float, enough: float, more: str)
         return Diagnostic(WARNING, name, f"{text}; {enough:,.0f} GiB are wanted", location, more)
     if usage.free < LEAST_FREE * GIB or usage.used > FULL * usage.total:
         full = f"{text}; Ray stops writing where {FULL:.0%} are used"
-        return Diagnostic(WARNING, name, full, location, f"free space; killed runs leave files in {SHARED_MEMORY}")
+        leftovers = f"; killed runs leave files in {SHARED_MEMORY}" if folder == SHARED_MEMORY else ""
+        return Diagnostic(WARNING, name, full, location, f"free space{leftovers}")
     return Diagnostic(NOTE, name, text, location)
 
 
