@@ -40,7 +40,7 @@ def check_checkpoints(context: PreflightContext, diagnostics: Diagnostics) -> No
         return
     _check_async_save(context, diagnostics)
     if trainer.get("max_actor_ckpt_to_keep") == 1:
-        message = f"verl deletes a checkpoint before {TRACKER} names the next one: a run killed in between cannot resume"
+        message = f"verl deletes a checkpoint before {TRACKER} names the next; a run killed in between cannot resume"
         diagnostics.warning(message, "trainer.max_actor_ckpt_to_keep=1", "set it to 2")
     contents = context.get(f"{SAVING}.save_contents", ())
     if isinstance(contents, str):
