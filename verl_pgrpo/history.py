@@ -17,9 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from verl_pgrpo import checkpoint
 from verl_pgrpo.advantage import grpo_relation, normalizer, personalized_advantage, prompt_blend
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.errors import ConfigError, GroupLabelError, NonFiniteRewardError
-from verl_pgrpo.groups import check_labels, describe_row
-from verl_pgrpo.moments import MAX_MAGNITUDE, Moments, as_floats
+from verl_pgrpo.errors import ConfigError, GroupLabelError
+from verl_pgrpo.groups import check_labels
+from verl_pgrpo.moments import Moments
+from verl_pgrpo.reward_batch import RewardBatch
 from verl_pgrpo.shrinkage import group_weights, prompt_weight, share_within, subtract_prompt, within_std
 
 __all__ = ["AdvantageResult", "GroupHistoryManager", "GroupStatistics"]
@@ -117,8 +118,8 @@ class GroupHistoryManager:
         Raises:
             MissingGroupError, GroupLabelError, NonFiniteRewardError, ValueError: the history is unchanged.
         """
-        _, _, kept, values, prompts = self._check_batch(groups, rewards, prompt_ids)
-        self._moments.update(self._rows(kept), values, prompts)
+        batch = RewardBatch.check(groups, rewards, prompt_ids, self._row_of, self.config)
+        self._moments.update(self._rows(batch.groups), batch.rewards, batch.prompts)
 
     def compute_advantages(
         self, groups: Sequence[Hashable], rewards: ArrayLike, prompt_ids: Sequence[Hashable] | None = None
@@ -138,31 +139,12 @@ class GroupHistoryManager:
         """
         if prompt_ids is None and self.config.baseline != "history":
             raise ValueError(f"baseline={self.config.baseline} requires prompt_ids: the prompt that each row answers")
-        labels, finite, kept, values, prompts = self._check_batch(groups, rewards, prompt_ids)
-        advantages, mean, std, count, scale, shift, cold = self._compute(self._rows(kept), values, prompts)
-
-        def scatter(array: NDArray[Any] | None, fill: Any) -> Any:
-            if array is None or finite.all():
-                return array
-            full = np.full(len(finite), fill)
-            full[finite] = array
-            return full
-
-        return AdvantageResult(
-            advantages=scatter(advantages, 0.0),
-            mean=scatter(mean, np.nan),
-            std=scatter(std, np.nan),
-            count=scatter(count, 0.0),
-            scale=scatter(scale, np.nan),
-            shift=scatter(shift, np.nan),
-            cold=scatter(cold, False),
-            skipped=~finite,
-            groups=labels,
-        )
+        batch = RewardBatch.check(groups, rewards, prompt_ids, self._row_of, self.config)
+        return self._compute(batch, self._rows(batch.groups))
 
     def statistics(self, groups: Sequence[Hashable]) -> GroupStatistics:
         """Return count, mean and std of each requested group, without cold start. Adds nothing."""
-        rows = np.array([self._row_of.get(label, -1) for label in self._labels(groups, None)], dtype=np.int64)
+        rows = np.array([self._row_of.get(label, -1) for label in self._labels(groups)], dtype=np.int64)
         known = rows >= 0
         taken = self._moments.take(np.where(known, rows, 0)) if self.num_groups else Moments(len(rows))
         return GroupStatistics(
@@ -240,28 +222,21 @@ class GroupHistoryManager:
             GroupLabelError: a label is not text, or not unique.
         """
         history = cls(config)
-        rows = history._rows(history._labels(labels, None), ordered=True)
+        rows = history._rows(history._labels(labels), ordered=True)
         if history.num_groups < len(rows):
             raise GroupLabelError(f"{len(rows)} labels, of which only {history.num_groups} are distinct")
         history._moments.merge(rows, moments)
         return history
 
-    def _compute(self, rows: Integers, values: Floats, prompts: Integers | None) -> tuple[Any, ...]:
-        if self.config.update_order == "after_normalize":
-            past, pool = self._moments.take(rows), self._pool()
-            self._moments.update(rows, values, prompts)
-            # A group (or the pool) without a past is normalized by its first batch.
-            used = past.where(past.count > 0, self._moments.take(rows))
-            pool = pool or self._pool()
-        else:
-            self._moments.update(rows, values, prompts)
-            used, pool = self._moments.take(rows), self._pool()
-        mean, std, cold = normalizer(used, *(pool or (0.0, 0.0)), self.config.prior_strength, self.config.min_count)
-        shrinkage = self.config.baseline == "shrinkage"
+    def _compute(self, batch: RewardBatch, rows: Integers) -> AdvantageResult:
+        config, values, prompts = self.config, batch.rewards, batch.prompts
+        used, pool = self._update(rows, values, prompts)
+        mean, std, cold = normalizer(used, *(pool or (0.0, 0.0)), config.prior_strength, config.min_count)
+        shrinkage = config.baseline == "shrinkage"
         if shrinkage:
             within = share_within(used)
             std = within_std(std, within)
-        epsilon, norm_by_std = self.config.epsilon, self.config.norm_adv_by_std_in_grpo
+        epsilon, norm_by_std = config.epsilon, config.norm_adv_by_std_in_grpo
         advantages = personalized_advantage(values, mean, std, epsilon, norm_by_std)
         scale = shift = None
         if prompts is not None:
@@ -270,16 +245,44 @@ class GroupHistoryManager:
                 w = prompt_weight(within, np.bincount(prompts)[prompts] - 1)
                 advantages, stretch, kept = subtract_prompt(advantages, w, prompts)
                 scale, shift = stretch * scale, kept * shift
-            elif self.config.baseline == "blended":
+            elif config.baseline == "blended":
                 standardized = personalized_advantage(values, mean, std, epsilon)
                 advantages, stretch, kept = prompt_blend(advantages, standardized, prompts)
                 scale, shift = stretch * scale, kept * shift
-        if self.config.group_balance > 0:
-            weight = group_weights(self._moments.count[: self.num_groups], rows, self.config.group_balance)
+        if config.group_balance > 0:
+            weight = group_weights(self._moments.count[: self.num_groups], rows, config.group_balance)
             advantages = weight * advantages
             if scale is not None and shift is not None:
                 scale, shift = weight * scale, weight * shift
-        return advantages, mean, std, used.count.astype(np.float64), scale, shift, cold
+
+        def every_row(array: NDArray[Any], fill: Any) -> NDArray[Any]:
+            full = np.full(len(batch.finite), fill)
+            full[batch.finite] = array
+            return full
+
+        return AdvantageResult(
+            advantages=every_row(advantages, 0.0),
+            mean=every_row(mean, np.nan),
+            std=every_row(std, np.nan),
+            count=every_row(used.count, 0.0),
+            scale=None if scale is None else every_row(scale, np.nan),
+            shift=None if shift is None else every_row(shift, np.nan),
+            cold=every_row(cold, False),
+            skipped=~batch.finite,
+            groups=batch.labels,
+        )
+
+    def _update(
+        self, rows: Integers, values: Floats, prompts: Integers | None
+    ) -> tuple[Moments, tuple[float, float] | None]:
+        """Add a batch; return the statistics that normalize it: of each row's group, and of all groups together."""
+        if self.config.update_order == "before_normalize":
+            self._moments.update(rows, values, prompts)
+            return self._moments.take(rows), self._pool()
+        past, pool = self._moments.take(rows), self._pool()
+        self._moments.update(rows, values, prompts)
+        # A group (or the pool) without a past is normalized by its first batch.
+        return past.where(past.count > 0, self._moments.take(rows)), pool or self._pool()
 
     def _pool(self) -> tuple[float, float] | None:
         """Return mean and std of all groups together, if an option needs them and there are rewards."""
@@ -297,43 +300,5 @@ class GroupHistoryManager:
             self._moments.resize(len(row_of) + len(row_of) // 8)
         return rows
 
-    def _check_batch(
-        self, groups: Sequence[Hashable], rewards: ArrayLike, prompt_ids: Sequence[Hashable] | None
-    ) -> tuple[list[str], Booleans, list[str], Floats, Integers | None]:
-        """Return all labels and which rewards are finite; of these rows the labels, rewards and numbers of prompts.
-
-        Raises before anything changes.
-        """
-        values, prompt_ids = as_floats(rewards), _plain(prompt_ids)
-        sizes = [len(groups), *([] if prompt_ids is None else [len(prompt_ids)])]
-        if values.ndim != 1 or any(size != len(values) for size in sizes):
-            raise ValueError(
-                f"groups, rewards and prompt_ids need one entry per row (got {sizes[0]} groups, rewards of shape "
-                f"{values.shape}{'' if prompt_ids is None else f', {sizes[1]} prompt_ids'})"
-            )
-        labels = self._labels(groups, prompt_ids)
-        finite = np.abs(values) <= MAX_MAGNITUDE
-        if self.config.on_nonfinite == "error" and not finite.all():
-            row = int(np.argmin(finite))
-            raise NonFiniteRewardError(
-                f"reward {values[row]} of group {labels[row]!r} ({describe_row(row, prompt_ids)}) is not usable: "
-                f"{np.count_nonzero(~finite)} of {len(values)} rewards are NaN, infinite or beyond {MAX_MAGNITUDE:g}. "
-                "Fix the reward function, or set on_nonfinite=skip to drop these rows."
-            )
-        rows = np.flatnonzero(finite).tolist()
-        prompts = None if prompt_ids is None else _codes(prompt_ids[row] for row in rows)
-        return labels, finite, [labels[row] for row in rows], values[finite], prompts
-
-    def _labels(self, groups: Iterable[Hashable], prompt_ids: Sequence[Hashable] | None) -> list[str]:
-        return check_labels(groups, self._row_of, self.config.default_group, self.config.group_key, prompt_ids)
-
-
-def _plain(prompt_ids: Any) -> list[Hashable] | None:
-    """Return plain values: a Series would be indexed by label, and tensors are never equal keys."""
-    return prompt_ids.tolist() if hasattr(prompt_ids, "tolist") else None if prompt_ids is None else list(prompt_ids)
-
-
-def _codes(values: Iterable[Hashable]) -> Integers:
-    """Number values by their first appearance."""
-    code_of: dict[Hashable, int] = {}
-    return np.array([code_of.setdefault(value, len(code_of)) for value in values], dtype=np.int64)
+    def _labels(self, groups: Iterable[Hashable]) -> list[str]:
+        return check_labels(groups, self._row_of, self.config.default_group, self.config.group_key, None)

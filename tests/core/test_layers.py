@@ -17,7 +17,7 @@ import verl_pgrpo
 
 PACKAGE = Path(verl_pgrpo.__file__).parent
 CORE = ["errors", "files", "groups", "moments", "advantage", "shrinkage"]
-CORE += ["config", "checkpoint", "history", "monitoring"]
+CORE += ["config", "checkpoint", "reward_batch", "history", "monitoring"]
 ORDER = [*CORE, "integration", "data", "rewards", "preflight", "evaluation", "report", "cli"]
 LAZY = {"verl_pgrpo", "verl_pgrpo.integration.plugin"}  # may import inside functions
 FRAMEWORKS = {"verl", "ray", "vllm", "megatron", "torch", "transfer_queue", "transformers"}
