@@ -95,6 +95,9 @@ def main() -> None:
                 flush=True,
             )
 
+    if args.model == "smollm2":  # once, before several jobs look for it
+        model = ROOT / "runs" / "models" / "SmolLM2-135M-Instruct"
+        subprocess.run([sys.executable, str(RECIPE / "make_smollm2.py"), str(model)], check=True)
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(train, range(args.seeds)))
 

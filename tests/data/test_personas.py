@@ -38,7 +38,7 @@ def test_the_command_writes_what_verl_reads_and_the_seed_decides_every_byte(tmp_
             assert row["data_source"] == f"personas/{row['preference_group']}"
             assert json.loads(row["reward_model"]["ground_truth"])["persona"] == row["preference_group"]
         assert sorted(row["index"] for row in rows["extra_info"]) == list(range(size))
-        prompts.append({p[0]["content"] for p in rows["prompt"]})
+        prompts.append({p[-1]["content"] for p in rows["prompt"]})
     assert not prompts[0] & prompts[1], "no request of the validation split is trained on"
 
 
@@ -63,7 +63,7 @@ def test_toy_vocabulary_holds_every_word_once() -> None:
 @pytest.mark.parametrize("short", [False, True])
 def test_copying_an_english_prompt_earns_nothing_or_the_one_genre_word_of_a_short_one(short: bool) -> None:
     rows = make_split("train", 300, "english", short=short).to_dict("records")
-    texts = [row["prompt"][0]["content"] for row in rows]
+    texts = [row["prompt"][-1]["content"] for row in rows]
     for row, text in zip(rows, texts, strict=True):
         truth = row["reward_model"]["ground_truth"]
         assert short or json.loads(truth)["genre"] not in text.lower()

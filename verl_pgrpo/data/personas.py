@@ -34,6 +34,7 @@ from verl_pgrpo.data.tastes import PERSONAS, Persona
 from verl_pgrpo.errors import DataError
 
 SURFACES = ("toy", "english")
+SHORT_SYSTEM = "You recommend music."  # chat templates fill in a longer system message where there is none
 HELD_OUT = 4  # every fourth (occasion, mood) pair is for validation
 
 
@@ -108,7 +109,8 @@ def make_split(
             "offset": round(persona.offset + shift, 6), "scale": persona.scale, "noise": noise if training else 0.0,
             "seed": seed, "row": ids[index],
         }  # fmt: skip
-        prompt = _prompt(persona, surface, short, training, rng)
+        text = _prompt(persona, surface, short, training, rng)
+        prompt = [{"role": "system", "content": SHORT_SYSTEM}, {"role": "user", "content": text}] if short else text
         own = {"index": index, "split": split, "persona": persona.name, "seed": seed}
         rows.append(verl_row("personas", persona.name, prompt, "personalization", truth, random_group[index], own))
     return pd.DataFrame(rows)
