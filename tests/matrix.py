@@ -44,7 +44,10 @@ STACKS = {
     "make setup": Stack(verl="0.9.1", torch="2.13.0", vllm="0.30.0", transformers="5.10.4"),
     "older verl": Stack(verl="0.9.0", torch="2.13.0", vllm="0.30.0", transformers="5.10.4"),
     "newest": Stack(verl="0.9.1", torch="2.13.0", vllm="0.32.0", transformers="5.16.1"),
-    "make setup, Python 3.13": Stack("0.9.1", "2.13.0", "0.30.0", "5.10.4", python="python3.13"),
+    **{
+        f"make setup, Python {version}": Stack("0.9.1", "2.13.0", "0.30.0", "5.10.4", python=f"python{version}")
+        for version in ("3.10", "3.12", "3.13")
+    },
 }
 
 
