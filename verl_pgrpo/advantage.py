@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from verl_pgrpo.moments import Moments
 
-__all__ = ["grpo_relation", "normalizer", "personalized_advantage", "prompt_blend"]
+__all__ = ["grpo_relation", "normalizer", "personalized_advantage", "prompt_blend", "without_rounding"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -58,7 +58,7 @@ def normalizer(
         prior_strength, min_count: the options of `PGRPOConfig`.
     """
     mean, std = own.mean, own.std()
-    std = _without_rounding(std, mean)
+    std = without_rounding(std, mean)
     cold = std == 0
     if prior_strength > 0:
         # The prior is worth this many rewards with the mean and variance of all groups (normal-inverse-gamma update).
@@ -71,10 +71,10 @@ def normalizer(
     if min_count > 0:
         few = own.count < min_count
         mean, std, cold = np.where(few, pool_mean, mean), np.where(few, pool_std, std), cold | few
-    return mean, _without_rounding(std, mean), cold
+    return mean, without_rounding(std, mean), cold
 
 
-def _without_rounding(std: Floats, mean: Floats) -> Floats:
+def without_rounding(std: Floats, mean: Floats) -> Floats:
     """Replace a std that is only a rounding error by 0, as with equal rewards that were computed in different ways."""
     return np.where(std > 8 * np.finfo(np.float64).eps * np.abs(mean), std, 0.0)
 

@@ -92,9 +92,7 @@ class PGRPOConfig:
         if not all(self.group_key.split(".")):
             raise _invalid("group_key", self.group_key, "a column name, or names joined by dots")
         if self.half_life is not None:
-            _check_number(self, "half_life", low=0.0)
-            if self.half_life == 0:
-                raise _invalid("half_life", self.half_life, "> 0")
+            _check_number(self, "half_life", low=1.0)
         if self.min_count == 1:  # a row that is normalized always has one reward
             raise _invalid("min_count", 1, "0 (off) or >= 2")
 

@@ -234,8 +234,9 @@ class GroupHistoryManager:
         mean, std, cold = normalizer(used, *(pool or (0.0, 0.0)), config.prior_strength, config.min_count)
         shrinkage = config.baseline == "shrinkage"
         if shrinkage:
-            within = share_within(used)
-            std = within_std(std, within)
+            # A cold group has the statistics of all groups, so its own share says nothing about them.
+            within = np.where(cold, 1.0, share_within(used))
+            std = within_std(std, within, mean)
         epsilon, norm_by_std = config.epsilon, config.norm_adv_by_std_in_grpo
         advantages = personalized_advantage(values, mean, std, epsilon, norm_by_std)
         scale = shift = None

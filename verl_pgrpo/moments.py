@@ -57,8 +57,6 @@ class Moments:
         half_life: a reward's weight halves after this many newer rewards of its group. None: no forgetting.
     """
 
-    __slots__ = (*FIELDS, "log_decay")
-
     def __init__(self, size: int = 0, half_life: float | None = None) -> None:
         self.log_decay = 0.0 if half_life is None else max(-math.log(2.0) / half_life, -1e3)  # exp(-1e3) is 0
         self.count: Integers = np.zeros(size, dtype=np.int64)

@@ -12,7 +12,8 @@ w* has the least squared error. Where prompts do not differ, T = 0, this is the 
 
 *Balance.* Advantages of group p are multiplied by share_p^-alpha, scaled so that the mean weight of a response is 1.
 
-Caveat: T is 0 until the group has a prompt with two responses and another prompt.
+Caveat: T is 0 until the group has a prompt with two responses and another prompt. Rewards that were recorded without
+prompts, and drift of the policy, count as differences between prompts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from verl_pgrpo.advantage import without_rounding
 from verl_pgrpo.moments import Moments
 
 __all__ = ["OVERSHRINK", "SMALLEST_SHARE", "group_weights", "prompt_weight", "share_within", "subtract_prompt"]
@@ -56,9 +58,10 @@ def prompt_weight(within: Floats, others: Integers | Floats) -> Floats:
     return np.minimum(1.0, OVERSHRINK * signal / np.maximum(signal + within, np.finfo(np.float64).tiny))
 
 
-def within_std(std: Floats, within: Floats) -> Floats:
-    """Return s from sigma_p (N,) and `share_within`. If there is no spread within prompts, the scale is sigma_p."""
-    return std * np.where(within > 1e-24, np.sqrt(within), 1.0)
+def within_std(std: Floats, within: Floats, mean: Floats) -> Floats:
+    """Return s from sigma_p (N,), `share_within` and mu_p. Without any spread within prompts, the scale is sigma_p."""
+    s = without_rounding(std * np.sqrt(np.where(within > 1e-24, within, 0.0)), mean)
+    return np.where(s > 0, s, std)
 
 
 def subtract_prompt(advantages: Floats, w: Floats, prompt: Integers) -> tuple[Floats, Floats, Floats]:

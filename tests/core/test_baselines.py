@@ -164,3 +164,20 @@ def test_balance_multiplies_the_advantages():
     for name in ("advantages", "scale", "shift"):
         np.testing.assert_allclose(getattr(result, name), weight * getattr(plain, name))
     np.testing.assert_array_equal(result.mean, plain.mean)
+
+
+def test_a_cold_group_takes_no_variance_components_from_its_own_few_rewards():
+    config = PGRPOConfig(baseline="shrinkage", min_count=32)
+    history = GroupHistoryManager(config)
+    history.update(["b"] * 400, np.linspace(0, 1, 400), [i // 2 for i in range(400)])
+    result = history.compute_advantages(["a"] * 5, [1.0, 1.001, 0.0, 0.001, 1.0], list("ppqqz"))
+    assert result.cold.all()
+    assert np.abs(result.advantages).max() < 3
+    assert result.advantages[0] == pytest.approx(result.advantages[4])  # the paper's method: prompts play no part
+
+
+def test_rounding_is_not_a_spread_within_prompts():
+    values = [1e6 + 0.1, np.nextafter(1e6 + 0.1, 2e6), 1e6 + 0.3, np.nextafter(1e6 + 0.3, 2e6)]
+    history = GroupHistoryManager(PGRPOConfig(baseline="shrinkage", epsilon=0))
+    result = history.compute_advantages(["a"] * 4, values, list("ppqq"))
+    assert np.abs(result.advantages).max() < 1e-6

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ import pytest
 from verl_pgrpo import ConfigError, GroupLabelError, MissingGroupError, PGRPOConfig, UnsupportedVerlError
 from verl_pgrpo.integration.batch import GroupColumn
 from verl_pgrpo.integration.checks import check_config, check_verl, count_groups, require_hooks
+from verl_pgrpo.integration.mixin import PGRPOTrainerMixin
 from verl_pgrpo.integration.plugin import check_run
 
 FILLED = PGRPOConfig(default_group="none")
@@ -178,8 +180,21 @@ def test_a_verl_without_what_the_plugin_needs_is_recognized(compose, monkeypatch
                 if config.algorithm.adv_estimator == "grpo":
                     check_run(config)
                 else:
-                    with pytest.raises(UnsupportedVerlError, match=named):
-                        check_run(config)
+                    for check in (check_run, PGRPOTrainerMixin):  # the launcher's check, and every trainer's
+                        with pytest.raises(UnsupportedVerlError, match=named):
+                            check(config)
+
+
+def test_an_untested_version_is_a_warning(compose, monkeypatch, capsys):
+    class Trainer:
+        def __init__(self, config):
+            print("stock")
+
+    monkeypatch.setattr("verl.__version__", "0.10.0.dev0")
+    config = compose("trainer.resume_mode=disable")
+    config.algorithm.adv_estimator = "pgrpo"
+    type("Personalized", (PGRPOTrainerMixin, Trainer), {})(config)
+    assert re.search(r"warning: verl 0\.10\.0\.dev0 is not tested \(0\.9.*\n(?:.*\n)*stock", capsys.readouterr().out)
 
 
 def test_a_class_without_a_required_method_is_named():

@@ -7,9 +7,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import verl
 from omegaconf import DictConfig
 
-from verl_pgrpo.integration.checks import check_config, is_personalized
+from verl_pgrpo.integration.checks import TESTED_VERSIONS, check_config, check_verl, is_personalized
 from verl_pgrpo.integration.state import PGRPOState
 
 __all__ = ["PGRPOTrainerMixin"]
@@ -26,7 +27,10 @@ class PGRPOTrainerMixin:
 
     def __init__(self, config: DictConfig, *args: Any, **kwargs: Any) -> None:
         if is_personalized(config):
+            check_verl(config)  # again: not every launcher of verl validates its config
             check_config(config)
+            if verl.__version__ not in TESTED_VERSIONS:
+                print(f"P-GRPO warning: verl {verl.__version__} is not tested ({', '.join(TESTED_VERSIONS)} are)")
             self.pgrpo = PGRPOState.restore(config)
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
 
