@@ -79,14 +79,16 @@ def test_a_persona_rates_the_mark_on_its_own_scale():
 
 
 def test_failures_are_retried_and_then_an_error(monkeypatch):
-    replies = [fails(500), fails(429, retry_after="0.1"), says("8")]
+    monkeypatch.setattr(judging, "BROKEN_REPLIES", (0.0, 0.0))
+    page, empty = (200, {"Content-Type": "text/html"}, b"<html>starting</html>"), (200, {}, {"choices": []})
+    replies = [fails(500), fails(429, retry_after="0.1"), page, empty, says("8")]
     result, bodies = ask(goodreads_judge, "Nice.", REVIEW, lambda body: replies.pop(0))
-    assert (result["score"], len(bodies)) == (0.8, 3)
+    assert (result["score"], len(bodies)) == (0.8, 5)
     monkeypatch.setattr(judging, "MAX_RETRIES", 0)
     for reply, message in (
         (fails(404, "The model `j` does not exist."), "`j` does not exist"),
         (fails(500, "boom"), "boom"),
-        ((200, {}, {"choices": []}), "sent no chat completion"),
+        (empty, "sent no chat completion"),
     ):
         with pytest.raises(RuntimeError, match=message):
             ask(goodreads_judge, "y", REVIEW, lambda body, reply=reply: reply)
