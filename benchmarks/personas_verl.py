@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The personas through real verl and vLLM on the CPU: `grpo`, P-GRPO, and P-GRPO with options and random groups.
 
-    python benchmarks/personas_verl.py [--model tiny|smollm2] [--seeds 5] [--jobs 1] [--arms grpo pgrpo] [--json FILE]
+    python benchmarks/personas_verl.py [--model tiny|smollm2] [--first-seed 0] [--seeds 5] [--jobs 1] [--arms grpo pgrpo]
+        [--json FILE]
 
 The setting of `make quickstart` (n = 2, noise 0.2, 100 steps) or of `make quickstart-smollm2` (60 steps), each seed
 with its own data and noise (and model, if tiny), shared by all arms. A run takes about four minutes on two cores, with
@@ -51,9 +52,9 @@ def run(model: str, arm: str, seed: int, out: Path, jobs: int = 1) -> Path:
     folder.mkdir(parents=True)
     paths = {"DATA_DIR": str(out / f"data-{seed}"), "RUN_DIR": str(folder), "SEED": str(seed), "PYTHON": sys.executable}
     with open(folder / "run.log", "wb") as log:
-        threads = f"++ray_kwargs.ray_init.runtime_env.env_vars.OMP_NUM_THREADS='{max(1, os.cpu_count() // jobs)}'"
-        command = ["bash", str(SCRIPTS[model]), "trainer.save_freq=-1", *([threads] if jobs > 1 else [])]
-        environment = {**os.environ, "TIMEOUT": "10800", **ARMS[arm], **paths}
+        command = ["bash", str(SCRIPTS[model]), "trainer.save_freq=-1"]
+        share = {"THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), "TIMEOUT": "10800"}
+        environment = {**os.environ, **share, **ARMS[arm], **paths}
         subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
     (folder / "done").touch()
     return folder
@@ -77,7 +78,8 @@ def interval(values: np.ndarray, sign: str = "") -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=SCRIPTS, default="tiny")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="seeds at a time")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--against", default="grpo", choices=ARMS, help="the arm that the others are compared with")
@@ -85,6 +87,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
     args = parser.parse_args()
     out = (args.out or ROOT / "runs" / "benchmarks" / f"personas-{args.model}").resolve()
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
     found: dict[tuple[str, int], tuple[float, float, float]] = {}
 
     def train(seed: int) -> None:  # arms run sequentially: the first one creates the data
@@ -99,15 +102,15 @@ def main() -> None:
         model = ROOT / "runs" / "models" / "SmolLM2-135M-Instruct"
         subprocess.run([sys.executable, str(RECIPE / "make_smollm2.py"), str(model)], check=True)
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(train, range(args.seeds)))
+        list(pool.map(train, seeds))
 
-    print(f"\n{args.model}, seeds 0 to {args.seeds - 1}; {machine()}\n")
+    print(f"\n{args.model}, seeds {seeds[0]} to {seeds[-1]}; {machine()}\n")
     print(f"| arm | mean | worst persona | area | minus {args.against}: mean | worst | area |\n{'|---' * 7}|")
     for arm in args.arms:
-        values = np.array([found[arm, seed] for seed in range(args.seeds)])
+        values = np.array([found[arm, seed] for seed in seeds])
         cells = [interval(column) for column in values.T]
         if arm != args.against and args.against in args.arms:
-            paired = values - np.array([found[args.against, seed] for seed in range(args.seeds)])
+            paired = values - np.array([found[args.against, seed] for seed in seeds])
             cells += [f"{interval(column, '+')} (better in {(column > 0).sum()})" for column in paired.T]
         else:
             cells += ["", "", ""]

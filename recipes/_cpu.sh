@@ -19,7 +19,7 @@ if [ -n "${CPU_PRESET:-}" ] && [ -n "${JUDGE}" ]; then
     echo "JUDGE=${JUDGE}: this script has no preset with a judge; take run_tiny_cpu.sh" >&2
     exit 2
 fi
-RUN_DIR=${RUN_DIR:-runs/${NAME}/${VARIANT}-n${N}-seed${SEED}}
+RUN_DIR=${RUN_DIR:-runs/${NAME}/${VARIANT}-n${N}${NOISE:+-noise${NOISE}}-seed${SEED}}
 log_metrics
 
 exec "${PYTHON:-python3}" -m verl_cpu.run --preset "${CPU_PRESET:-cpu${JUDGE:+_judge}}" --timeout "${TIMEOUT}" -- \

@@ -13,27 +13,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 TASK=personas
 MODEL=smollm2
-CPU_PRESET=cpu_135m
 SEED=${SEED:-0}
 NOISE=${NOISE:-0.2} # std of one rating, in units of the persona's scale
 N=${N:-2} # responses per prompt
 STEPS=${STEPS:-60}
 RESPONSES=32 # per step, for every N
-LR=${LR:-2e-5}
 MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-64}
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-32}
-SAVE_FREQ=-1
-TEST_FREQ=${TEST_FREQ:--1}
-TIMEOUT=${TIMEOUT:-5400}
 
 DATA_DIR=${DATA_DIR:-data/personas_${MODEL}/noise${NOISE}-seed${SEED}}
 if [ ! -e "${DATA_DIR}/val.parquet" ]; then
     "${PYTHON:-python3}" -m verl_pgrpo.cli data personas --out "${DATA_DIR}" --surface english --short \
         --noise "${NOISE}" --seed "${SEED}"
 fi
-if [ -z "${MODEL_PATH:-}" ]; then
-    MODEL_PATH=runs/models/SmolLM2-135M-Instruct
-    "${PYTHON:-python3}" recipes/personas/make_smollm2.py "${MODEL_PATH}"
-fi
 
-source recipes/_cpu.sh
+source recipes/_smollm2_cpu.sh

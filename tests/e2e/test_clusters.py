@@ -304,5 +304,5 @@ def test_what_skypilot_runs_trains_over_two_machines(network: Loopback, data: Pa
             machine.terminate()
             machine.wait(timeout=60)
     assert "the head has ended" in (tmp_path / "1.log").read_text(errors="replace")
-    folder = storage / "runs" / "personas_tiny" / "pgrpo-n2-seed0"
+    folder = storage / "runs" / "personas_tiny" / "pgrpo-n2-noise0.2-seed0"
     runs.assert_same(history_to(folder, 2), runs.history_of(folder, 2))

@@ -227,14 +227,20 @@ def test_a_tiny_run_is_composed_with_its_preset(task: str, variables: dict[str, 
     assert config.ray_kwargs.ray_init.num_gpus == (2 if variables else 1)
 
 
-def test_smollm2_is_composed_with_its_preset_and_options(compose):
-    script = RECIPES / "personas" / "run_smollm2_135m_cpu.sh"
+@pytest.mark.parametrize(("task", "reward"), [("personas", "personas"), ("movielens", "movielens_stars")])
+def test_smollm2_is_composed_with_its_preset_and_options(task: str, reward: str, tmp_path: Path, compose):
+    script = RECIPES / task / "run_smollm2_135m_cpu.sh"
+    (tmp_path / "val.parquet").touch()  # so that no data is created
+    place = {"DATA_DIR": str(tmp_path), "MODEL_PATH": "model"}
+    config = composed_on_cpu(script, {"THREADS": "3", **place}, "cpu_135m", compose)
+    assert config.ray_kwargs.ray_init.runtime_env.env_vars.OMP_NUM_THREADS == "3"
+    assert config.reward.custom_reward_function.path == f"pkg://verl_pgrpo.rewards.{reward}"
     options = {"PGRPO_OPTIONS": "baseline=shrinkage group_balance=0.5"}
-    config = composed_on_cpu(script, options, "cpu_135m", compose)
+    config = composed_on_cpu(script, {**options, **place}, "cpu_135m", compose)
     assert config.algorithm.pgrpo == {"baseline": "shrinkage", "group_balance": 0.5}
     assert config.trainer.experiment_name == "pgrpo_baseline_shrinkage_group_balance_0.5"
     with pytest.raises(recipe.RecipeError, match="options of pgrpo"):
-        arguments_of(script, ESTIMATOR="grpo", **options)
+        arguments_of(script, ESTIMATOR="grpo", **options, **place)
 
 
 def composed_on_cpu(script: Path, variables: dict[str, str], preset: str, compose):
