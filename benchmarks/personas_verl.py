@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The personas through real verl and vLLM on the CPU: `grpo`, P-GRPO, and P-GRPO with options and random groups.
 
-    python benchmarks/personas_verl.py [--model tiny|smollm2] [--first-seed 0] [--seeds 5] [--jobs 1] [--arms grpo pgrpo]
-        [--json FILE]
+    python benchmarks/personas_verl.py [--model tiny|smollm2] [--first-seed 0] [--seeds 5] [--jobs 1]
+        [--arms grpo pgrpo] [--json FILE]
 
 The setting of `make quickstart` (n = 2, noise 0.2, 100 steps) or of `make quickstart-smollm2` (60 steps), each seed
 with its own data and noise (and model, if tiny), shared by all arms. A run takes about four minutes on two cores, with

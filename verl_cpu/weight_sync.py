@@ -104,7 +104,7 @@ def remember_receiver(module: types.ModuleType) -> None:
 def accept_tied_weights(module: types.ModuleType) -> None:
     """Switch off vLLM's check that a tied weight comes with the weight it is tied to.
 
-    vLLM skips `lm_head.weight` where it is tied to `embed_tokens.weight`, and since 0.30 requires both in one call.
+    vLLM skips `lm_head.weight` where it is tied to `embed_tokens.weight`, and since 0.29 requires both in one call.
     verl makes one call per bucket, and in any model larger than a bucket the two are in different buckets.
     """
 

@@ -37,9 +37,11 @@ def test_versions(monkeypatch: pytest.MonkeyPatch):
     pins = {name.lower(): number for name, number in pins.items()}
     for name, number in (versions.TESTED_SET | versions.TESTED_MEGATRON).items():
         assert pins.get(name.lower(), pins.get(f"{name}-cpu")) == number, name
-    installed = {**versions.TESTED_SET, "megatron-core": None}
+    installed: dict[str, str | None] = {}
     monkeypatch.setattr(versions, "installed", lambda name: installed.get(name))
-    assert {one.severity for one in versions.check_versions()} == {NOTE}
+    for together in (versions.TESTED_SET, *versions.OTHER_SETS):
+        installed = {**together, "verl": "0.9.0"}
+        assert {one.severity for one in versions.check_versions()} == {NOTE}
     installed |= {"torch": "2.99.0", "TransferQueue": None, "verl": "0.10.0", "vllm": None, "megatron-core": "0.16.1"}
     severities = {one.check: one.severity for one in versions.check_versions()}
     assert severities["together"] == severities["verl"] == severities["vllm"] == WARNING

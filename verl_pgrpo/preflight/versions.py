@@ -14,7 +14,8 @@ from verl_pgrpo.integration.checks import TESTED_VERSIONS
 from .command_line import compose, parse
 from .diagnostic import ERROR, NOTE, WARNING, Diagnostic, one_line
 
-# What was tested together: requirements/cpu.txt and requirements/megatron.txt, by real runs on the CPU.
+# What was tested together, by real runs on the CPU: requirements/cpu.txt, verl's own pins, and the newest releases
+# (docs/compatibility.md). Megatron was tested with the first.
 TESTED_SET = {
     "verl": "0.9.1",
     "torch": "2.13.0",
@@ -23,6 +24,10 @@ TESTED_SET = {
     "transformers": "5.10.4",
     "TransferQueue": "0.1.11",
 }
+OTHER_SETS = (
+    TESTED_SET | {"torch": "2.11.0", "vllm": "0.24.0", "transformers": "5.9.0"},
+    TESTED_SET | {"vllm": "0.32.0", "transformers": "5.16.1"},
+)
 TESTED_MEGATRON = {"megatron-core": "0.16.1", "megatron-bridge": "0.3.1", "mbridge": "0.15.1"}
 NEEDED = {
     "verl": f"pip install verl=={TESTED_VERSIONS[-1]}",
@@ -69,13 +74,17 @@ def _megatron() -> Diagnostic:
 
 
 def _tested_together() -> Diagnostic:
-    tested = TESTED_SET | (TESTED_MEGATRON if installed("megatron-core") else {})
-    numbers = {name: installed(name) for name in tested}
-    if numbers["verl"] in TESTED_VERSIONS:
-        tested["verl"] = numbers["verl"]  # each of these was tested with the others
-    if other := [f"{n} {numbers[n]} (tested: {v})" for n, v in tested.items() if numbers[n] not in (None, v)]:
-        fix = "probably fine if only the last number differs; the tested set: requirements/cpu.txt"
-        return Diagnostic(WARNING, "together", f"not tested as a set: {', '.join(other)}", "", fix)
+    numbers = {name: installed(name) for name in TESTED_SET | (TESTED_MEGATRON if installed("megatron-core") else {})}
+    others: list[list[str]] = []
+    for tested in (TESTED_SET | TESTED_MEGATRON, *OTHER_SETS):
+        if numbers["verl"] in TESTED_VERSIONS:
+            tested = tested | {"verl": numbers["verl"]}  # each of these was tested with the others
+        others.append(
+            [f"{n} {v} (tested: {tested.get(n)})" for n, v in numbers.items() if v not in (None, tested.get(n))]
+        )
+    if nearest := min(others, key=len):
+        fix = "probably fine if only the last number differs; the tested sets: docs/compatibility.md"
+        return Diagnostic(WARNING, "together", f"not tested as a set: {', '.join(nearest)}", "", fix)
     if None in numbers.values():
         return Diagnostic(WARNING, "together", "not all of the tested set is installed", "", "see above")
     return Diagnostic(NOTE, "together", "this set was tested, on the CPU")
