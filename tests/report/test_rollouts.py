@@ -15,6 +15,7 @@ from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import find_logs, read_log
 from verl_pgrpo.evaluation.rollouts import find_dumps, groups_from_data, groups_from_field, read_dump
 
+RECIPE = ["metrics", "metrics_2", "metrics_3"]  # names of the recipes
 GROUP = groups_from_field("g")
 
 
@@ -60,7 +61,7 @@ def test_metrics_of_an_abandoned_branch_are_dropped(tmp_path):
         ({"a": (1, 10, 0), "b": (11, 14, 0.1), "c": (6, 20, 0.2)}, "acb"),  # copied
         ({"a": (1, 10, 0), "b": (11, 14, 0.1), "c": (6, 20, 100)}, "abc"),  # copied, then continued
         ({"a": (1, 10, 200), "b": (11, 14, 100), "c": (15, 20, 0)}, "abc"),  # edited or copied one by one
-        ({"metrics": (1, 10, 3), "metrics_2": (11, 14, 2), "metrics_3": (6, 20, 1)}, ["metrics", "metrics_2", "metrics_3"]),
+        ({"metrics": (1, 10, 200), "metrics_2": (11, 14, 100), "metrics_3": (6, 20, 0)}, RECIPE),
     ],
 )  # fmt: skip
 def test_metrics_files_in_the_order_of_writing(tmp_path, logs, order):
