@@ -131,7 +131,7 @@ def test_an_invalid_table_is_one_error(tmp_path, capsys, line):
 @pytest.mark.parametrize(
     ("line", "column"),
     [
-        ("a,1e19,0,,1,,", "count"), ("a,9007199254740992,0,,1,,", "count"), ("a,x,0,1,,,", "count"),
+        ("a,1e19,0,,1,,", "count"), ("a,9007199254740992,0,,1,,", "count"),
         ("a,3,0,2,2,0,0", "m2"), ("a,3,0,-1,1,0,0", "m2"), ("a,3,0,2,1,3,2", "within"), ("a,3,0,2,1,-1,2", "within"),
         ("a,3,0,2,1,1,", "within_dof"), ("a,3,0,2,1,1,2.5", "within_dof"), ("a,3,0,2,1,1,0", "within_dof"),
     ],
@@ -140,9 +140,7 @@ def test_an_invalid_or_contradictory_value_is_named(tmp_path, capsys, line, colu
     path = tmp_path / "t.csv"
     path.write_text(f"group,count,mean,m2,std,within,within_dof\njazz,3,2.0,2.01,1,1.5,1\n{line}\n")
     error = error_of(capsys, "convert", path, "--out", tmp_path / "h.parquet")
-    assert path.name in error
-    assert column in error
-    assert "row 2" in error
+    assert f"{path.name}, row 2, group 'a', column {column}:" in error
     path.write_text("group,count,mean,std,within\na,3,0,1,1\n")
     assert "no column within_dof" in error_of(capsys, "convert", path, "--out", tmp_path / "h.parquet")
 
