@@ -27,6 +27,12 @@ REAL_RUN := tests/e2e/test_real_runs.py::test_sync_run_is_killed_and_resumed_wit
 PYTHON ?=
 PYTHONS = $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python)
 FITS := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))
+# Debian's python3 lacks ensurepip unless python3-venv is installed.
+CAN_CREATE := import ensurepip, venv; $(FITS)
+# Not empty if PYTHON was given and .venv has another version.
+VERSION := import sys; print(sys.version_info[:2])
+DIFFERS := $(if $(PYTHON),$(shell own=$$($(RUN) -c '$(VERSION)' 2>/dev/null) && \
+  [ "$$own" != "$$("$(PYTHON)" -c '$(VERSION)' 2>/dev/null)" ] && echo yes))
 
 help:  ## print this
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do \
@@ -39,12 +45,16 @@ setup: $(STAMP)  ## create .venv with everything that the other targets need (a 
 # files that it is replacing names with a tilde. By these two signs, half-installed packages, which pip would consider
 # installed, are found and removed.
 # verl 0.9.1 declares Python < 3.13 but runs on 3.13 (docs/compatibility.md), hence --ignore-requires-python.
-ifneq ($(CURDIR),$(shell cat $(STAMP) 2>/dev/null))
+ifneq ($(CURDIR),$(DIFFERS)$(shell cat $(STAMP) 2>/dev/null))
 .PHONY: $(STAMP)
 endif
 
 $(STAMP): pyproject.toml verl_cpu/pyproject.toml $(wildcard requirements/*.txt)
 	@set -e; \
+	if [ -n "$(DIFFERS)" ]; then \
+	  echo "setup: .venv has $$($(RUN) -V), which is not the version of PYTHON=$(PYTHON)." >&2; \
+	  echo "setup: leave out PYTHON, or remove .venv (make clean) and try again." >&2; exit 1; \
+	fi; \
 	if $(RUN) -c '' 2>/dev/null; then \
 	  $(RUN) -c '$(FITS)' || { \
 	    echo "setup: .venv has $$($(RUN) -V); the pinned versions support Python 3.11 to 3.13." >&2; \
@@ -52,11 +62,11 @@ $(STAMP): pyproject.toml verl_cpu/pyproject.toml $(wildcard requirements/*.txt)
 	else \
 	  found=; \
 	  for python in $(PYTHONS); do \
-	    if "$$python" -c '$(FITS)' 2>/dev/null; then found=$$python; break; fi; \
+	    if "$$python" -c '$(CAN_CREATE)' 2>/dev/null; then found=$$python; break; fi; \
 	  done; \
 	  [ -n "$$found" ] || { \
-	    echo "setup: found no Python 3.11, 3.12 or 3.13, which the pinned versions support; tried: $(PYTHONS)." >&2; \
-	    echo "setup: name one with PYTHON=/path/to/python3.11." >&2; exit 1; }; \
+	    echo "setup: found no Python 3.11, 3.12 or 3.13, which the pinned versions support, with venv; tried: $(PYTHONS)." >&2; \
+	    echo "setup: name one with PYTHON=/path/to/python3.11; on Debian and Ubuntu, apt install python3-venv." >&2; exit 1; }; \
 	  echo "setup: [1/4] .venv with $$("$$found" -V)"; \
 	  "$$found" -m venv --clear $(VENV); \
 	fi; \

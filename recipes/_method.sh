@@ -38,9 +38,17 @@ if [ -n "${PGRPO_OPTIONS:-}" ] && [ "${ESTIMATOR}" != pgrpo ]; then
     echo "PGRPO_OPTIONS=${PGRPO_OPTIONS} ESTIMATOR=${ESTIMATOR}: these are options of pgrpo" >&2
     exit 2
 fi
+if [ -n "${JUDGE}" ] && [ "${ESTIMATOR}" = pgrpo ]; then
+    # A judge that cannot be reached after all retries gives NaN; this drops such rows instead of ending the run.
+    METHOD+=(+algorithm.pgrpo.on_nonfinite=skip)
+fi
 for option in ${PGRPO_OPTIONS:-}; do
+    if [ "${RANDOM_GROUPS:-0} ${option%%=*}" = "1 group_key" ]; then
+        echo "PGRPO_OPTIONS=${PGRPO_OPTIONS} RANDOM_GROUPS=1: group_key must be left out, RANDOM_GROUPS sets it" >&2
+        exit 2
+    fi
     VARIANT+=_${option//[^a-zA-Z0-9.]/_}
-    METHOD+=("+algorithm.pgrpo.${option}")
+    METHOD+=("++algorithm.pgrpo.${option}") # replaces a value from above
 done
 
 if [ -n "${JUDGE}" ]; then
@@ -60,10 +68,6 @@ if [ -n "${JUDGE}" ]; then
         # Otherwise verl 0.9.1 puts the judge to sleep after start-up, and wakes only engines on the policy's GPUs.
         reward.reward_model.rollout.free_cache_engine=False
     )
-    if [ "${ESTIMATOR}" = pgrpo ]; then
-        # A judge that cannot be reached after all retries gives NaN; this drops such rows instead of ending the run.
-        METHOD+=(+algorithm.pgrpo.on_nonfinite=skip)
-    fi
 fi
 
 # Set METRICS: log into RUN_DIR, where the report reads it, with a new file for each start, because verl's file logger would

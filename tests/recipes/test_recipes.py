@@ -147,8 +147,13 @@ def test_a_line_that_is_removed_from_the_common_part_is_missed(
 
 
 @pytest.mark.parametrize(
-    "variables", [{"MODE": "async"}, {"ESTIMATOR": "grpo", "RANDOM_GROUPS": "1"}, {"RANDOM_GROUPS": "yes"}], ids=str
-)
+    "variables",
+    [
+        {"MODE": "async"}, {"ESTIMATOR": "grpo", "RANDOM_GROUPS": "1"}, {"RANDOM_GROUPS": "yes"},
+        {"PGRPO_OPTIONS": "half_life=9 group_key=x", "RANDOM_GROUPS": "1"},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_an_unknown_value_stops_the_script(variables: dict[str, str]):
     with pytest.raises(recipe.RecipeError, match="must be"):
         arguments_of(SCRIPTS["qwen3_8b_megatron"], **variables)
@@ -174,8 +179,10 @@ def test_a_control_differs_in_nothing_else(script: Path):
 @pytest.mark.parametrize("task", ["goodreads", "personas"])
 def test_a_judge_runs_on_gpus_of_its_own_and_stays_awake(task: str):
     variables = {"JUDGE": "Qwen/Qwen3-8B", "JUDGE_TP": "2", "JUDGE_NNODES": "2", "TASK": task}
+    variables["PGRPO_OPTIONS"] = "on_nonfinite=error"  # instead of skip
     config = composed(arguments_of(SCRIPTS["qwen3_1_7b_fsdp"], **variables))
     validate(config)
+    assert config.algorithm.pgrpo.on_nonfinite == "error"
     judge, reward = config.reward.reward_model, config.reward.custom_reward_function
     assert (judge.enable, judge.enable_resource_pool, judge.nnodes, judge.n_gpus_per_node) == (True, True, 2, 8)
     assert (judge.rollout.tensor_model_parallel_size, judge.rollout.free_cache_engine) == (2, False)

@@ -256,17 +256,27 @@ def test_no_secret_of_a_configuration_reaches_the_page(runs, tmp_path, page):
     shutil.copytree(runs / "small/pgrpo", tmp_path / "run")
     config = {
         "actor_rollout_ref": {
-            "model": {"path": f"https://user:{SECRET}@host/org/model"},
+            "model": {"path": f"/home/{SECRET}/model"},
             "rollout": {"n": 2, "name": "org/x"},
         },
         "algorithm": {
             "adv_estimator": "pgrpo",
             "openai_key": SECRET,
-            "pgrpo": {"initial_history": f"s3://{SECRET}@b/h"},
+            "pgrpo": {"initial_history": SECRET, "default_group": f"Basic {SECRET}", "group_key": f"hf_{SECRET}"},
         },
-        "data": {"seed": 7, "train_files": [f"hf://{SECRET}@x/train.parquet"], "truncation": f"Basic {SECRET}=="},
+        "data": {
+            "seed": 7,
+            "prompt_key": SECRET,
+            "train_files": [f"hf://{SECRET}@x/train.parquet"],
+            "truncation": f"Basic {SECRET}==",
+        },
         "ray_kwargs": {"ray_init": {"runtime_env": {"env_vars": {"HF": f"hf_{SECRET}", "MY_PAT": SECRET}}}},
-        "trainer": {"experiment_name": SECRET, "n_gpus_per_node": 8, "logger": ["console"]},
+        "trainer": {
+            "device": f"https://host/hf_{SECRET}",
+            "experiment_name": SECRET,
+            "n_gpus_per_node": 8,
+            "logger": ["console"],
+        },
         "reward": {"custom_reward_function": {"reward_kwargs": {"headers": {"Authorization": SECRET}}}},
     }
     log = f"+ OPENAI_KEY={SECRET} python3 -m verl.trainer.main_ppo x.api_key={SECRET}\n"
@@ -274,7 +284,7 @@ def test_no_secret_of_a_configuration_reaches_the_page(runs, tmp_path, page):
     log += "\n(TaskRunnerV1 pid=7) P-GRPO warning: group 'jazz' has received no rewards\n"
     (tmp_path / "run/run.log").write_text(log)
     assert find_run(tmp_path / "run").config == config
-    page(tmp_path / "run", runs / "small/grpo")
+    page(tmp_path / "run", runs / "small/grpo", "--group-field", "gts.preference_group")
     html = (tmp_path / "r.html").read_text()
     assert SECRET not in html
     for shown in ("data.seed: 7", "trainer.n_gpus_per_node: 8", "actor_rollout_ref.model.path: model", "no rewards"):

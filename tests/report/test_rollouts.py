@@ -15,6 +15,7 @@ from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import find_logs, read_log
 from verl_pgrpo.evaluation.rollouts import find_dumps, groups_from_data, groups_from_field, read_dump
 
+RECIPE = ["metrics", "metrics_2", "metrics_3"]  # names of the recipes
 GROUP = groups_from_field("g")
 
 
@@ -53,6 +54,23 @@ def test_metrics_of_an_abandoned_branch_are_dropped(tmp_path):
         assert (log.abandoned, log.training_steps) == ((9, 10), (1, 8))
 
 
+@pytest.mark.parametrize(
+    ("logs", "order"),
+    [
+        ({"a": (1, 10, 0), "b": (11, 14, 100), "c": (6, 20, 200)}, "abc"),  # the user goes back with resume_path
+        ({"a": (1, 10, 0), "b": (11, 14, 0.1), "c": (6, 20, 0.2)}, "acb"),  # copied
+        ({"a": (1, 10, 0), "b": (11, 14, 0.1), "c": (6, 20, 100)}, "abc"),  # copied, then continued
+        ({"a": (1, 10, 200), "b": (11, 14, 100), "c": (15, 20, 0)}, "abc"),  # edited or copied one by one
+        ({"metrics": (1, 10, 200), "metrics_2": (11, 14, 100), "metrics_3": (6, 20, 0)}, RECIPE),
+    ],
+)  # fmt: skip
+def test_metrics_files_in_the_order_of_writing(tmp_path, logs, order):
+    for name, (first, last, written) in logs.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(map(entry, range(first, last + 1))))
+        os.utime(tmp_path / f"{name}.jsonl", (written, written))
+    assert [file.stem for file in find_logs(tmp_path)] == list(order)
+
+
 @pytest.mark.parametrize("evidence", ["both logs", "truncated log", "modification times"])
 def test_dumps_of_an_abandoned_branch_are_dropped(tmp_path, evidence):
     for step in range(1, 11):
@@ -70,6 +88,20 @@ def test_dumps_of_an_abandoned_branch_are_dropped(tmp_path, evidence):
     assert (list(dumps.files), dumps.abandoned) == (list(range(1, 9)), (9, 10))
 
 
+@pytest.mark.parametrize(
+    ("before", "rewritten", "last"),
+    [
+        (range(10), 100.0, 6),  # a single resumed step
+        ([0.0] * 10, 100.0, 10),  # copied, then edited
+        (range(10), 9.5, 10),  # copied
+    ],
+)
+def test_a_single_newer_dump(tmp_path, before, rewritten, last):
+    for step, written in enumerate(before, start=1):
+        dump(tmp_path, step, written=rewritten if step == 6 else written)
+    assert max(find_dumps(tmp_path).files) == last
+
+
 def test_padding_and_earlier_outputs_of_a_session_do_not_count(tmp_path):
     uids = {"p_0_0": 9, "p_0_1": 1, "p_1_1": 2, "p_1_0": 9, "pad1_0_0": 9}
     text = "".join(response(score, uid=uid) for uid, score in uids.items())
@@ -77,8 +109,9 @@ def test_padding_and_earlier_outputs_of_a_session_do_not_count(tmp_path):
     assert rows["score"].tolist() == [1.0, 2.0]
     assert rows["prompt_id"].tolist() == ["p", "p"]
     assert set(rows["step"]) == {3}
-    old = read_dump(dump(tmp_path, 4, response(1, uid=None) + response(2, uid=None)), GROUP)  # older trainers: no uid
-    assert old["prompt_id"].tolist() == ["p", "p"]
+    text = "".join(response(1, uid=None, gts=truth) for truth in ("a", "a", {"b": 1}))  # older trainers: no uid
+    first, second, third = read_dump(dump(tmp_path, 4, text), GROUP)["prompt_id"]
+    assert first == second != third
 
 
 def test_odd_text_and_a_cut_within_a_character(tmp_path):

@@ -17,6 +17,7 @@ from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.data.history_table import read_history_table, write_history_table
 from verl_pgrpo.errors import ConfigError
 from verl_pgrpo.history import GroupHistoryManager
+from verl_pgrpo.moments import FIELDS
 
 app = typer.Typer(help="Show, compare, merge and convert history files.", no_args_is_help=True, add_completion=False)
 
@@ -33,7 +34,9 @@ def show(
 ) -> None:
     """Show the contents of a history file."""
     history, header = GroupHistoryManager.load(file), read_header(file)
-    table = history.to_frame().drop(columns=["m2", "within", "within_dof"])
+    table = _table(history).drop(columns=["m2", "within", "within_dof"])
+    if table["within_std"].isna().all():
+        table = table.drop(columns="within_std")
     table = table.sort_values(sort, ascending=sort in ("group", "mean"), kind="stable")
     rewards, options = history.total_count, history.config.history_options()
     lines = [
@@ -51,10 +54,10 @@ def show(
 def diff(old: Path, new: Path, top: Top = 30, as_json: JsonOption = False) -> None:
     """Show what changed from one history to another."""
     before, after = GroupHistoryManager.load(old), GroupHistoryManager.load(new)
-    table = before.to_frame().merge(after.to_frame(), how="outer", on="group", suffixes=(" old", ""), indicator=True)
+    table = _table(before).merge(_table(after), how="outer", on="group", suffixes=(" old", ""), indicator=True)
     appeared, vanished = (sorted(table["group"][table["_merge"] == side]) for side in ("right_only", "left_only"))
     both = table[table["_merge"] == "both"]
-    table = both[(both[["count", "mean", "m2"]].to_numpy() != both[["count old", "mean old", "m2 old"]]).any(axis=1)]
+    table = both[(both[[*FIELDS]].to_numpy() != both[[f"{name} old" for name in FIELDS]].to_numpy()).any(axis=1)]
     # Standard error of the difference of two independent means. Two histories share rewards, so this is no exact test.
     error = np.sqrt(table["std old"] ** 2 / table["count old"] + table["std"] ** 2 / table["count"])
     moved = table["mean"] - table["mean old"]
@@ -63,7 +66,8 @@ def diff(old: Path, new: Path, top: Top = 30, as_json: JsonOption = False) -> No
     table = table.astype({"count": int, "new rewards": int})
     order = table["in standard errors"].abs().fillna(0.0)
     table = table.assign(order=order).sort_values(["order", "new rewards"], ascending=False, kind="stable")
-    table = table[["group", "count", "new rewards", "mean", *columns, "std"]]
+    within = [] if table[["within_std", "within_std old"]].isna().all(axis=None) else ["within_std", "within_std old"]
+    table = table[["group", "count", "new rewards", "mean", *columns, "std", *within]]
     was, now = before.config.history_options(), after.config.history_options()
     data: dict[str, Any] = {
         "rewards": [before.total_count, after.total_count],
@@ -146,6 +150,10 @@ def _check_out(out: Path, *sources: Path) -> None:
         raise ConfigError(f"--out {out} is also an input; choose another name")
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: no folder {out.parent}")
+
+
+def _table(history: GroupHistoryManager) -> pd.DataFrame:
+    return history.to_frame().assign(within_std=history.statistics(history.groups).within_std)
 
 
 def _rows(table: pd.DataFrame, top: int) -> list[dict[str, Any]]:

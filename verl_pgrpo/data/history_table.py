@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.data.columns import feature_matrix, text_values
+from verl_pgrpo.data.columns import EXACT, feature_matrix, text_values
 from verl_pgrpo.data.user_table import read_user_table
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.files import atomic_write
@@ -27,6 +28,7 @@ from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
 __all__ = ["read_history_table", "write_history_table"]
 
 _WITHIN = ("within", "within_dof")  # optional: the spread within prompts, which baseline=shrinkage uses
+_ROUNDING = 0.01  # relative; people round the numbers of a table
 
 
 def write_history_table(history: GroupHistoryManager, path: Path) -> None:
@@ -45,7 +47,10 @@ def write_history_table(history: GroupHistoryManager, path: Path) -> None:
 def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHistoryManager:
     """Create a history from a .csv or .jsonl table of counts, means and spreads, with the options of the next run.
 
-    `std` (or `m2`) are of the plain sample, without forgetting.
+    `std` (or `m2`) are of the plain sample, without forgetting. `within` and `within_dof` come together.
+
+    Raises:
+        DataError: a column is missing, or a value is invalid. The message names file, group and column.
     """
     if path.suffix not in (".csv", ".jsonl"):
         raise DataError(f"{path}: the name must end in .csv or .jsonl")
@@ -53,32 +58,45 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     names = table.data.column_names
     missing = [name for name in ("group", "count", "mean") if name not in names]
     missing += ["m2 or std"] if not {"m2", "std"} & set(names) else []
+    within = [name for name in _WITHIN if name in names]
+    missing += [name for name in _WITHIN if within and name not in within]
     if missing:
         raise DataError(f"{path}: no column {', '.join(missing)} (found: {', '.join(names)})")
     group = text_values(table, "group", "history table")
     numbers = [name for name in ("count", "mean", "m2", "std", *_WITHIN) if name in names]
     values = dict(zip(numbers, feature_matrix(table, numbers, "history table")[0].T, strict=True))  # NaN where missing
-    count, mean, m2 = values["count"], values["mean"], values.get("m2", np.zeros(len(table)))
+    unknown = np.full(len(table), np.nan)
+    count, mean, m2 = values["count"], values["mean"], values.get("m2", unknown)
+
+    def check(column: str, valid: NDArray[np.bool_], reason: str) -> None:
+        if not valid.all():
+            row = int(valid.argmin())
+            raise DataError(f"{path}, row {row + 1}, group {group[row]!r}, column {column}: {reason}")
+
+    check("group", np.array([label is not None for label in group]), "must be text")
+    check("group", ~pd.Series(group).duplicated().to_numpy(), "appears twice")
+    check("count", (count >= 1) & (count < EXACT) & (count % 1 == 0), "must be an integer >= 1 and < 2**53")
+    check("mean", np.abs(mean) <= MAX_MAGNITUDE, "must be a finite number")
     std = values.get("std", np.sqrt(np.where(m2 >= 0, m2, np.nan) / np.maximum(count - 1, 1)))
     std = np.where((count == 1) & np.isnan(std), 0.0, std)
-    within = [name for name in _WITHIN if name in names]
-    for wrong, reason in (
-        (np.array([label is None for label in group]), "group must be text"),
-        (pd.Series(group).duplicated().to_numpy(), "the group appears twice"),
-        (~((count >= 1) & (count % 1 == 0)), "count must be an integer >= 1"),
-        (~(np.abs(mean) <= MAX_MAGNITUDE), "mean must be a finite number"),
-        (~((std >= 0) & (std <= MAX_MAGNITUDE)), "m2 or std must be a finite number >= 0"),
-        ((count == 1) & (std > 0), "m2 must be 0 for a single reward"),
-        *((~(values[name] >= 0), f"{name} must be a finite number >= 0") for name in within),
-    ):
-        if wrong.any():
-            raise DataError(f"{path}, row {int(wrong.argmax()) + 1}: {reason}")
+    spread = "std" if "std" in names else "m2"
+    check(spread, (std >= 0) & (std <= MAX_MAGNITUDE), "must be a finite number >= 0")
+    check(spread, (count > 1) | (std == 0), "must be 0 for a single reward")
     config = config or PGRPOConfig()
     moments = Moments(len(table), config.half_life)
     moments.count[:], moments.mean[:] = count.astype(np.int64), mean
     moments.m2[:] = std**2 * moments.degrees_of_freedom(moments.count)
-    if "m2" in values and np.allclose(m2, moments.m2, rtol=1e-9, atol=0):
+    plain = std**2 * (count - 1)
+    m2 = np.where(np.isnan(m2), plain, m2)
+    same = np.isclose(m2, plain, _ROUNDING, atol=0) | np.isclose(m2, moments.m2, _ROUNDING, atol=0)
+    check("m2", same, "contradicts std; leave out one of them, or pass the --half-life of the history")
+    if np.allclose(m2, moments.m2, rtol=1e-9, atol=0):
         moments.m2[:] = m2  # exact, whereas m2 computed from std is subject to rounding
-    if len(within) == 2:
-        moments.within[:], moments.within_dof[:] = values["within"], values["within_dof"]
+    if within:
+        moments.within[:], moments.within_dof[:] = (values[name] for name in _WITHIN)
+        check("within", moments.within >= 0, "must be a finite number >= 0")
+        check("within", moments.within <= m2 * (1 + _ROUNDING), "must not exceed m2")
+        valid = (moments.within_dof >= 0) & (moments.within_dof <= count - 1)
+        check("within_dof", valid, "must be a number from 0 to count - 1")
+        check("within_dof", (moments.within == 0) | (moments.within_dof > 0), "must be > 0 where within is")
     return GroupHistoryManager.from_moments([str(label) for label in group], moments, config)

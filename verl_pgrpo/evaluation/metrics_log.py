@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import sys
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import pandas as pd
 from verl_pgrpo.errors import DataError
 
 STEP = "training/global_step"  # verl writes it with every training step; dumps are numbered by it
+START_SECONDS = 10.0  # verl takes longer to start; files that are copied together are written at shorter intervals
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,34 @@ class MetricsLog:
 
 
 def find_logs(folder: Path) -> list[Path]:
-    """Metrics files (`*.jsonl`) in a folder, in the order in which they were written.
-
-    A resumed run starts at a later step than the run it resumes. Modification times only break ties, because they do
-    not survive every copy.
-    """
+    """Metrics files (`*.jsonl`) in a folder, in the order in which they were written."""
     files = [file for file in folder.glob("*.jsonl") if not file.stem.isdecimal() and is_log(file)]
-    return sorted(files, key=lambda file: (_first_step(file) or 0, file.stat().st_mtime, file.name))
+    return _in_order_of_writing(files) if len(files) > 1 else files
+
+
+def _in_order_of_writing(files: Sequence[Path]) -> list[Path]:
+    # A start of verl overwrites its log file, so users name a new one for each; the recipes number them. Modification
+    # times are lost in copies and change if a file is edited. So the first of these orders counts in which each file
+    # continues steps of earlier ones: by the recipes' numbers; by time, where files of nearly equal times, as in a
+    # copied folder, count as one and are sorted by step; by first step, because a resumed run usually starts later.
+    spans = {file: _span(file) for file in files}
+    times = {file: file.stat().st_mtime for file in files}
+    by_step = sorted(files, key=lambda file: (spans[file][0], times[file], file.name))
+    starts = [later for earlier, later in pairwise(sorted(times.values())) if later - earlier > START_SECONDS]
+    by_time = sorted(by_step, key=lambda file: bisect_right(starts, times[file]))
+    by_number = sorted(files, key=lambda file: (len(file.name), file.name))
+    numbers = ["metrics.jsonl", *(f"metrics_{number}.jsonl" for number in range(2, len(files) + 1))]
+    orders = [by_time] if [file.name for file in by_number] != numbers else [by_number, by_time]
+    return next((order for order in orders if _is_continuous([spans[file] for file in order])), by_step)
+
+
+def _is_continuous(spans: Sequence[tuple[int, int]]) -> bool:
+    reached = min(first for first, _ in spans) - 2
+    for first, last in spans:
+        if first > reached + 2:  # a killed run may not have logged the step of its last checkpoint
+            return False
+        reached = max(reached, last)
+    return True
 
 
 def is_log(file: Path) -> bool:
@@ -108,3 +132,12 @@ def _first_step(file: Path) -> int | None:
         return next(_entries(file))[0]
     except (DataError, StopIteration):
         return None
+
+
+def _span(file: Path) -> tuple[int, int]:
+    """First and last step; 0 and 0 for a file without steps, or a damaged one, which `read_log` reports."""
+    try:
+        steps = [step for step, _ in _entries(file)]
+    except DataError:
+        steps = []
+    return (steps[0], max(steps)) if steps else (0, 0)

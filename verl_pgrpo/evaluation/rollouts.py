@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from verl_pgrpo.errors import DataError
-from verl_pgrpo.evaluation.metrics_log import MetricsLog
+from verl_pgrpo.evaluation.metrics_log import START_SECONDS, MetricsLog
 from verl_pgrpo.evaluation.prompts import look_up, open_parquet
 from verl_pgrpo.groups import group_label
 
@@ -66,16 +66,19 @@ def _last_written(files: dict[int, Path], steps: Sequence[int]) -> int:
     """The step that was written last, if later steps are older than it; else the last step.
 
     Copies do not always keep modification times, and a file may be edited. So they only count if they increase over
-    the remaining steps, at least two of which are newer than all others, and are not in the order of file names, in
-    which folders are usually copied.
+    the remaining steps and are not in the order of file names, in which folders are usually copied. At least two of the
+    remaining steps must be newer than all others, or one by the time of a start of verl, if the times of all other
+    steps increase.
     """
-    written = {step: files[step].stat().st_mtime_ns for step in steps}
+    written = {step: files[step].stat().st_mtime for step in steps}
     last = max(steps, key=lambda step: (written[step], step))
-    abandoned = max((written[step] for step in steps if step > last), default=0)
+    abandoned = max((written[step] for step in steps if step > last), default=0.0)
     times = [written[step] for step in steps if step <= last]
     by_name = [written[step] for step in sorted(steps, key=lambda step: files[step].name)]
-    resumed = sum(time > abandoned for time in times) >= 2 and all(np.diff(times) >= 0) and any(np.diff(by_name) < 0)
-    return last if resumed else steps[-1]
+    others = [written[step] for step in steps if step != last]
+    single = written[last] > abandoned + START_SECONDS and all(np.diff(others) > 0)
+    newer = single or sum(time > abandoned for time in times) >= 2
+    return last if newer and all(np.diff(times) >= 0) and any(np.diff(by_name) < 0) else steps[-1]
 
 
 GroupLookup = Callable[[dict[str, Any]], str | None]
@@ -171,11 +174,12 @@ def _session(row: dict[str, Any], number: int) -> tuple[Any, int]:
     """Return (prompt, session) and the index of the output in the session; None for padding.
 
     verl's V1 trainers write `<uid>_<session>_<output>`. Older trainers write no uid: their prompts are identified by
-    text, and every line is a session.
+    text and ground truth, and every line is a session. A row of the data that is drawn twice in a step is then one
+    prompt.
     """
     uid = row.get("uid")
     if uid is None:
-        return (str(row["input"]), number), 0
+        return (json.dumps([row["input"], _text(row["gts"])]), number), 0
     if str(uid).startswith("pad"):
         return None, 0
     parts = re.fullmatch(r"(.*)_([0-9]+)_([0-9]+)", str(uid), re.DOTALL)

@@ -3,7 +3,8 @@
 """The part of a run's configuration that the page shows, and the versions of the software.
 
 The page is meant to be shared, and a configuration may contain secrets that no pattern detects. So the page shows a
-fixed list of options, and text only if it looks like a name; for a path it shows the last part.
+fixed list of options without those of free text, and text only if it looks like a name; for a path it shows the last
+part, of a URL nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ algorithm: adv_estimator norm_adv_by_std_in_grpo gamma lam use_kl_in_reward kl_p
     filter_groups.enable filter_groups.metric rollout_correction.rollout_is rollout_correction.rollout_is_threshold
     rollout_correction.rollout_rs rollout_correction.rollout_rs_threshold
 data: seed train_batch_size gen_batch_size train_max_samples max_prompt_length max_response_length shuffle
-    filter_overlong_prompts truncation prompt_key reward_fn_key
+    filter_overlong_prompts truncation reward_fn_key
 actor_rollout_ref.model: path lora_rank lora_alpha use_remove_padding
 actor_rollout_ref.actor: strategy ppo_mini_batch_size ppo_micro_batch_size_per_gpu use_dynamic_bsz
     ppo_max_token_len_per_gpu ppo_epochs clip_ratio clip_ratio_low clip_ratio_high clip_ratio_c loss_agg_mode
@@ -41,18 +42,16 @@ reward: custom_reward_function.name reward_manager.name reward_model.enable
 trainer: use_v1 v1.trainer_mode total_epochs total_training_steps nnodes n_gpus_per_node save_freq test_freq
     val_before_train resume_mode device
 """
+HIDDEN = "(not shown)"
+PRIVATE = ("algorithm.pgrpo.default_group", "algorithm.pgrpo.initial_history")
 
 _NAME = re.compile(r"[\w .+:-]{1,80}(/[\w .+:-]{1,80})?")  # also org/model, as on the Hugging Face hub
+_COLUMN = re.compile(r"[a-z]+([_.][a-z]+)*")  # tokens have digits or capitals
 
 
 def shown_options(run: RunFolder) -> dict[str, str]:
     """Return the options of the fixed list that the run's configuration has, by dotted name."""
-    names = [f"algorithm.pgrpo.{option.name}" for option in fields(PGRPOConfig)]
-    section = ""
-    for word in SHOWN.split():
-        section = word[:-1] if word.endswith(":") else section
-        names += [] if word.endswith(":") else [f"{section}.{word}"]
-    return {name: _shown(run.option(name)) for name in names if run.option(name) is not None}
+    return {name: text for name, text in _known_options(run).items() if name not in PRIVATE}
 
 
 def differing_options(runs: list[RunFolder]) -> list[tuple[str, list[str]]]:
@@ -69,10 +68,10 @@ def differing_options(runs: list[RunFolder]) -> list[tuple[str, list[str]]]:
 def same_settings(one: RunFolder, other: RunFolder) -> bool:
     """Whether two runs have equal options, apart from seeds and the model's path, as far as they are known."""
     first, second = (
-        {name: value for name, value in shown_options(run).items() if not name.endswith(("seed", "model.path"))}
+        {name: value for name, value in _known_options(run).items() if not name.endswith(("seed", "model.path"))}
         for run in (one, other)
     )
-    return not one.config or not other.config or first == second
+    return not one.config or not other.config or (first == second and one.group_key == other.group_key)
 
 
 def versions() -> dict[str, str]:
@@ -86,13 +85,25 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _known_options(run: RunFolder) -> dict[str, str]:
+    names = [f"algorithm.pgrpo.{option.name}" for option in fields(PGRPOConfig)]
+    section = ""
+    for word in SHOWN.split():
+        section = word[:-1] if word.endswith(":") else section
+        names += [] if word.endswith(":") else [f"{section}.{word}"]
+    texts = {name: _shown(run.option(name)) for name in names if run.option(name) is not None}
+    if not _COLUMN.fullmatch(run.group_key):
+        texts["algorithm.pgrpo.group_key"] = HIDDEN
+    return texts
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, list | tuple) and len(value) <= 8:
         return f"[{', '.join(map(_shown, value))}]"
-    if isinstance(value, str):
+    if isinstance(value, str) and "://" not in value:
         last = value if _NAME.fullmatch(value) else re.split(r"[/\\]", value.rstrip("/\\"))[-1]
         if _NAME.fullmatch(last):
             return last
-    return "(not shown)"
+    return HIDDEN
