@@ -37,6 +37,16 @@ def run(capsys, *arguments: object) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
+def test_ratings_without_prompts_say_nothing_about_prompts(tmp_path, capsys):
+    """Nor do their spread and the spread within new prompts together."""
+    (tmp_path / "ratings.csv").write_text("group,count,mean,std\na,1000,0.5,1.0\n")
+    run(capsys, "convert", tmp_path / "ratings.csv", "--out", tmp_path / "start.parquet")
+    start = GroupHistoryManager.load(tmp_path / "start.parquet", PGRPOConfig(baseline="shrinkage"))
+    rewards = np.random.default_rng(0).normal(0.5, 0.1, 64)  # prompts do not differ
+    result = start.compute_advantages(["a"] * 64, rewards, [i // 2 for i in range(64)])
+    np.testing.assert_allclose(result.advantages, (rewards - result.mean) / result.std, atol=0.02)
+
+
 def test_show(files, capsys):
     shown = run(capsys, "show", files / "a.parquet")
     assert (shown["step"], shown["groups"], shown["rewards"]) == (5, 3, 5)

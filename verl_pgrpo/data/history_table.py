@@ -99,4 +99,7 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
         valid = (moments.within_dof >= 0) & (moments.within_dof <= count - 1)
         check("within_dof", valid, "must be a number from 0 to count - 1")
         check("within_dof", (moments.within == 0) | (moments.within_dof > 0), "must be > 0 where within is")
+    else:
+        # Ratings without their prompts do not tell how much prompts differ: as if not at all, until new rewards do.
+        moments.within[:], moments.within_dof[:] = moments.m2, moments.degrees_of_freedom(moments.count)
     return GroupHistoryManager.from_moments([str(label) for label in group], moments, config)
