@@ -3,10 +3,10 @@
 """Reward of the MovieLens task "stars": the user's own stars for the film that the policy chose.
 
 `ground_truth` is JSON: `{"stars": {"A": 4.0, "B": 2.5, ...}}`. The answer is a letter at the start of the response,
-alone or followed by punctuation ("B", "(b)", "B. Heat (1995)", "Answer: B", "Option B", "\\boxed{B}"). Any other response
-is invalid and scores 0, below the lowest rating of 0.5; so is one in which another candidate's letter follows in such a
-form ("A) or B)", a copied list). A title that looks like an answer counts as one ("B. Monkey (1998)"), but "E.T. the
-Extra-Terrestrial (1982)" does not: white space must follow the full stop. Reasoning is not read.
+alone or followed by punctuation ("B", "(b)", "B. Heat (1995)", "Answer: B", "Option B", "\\boxed{B}"). Any other
+response is invalid and scores 0, below the lowest rating of 0.5; so is one in which another candidate's letter follows
+in such a form ("A) or B)", a copied list). A title that looks like an answer counts as one ("B. Monkey (1998)"), but
+"E.T. the Extra-Terrestrial (1982)" does not: white space must follow the full stop. Reasoning is not read.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ def strip_reasoning(text: str, expected: bool = False) -> str:
     Args:
         text: the response.
         expected: the template pre-fills `<think>`, so a response begins inside its reasoning: everything up to the
-            first `</think>` is reasoning, and without one there is no answer. The rewards pass their option `reasoning` here
-            (`+reward.custom_reward_function.reward_kwargs.reasoning=True`).
+            first `</think>` is reasoning, and without one there is no answer. The rewards pass their option `reasoning`
+            here (`+reward.custom_reward_function.reward_kwargs.reasoning=True`).
     """
     before, closed, after = text.partition("</think>")
     if expected and not closed:
