@@ -21,6 +21,7 @@ per step. Step sizes are chosen for each estimator on separate seeds, as in the 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import zipfile
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for benchmarks.bandit
 
 from benchmarks.bandit import estimators as adv
 from benchmarks.bandit.measures import half_width, signed_pair
@@ -247,19 +250,26 @@ def study(tuning: tuple[Task, range], final: tuple[Task, range], n: int) -> None
 
 
 def variances(task: Task) -> str:
-    """Between / within for a policy that chooses at random: by group (mean over seeds), for all, for single users."""
+    """Mean, std and between / within of the stars for a policy that chooses at random.
+
+    Groups of different seeds have nothing in common but their numbers, so only their smallest and largest values and
+    the difference of these are averaged over seeds, with intervals.
+    """
     prompt, reward = np.arange(len(task.film)).repeat(CANDIDATES), task.stars.flatten().numpy()
 
     def components(of_row: Tensor, name: str) -> pd.DataFrame:
         labels = [f"{name} {k}" for k in of_row.repeat_interleave(CANDIDATES).tolist()]
         return variance_components(pd.DataFrame({"group": labels, "prompt": prompt, "reward": reward}))
 
-    users = components(task.user, "user").median(numeric_only=True).to_frame().T.assign(group="single user (median)")
-    found = [components(torch.zeros_like(task.user), "all users").replace("all users 0", "all users"), users]
-    found += [components(group, "group") for group in task.group]
-    mean = pd.concat(found).groupby("group")[["share", "mean", "std", "between_within"]].mean()
-    lines = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(mean.index, mean.to_numpy(), strict=True)]
-    return table(["users", "share", "mean", "std", "between / within"], lines)
+    columns = ["mean", "std", "between_within"]
+    everyone = components(torch.zeros_like(task.user), "all")[columns].mean()
+    single = components(task.user, "user")[columns].median()
+    lines = [[name, *(f"{x:.2f}" for x in row)] for name, row in (("all", everyone), ("single user, median", single))]
+    groups = [components(group, "group")[columns].to_numpy() for group in task.group]
+    for name, of in (("group, smallest", np.min), ("group, largest", np.max), ("largest minus smallest", np.ptp)):
+        values = np.stack([of(group, axis=0) for group in groups])
+        lines.append([name, *(f"{m:.2f} ± {h:.2f}" for m, h in zip(values.mean(0), half_width(values), strict=True))])
+    return table(["users", "mean", "std", "between / within"], lines)
 
 
 def main() -> None:

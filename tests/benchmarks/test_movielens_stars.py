@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,11 @@ def test_users_are_held_out_whole_and_random_groups_have_the_same_sizes(task):
         assert (group != random).any()
     assert (task.stars.amax(1) > task.stars.amin(1)).all()
     assert not torch.equal(task.held_out[0], task.held_out[1])
+
+
+def test_ranges_of_the_groups_do_not_depend_on_their_numbers_in_each_seed(task):
+    other = replace(task, group=torch.stack([task.group[0], stars.GROUPS - 1 - task.group[1]]))
+    assert stars.variances(other) == stars.variances(task)
 
 
 def test_it_learns(task, monkeypatch):

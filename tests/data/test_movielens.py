@@ -266,6 +266,27 @@ def test_dropped_ratings_are_counted_and_small_groups_warned_about(archive: Path
     assert prepare(archive, tmp_path / "large", options(groups=2, val_size=1000)).warnings == []
 
 
+def test_stars_are_asked_for_or_counted_as_dropped(archive: Path, tmp_path: Path) -> None:
+    small = options("stars", rows_per_user=2, train_size=100)
+    summary = prepare(archive, tmp_path / "out", small)
+    past = log_of(archive).groupby("user").size() - 5
+    past = past[past >= small.min_history]
+    second_half = past - np.maximum(small.min_history, -(-past // 2))
+    sets = sum(count for reason, count in summary.dropped.items() if reason.startswith("training candidate sets"))
+    left_over = summary.dropped["ratings left over from training candidate sets of 5"]
+    assert 5 * (100 + sets) + left_over == second_half.sum()
+    assert all(summary.dropped[f"training candidate sets beyond --{name}"] for name in ("rows-per-user", "train-size"))
+    assert summary.dropped["users without a training candidate set"] == (second_half < 5).sum() > 0
+
+
+def test_equal_stars_everywhere_are_an_error_that_names_the_cause(archive: Path, tmp_path: Path) -> None:
+    def change(lines: list[bytes]) -> list[bytes]:
+        return [b"::".join([*line.split(b"::")[:2], b"3", line.split(b"::")[3]]) for line in lines]
+
+    with pytest.raises(DataError, match="all stars are equal"):
+        prepare(changed(archive, tmp_path / "ml-10m.zip", "ratings.dat", change), tmp_path / "out", options("stars"))
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"groups": 1}, {"test_fraction": 0.0}, {"candidates": 1}, {"seed": -1}, {"groups": 500}, {"split": "x"},

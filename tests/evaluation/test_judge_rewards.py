@@ -67,7 +67,7 @@ def test_a_malformed_answer_is_nan_and_keeps_the_keys():
 
 def test_a_persona_rates_the_mark_on_its_own_scale():
     for text, length in (("Kindly try Monk.", 1.0), ("la " * 160, 0.5)):
-        result, [body] = ask(personas_judge, text, TASTE, lambda body: says("8"))
+        result, [body] = ask(personas_judge, f"Hm.</think>{text}", TASTE, lambda body: says("8"))
         assert result["mark"] == pytest.approx(0.8 * length), "too long an answer loses in proportion"
         assert result["score"] == pytest.approx(1.5 + 3.0 * (0.8 * length + noise(text, TASTE)))
         assert result["utility"] == utility(text, TASTE)

@@ -40,6 +40,8 @@ METAL = "Yo bro, this is dope: blast Slayer and Megadeth, the riffs are insane."
         ("<think>a<think>b</think>c</think>Yes.", "Yes."),
         ("<think>a</think>Yes. <think>b</think>No.", "Yes.  No."),
         ("a</think>Yes. <think>b", "Yes."),
+        ("Yes. <think>a</think>", "Yes."),
+        ("Yes. <think>a<think>b</think>c</think>No.", "No."),
         ("<think>a, so Yes.", ""),
         ("a</think>", ""),
         ("", ""),
@@ -49,11 +51,15 @@ def test_reasoning_is_stripped(response, answer):
     assert strip_reasoning(response) == answer
 
 
+def test_with_a_pre_filled_opening_tag_everything_up_to_the_closing_tag_is_reasoning():
+    assert strip_reasoning("a <think> b</think>Yes.", expected=True) == "Yes."
+
+
 @pytest.mark.parametrize(
     ("task", "ground_truth", "good"),
     [
-        ("personas", truth(), TOY),
-        ("personas", truth("english"), METAL),
+        ("personas", truth(noise=0.2), TOY),
+        ("personas", truth("english", noise=0.2), METAL),
         ("movielens", FILMS, "The Matrix"),
         ("goodreads", REVIEW, REFERENCE),
     ],
@@ -64,7 +70,7 @@ def test_no_reward_reads_reasoning(task, ground_truth, good):
     def score(response):
         return compute_score(task, response, ground_truth, extra_info={})
 
-    for reasoning in ("<think>hm</think>", "hm, <think>\nso</think>\n\n", "Alien, never\n</think>"):
+    for reasoning in ("<think>hm</think>", "hm, so</think>\n\n", "Alien, never\n</think>"):
         assert score(reasoning + good) == pytest.approx(score(good)), "whether or not the opening tag is there"
     for hidden in (f"{good}</think>", f"<think>{good}</think>", f"<think>{good}"):
         assert score(hidden) == pytest.approx(score("")), "nothing was answered"

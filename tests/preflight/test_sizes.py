@@ -29,6 +29,7 @@ BOTH = [
     f"{ROLLOUT}.n=2",
     f"{ROLLOUT}.tensor_model_parallel_size=2",
 ]
+MIXED = f"+{ACTOR}.fsdp_config.mixed_precision"
 GOOD = {"megatron": (*BOTH, f"{TP}=2", f"{PP}=2"), "dp": BOTH}
 SEQUENCE = f"{MEGATRON}.sequence_parallel"
 DENSE = {"hidden_size": 64, "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 8,
@@ -56,6 +57,8 @@ experts = functools.partial(check, "megatron", f"{SEQUENCE}=True", kind="qwen3_m
 
 def test_good_sizes():
     assert check("megatron") == check("dp") == experts(f"{EP}=2") == []
+    assert check("dp", f"{MIXED}={{param_dtype:fp32}}", f"{ROLLOUT}.dtype=float32") == []
+    assert check("dp", f"{ACTOR}.fsdp_config.dtype=float16") == [], "verl does not read this"
     assert ("error", EP) in experts(f"{EP}=3")
     assert ("error", SEQUENCE) in experts(f"{EP}=2", f"{SEQUENCE}=False")
 
@@ -76,6 +79,7 @@ WRONG = [
     ("megatron", f"{ROLLOUT}.tensor_model_parallel_size=16", "warning", f"{ROLLOUT}.tensor_model_parallel_size"),
     ("megatron", f"{ROLLOUT}.expert_parallel_size=2", "error", "expert_parallel_size"),
     ("megatron", f"{ROLLOUT}.dtype=float16", "warning", f"{ROLLOUT}.dtype"),
+    ("dp", f"{MIXED}={{param_dtype:fp32}}", "warning", f"{ROLLOUT}.dtype"),
     ("megatron", f"{ROLLOUT}.max_model_len=256", "error", "max_model_len"),
     ("megatron", f"{ROLLOUT}.max_num_seqs=100000", "error", "max_num_seqs"),
     ("dp", f"{ACTOR}.ulysses_sequence_parallel_size=3", "error", "ulysses"),
@@ -104,11 +108,16 @@ def test_data_parallel_rollouts_across_nodes(monkeypatch: pytest.MonkeyPatch, vl
 
 @pytest.mark.parametrize(("vllm", "severity"), [(None, "warning"), ((0, 28), None), ((0, 30), "error")])
 def test_tied_embeddings_in_several_buckets(monkeypatch: pytest.MonkeyPatch, vllm, severity: str | None):
-    """23 MB of weights in bf16."""
     monkeypatch.setattr(sizes, "vllm_version", lambda: vllm)
     bucket = f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes"
     tied = {**DENSE, "vocab_size": 1 << 17, "tie_word_embeddings": True}
     expected = [] if severity is None else [(severity, bucket)]
-    assert check("dp", f"{bucket}=8", model=tied) == expected
-    assert check("dp", f"{bucket}=256", model=tied) == []
+    # Two tables of 32 MB and 12.8 MB of layers in float32; Megatron-Bridge: two of 16 MB in bfloat16, and the norm.
+    for engine, enough in (("dp", 77), ("megatron", 33)):
+        assert check(engine, f"{bucket}={enough - 1}", model=tied) == expected
+        assert check(engine, f"{bucket}={enough}", model=tied) == []
+    assert check("megatron", f"{bucket}=33", f"{MEGATRON}.vanilla_mbridge=True", model=tied) == expected
     assert check("dp", f"{bucket}=8", model={**tied, "tie_word_embeddings": False}) == []
+    monkeypatch.setattr(sizes, "drops_tied_output", lambda: True)
+    assert check("dp", f"{bucket}=8", model=tied) == []
+    assert check("megatron", f"{bucket}=8", model=tied) == expected, "the patch is for FSDP"

@@ -19,6 +19,7 @@ import pytest
 from packaging.version import Version
 
 from tests.conftest import ROOT
+from verl_pgrpo.preflight.sizes import drops_tied_output
 
 pytest.importorskip("verl")
 
@@ -141,6 +142,15 @@ def test_0003_sends_a_tied_table_once(probes):
     assert before["tied"] == [*after["tied"], "lm_head.weight"]
     assert after["untied"] == before["untied"]
     assert after["untied"][-1] == "lm_head.weight"
+
+
+def test_preflight_recognizes_0003(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (patch,) = (one for one in PATCHES if one.name.startswith("0003"))
+    copy_files(files_of(patch), tmp_path)
+    monkeypatch.setattr("verl.__file__", str(tmp_path / "verl" / "__init__.py"))
+    assert not drops_tied_output()
+    assert apply(patch, tmp_path).returncode == 0
+    assert drops_tied_output()
 
 
 @pytest.mark.slow

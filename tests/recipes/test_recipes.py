@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import re
@@ -248,6 +249,20 @@ def test_smollm2_is_composed_with_its_preset_and_options(task: str, reward: str,
     assert config.trainer.experiment_name == "pgrpo_baseline_shrinkage_group_balance_0.5"
     with pytest.raises(recipe.RecipeError, match="options of pgrpo"):
         arguments_of(script, ESTIMATOR="grpo", **options, **place)
+
+
+def test_smollm2_of_the_hub_is_one_revision_with_verified_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module = importlib.import_module("personas.make_smollm2")
+
+    def download(repository: str, *, revision: str, local_dir: Path, **options: object) -> None:
+        assert (repository, len(revision)) == (module.REPOSITORY, 40), "a commit, not a branch"
+        (local_dir / "model.safetensors").write_bytes(b"weights")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(SystemExit, match="SHA-256"):
+        module.from_hub(tmp_path)
+    monkeypatch.setattr(module, "WEIGHTS_SHA256", hashlib.sha256(b"weights").hexdigest())
+    module.from_hub(tmp_path)
 
 
 def composed_on_cpu(script: Path, variables: dict[str, str], preset: str, compose):

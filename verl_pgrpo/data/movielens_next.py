@@ -24,6 +24,7 @@ def training_rows(log: RatingLog, popularity: Indices, options: MovieLensOptions
     """Draw some of each user's latest training-side ratings as answers, each with the ratings before it."""
     place, start, end = np.arange(len(log.user)), log.start[log.user], log.past_end[log.user]
     eligible = (place - start >= options.min_history) & (place < end) & (place >= end - options.rows_per_user)
+    summary.drop("training rows beyond --train-size", max(eligible.sum() - options.train_size, 0))
     asked = np.random.default_rng([options.seed, 20]).permutation(np.flatnonzero(eligible))[: options.train_size]
     return _with_candidates(log, asked, asked, popularity, options, 10, summary)
 

@@ -24,6 +24,7 @@ from verl_pgrpo.data.movielens_archive import Films
 from verl_pgrpo.data.movielens_log import Examples, Flags, Indices, MovieLensOptions, RatingLog
 from verl_pgrpo.data.splits import sample_evenly
 from verl_pgrpo.data.summary import Summary
+from verl_pgrpo.errors import DataError
 
 OWN_FIELDS = (("user", pa.int64()), ("shown", pa.list_(pa.int64())), ("candidates", pa.list_(pa.int64())))
 
@@ -44,8 +45,12 @@ def training_rows(log: RatingLog, middle: Indices, options: MovieLensOptions, su
     sizes = np.bincount(log.user[usable], minlength=len(middle))
     number = np.arange(len(usable)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     sets = np.minimum(sizes // count, options.rows_per_user)
+    summary.drop(f"ratings left over from training candidate sets of {count}", (sizes % count).sum())
+    summary.drop("training candidate sets beyond --rows-per-user", (sizes // count - sets).sum())
+    summary.drop("users without a training candidate set", (sets == 0).sum())
     asked = usable[number < (sets * count)[log.user[usable]]].reshape(-1, count)
     asked = _with_a_choice(log, asked, "training", summary)
+    summary.drop("training candidate sets beyond --train-size", max(len(asked) - options.train_size, 0))
     asked = asked[rng.permutation(len(asked))[: options.train_size]]
     return _examples(log, asked, middle, options.history, rng)
 
@@ -55,8 +60,10 @@ def validation_rows(
 ) -> Examples:
     """Take each user's first held-out ratings as candidates."""
     rng, count = np.random.default_rng([options.seed, 31]), options.num_candidates
-    users = np.flatnonzero(log.start[1:] - log.past_end >= count)
+    held_out = log.start[1:] - log.past_end
+    users = np.flatnonzero(held_out >= count)
     summary.drop(f"users with fewer than {count} held-out ratings", len(middle) - len(users))
+    summary.drop("held-out ratings after those that are asked for", (held_out[users] - count).sum())
     asked = rng.permuted(log.past_end[users][:, None] + np.arange(count), axis=1)
     asked = _with_a_choice(log, asked, "validation", summary)
     chosen = sample_evenly(group[log.user[asked[:, 0]]], options.val_size, rng)
@@ -66,6 +73,8 @@ def validation_rows(
 
 def _with_a_choice(log: RatingLog, asked: Indices, split: str, summary: Summary) -> Indices:
     differ = np.ptp(log.stars[asked], axis=1) > 0
+    if len(asked) and not differ.any():
+        raise DataError(f"the {split} split has no rows: in each of {len(asked)} candidate sets all stars are equal")
     summary.drop(f"{split} candidate sets in which all stars are equal", (~differ).sum())
     return asked[differ]
 

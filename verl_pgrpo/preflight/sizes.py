@@ -8,6 +8,7 @@ Each function names the code whose rule it applies.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from .context import PreflightContext
@@ -208,7 +209,8 @@ class Sizes:
         else:
             width = self.expert_ffn if self.experts else self.ffn
             self.divisible("the model's FFN width", width, "rollout TP", tp, ROLLOUT_TP)
-        ours, theirs = str(self.get(f"{MEGATRON if self.megatron else FSDP}.dtype")), str(self.get(f"{ROLLOUT}.dtype"))
+        actor = f"{MEGATRON}.dtype" if self.megatron else f"{FSDP}.mixed_precision.param_dtype"
+        ours, theirs = _dtype(self.get(actor, "bf16")), _dtype(self.get(f"{ROLLOUT}.dtype"))
         if ours != theirs:
             message = f"rollout.dtype ({theirs}) differs from the actor's ({ours}): responses come from another policy"
             self.warning(message, f"{ROLLOUT}.dtype", ours)
@@ -226,21 +228,26 @@ class Sizes:
     def check_weight_sync(self) -> None:
         """vLLM >= 0.29 rejects tied embeddings whose `lm_head` arrives in another bucket than `embed_tokens`.
 
-        verl sends the two last and first, so all weights must fit into one bucket. FSDP sends its float32 weights.
+        Megatron-Bridge sends the final norm, `embed_tokens` and (if the checkpoint has it) `lm_head` first. Other
+        engines send the two first and last, so all weights must fit into one bucket; FSDP sends float32.
         """
         config = self.context.hf_config
         tied = config is not None and getattr(config.get_text_config(), "tie_word_embeddings", False)
         if not tied or self.get(f"{ROLLOUT}.name") != "vllm" or self.get("trainer.device") == "cpu":
             return  # on a CPU, verl_cpu lets vLLM accept them
+        if not self.megatron and drops_tied_output():
+            return
         import torch
         from transformers import AutoModelForCausalLM
 
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
-        parameters = model.num_parameters() + model.get_output_embeddings().weight.numel()
+        words, width = model.get_output_embeddings().weight.shape
+        bridge = self.megatron and not self.get(f"{MEGATRON}.vanilla_mbridge")
+        parameters = width + 2 * words * width if bridge else model.num_parameters() + words * width
         megabytes = math.ceil(parameters * (2 if self.megatron else 4) / (1 << 20))
         if (bucket := self.get(BUCKET)) < megabytes:
-            message = f"tied embeddings, and the model's {megabytes:,} MB are sent in buckets of {bucket:,} MB"
+            message = f"tied embeddings are sent in two buckets of {bucket:,} MB (one needs {megabytes:,} MB)"
             self.needs_older_vllm((0, 29), message, BUCKET, f"{BUCKET}={math.ceil(megabytes * 1.05)}")
 
     def needs_older_vllm(self, limit: tuple[int, int], message: str, location: str, fix: str) -> None:
@@ -266,6 +273,24 @@ class Sizes:
             self.error("no reward model is named", f"{JUDGE}.model_path", "name one, or set enable=False")
         if self.get(f"{JUDGE}.rollout.skip_tokenizer_init"):
             self.error("a reward model needs its tokenizer", f"{JUDGE}.rollout.skip_tokenizer_init", "False")
+
+
+def _dtype(name: object) -> str:
+    """The dtype's name in torch, such as bfloat16 for bf16; another name unchanged."""
+    from verl.utils.torch_dtypes import PrecisionType
+
+    try:
+        return str(PrecisionType.to_dtype(name)).removeprefix("torch.")
+    except RuntimeError:
+        return str(name)
+
+
+def drops_tied_output() -> bool:
+    """Whether verl's FSDP engine has patches/0003. Importing the engine would take seconds."""
+    import verl
+
+    source = Path(verl.__file__).parent / "workers/engine/fsdp/transformer_impl.py"
+    return "_drop_tied_output" in source.read_text(encoding="utf-8")
 
 
 def vllm_version() -> tuple[int, int] | None:

@@ -6,7 +6,7 @@
 
 Training sees the reward only. Reports use the utility, 0 to 1, which does not depend on a persona's scale, offset or
 noise. The noise is in units of the persona's scale: a user who rates between 3.5 and 4.3 stars does not vary by two
-stars. It is a hash of seed, row and response, so a replayed run gets the same rewards in any order and any process.
+stars. It is a hash of seed, row and answer, so a replayed run gets the same rewards in any order and any process.
 
 `ground_truth` is a JSON object as text, which survives Parquet and the rollout dumps: `surface`, `persona`, `style`,
 `genre`, `offset`, `scale`, `noise` (std in units of scale), `seed`, `row`.
@@ -39,8 +39,9 @@ def compute_score(
 ) -> dict[str, float]:
     """Return `score`, the reward in stars, and `utility`, 0 to 1, which verl adds to its validation metrics."""
     truth = _parse(ground_truth)
-    served = utility(strip_reasoning(solution_str, reasoning), ground_truth)
-    score = truth["offset"] + truth["scale"] * (served + noise(solution_str, ground_truth))
+    answer = strip_reasoning(solution_str, reasoning)
+    served = utility(answer, ground_truth)
+    score = truth["offset"] + truth["scale"] * (served + noise(answer, ground_truth))
     return {"score": score, "utility": served}
 
 

@@ -53,7 +53,7 @@ async def compute_score(
     mark = await ask_mark(judge_prompt(answer, ground_truth), **judge)
     mark *= length_fit(answer)
     return {
-        "score": truth["offset"] + truth["scale"] * (mark + noise(solution_str, ground_truth)),
+        "score": truth["offset"] + truth["scale"] * (mark + noise(answer, ground_truth)),
         "mark": mark,
         "judged": float(not math.isnan(mark)),
         "utility": utility(answer, ground_truth),

@@ -12,17 +12,18 @@ _SECTION = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 def strip_reasoning(text: str, expected: bool = False) -> str:
     """Return the answer in a response: no reasoning, no surrounding white space, "" if there is no answer.
 
-    Everything up to the first `</think>` is reasoning, with or without an opening `<think>`: many chat templates
-    pre-fill it, so it is in the prompt and not in the response. Later `<think>` sections are removed as well. A section
-    that is never closed runs to the end.
+    `<think>` sections are removed; a section that is never closed runs to the end. If the first `</think>` comes before
+    any `<think>`, everything up to it is reasoning as well: many chat templates pre-fill the opening tag, so it is in
+    the prompt and not in the response.
 
     Args:
         text: the response.
-        expected: the template pre-fills `<think>`, so a response without `</think>` was cut off inside its reasoning
-            and has no answer. The rewards pass their option `reasoning` here
-            (`+reward.custom_reward_function.reward_kwargs.reasoning=True`).
+        expected: the template pre-fills `<think>`, so a response begins inside its reasoning: everything up to the
+            first `</think>` is reasoning, and without one there is no answer. The rewards pass their option `reasoning`
+            here (`+reward.custom_reward_function.reward_kwargs.reasoning=True`).
     """
-    if expected and "</think>" not in text:
+    before, closed, after = text.partition("</think>")
+    if expected and not closed:
         return ""
-    _, _, answer = text.partition("</think>") if "</think>" in text else ("", "", text)
+    answer = after if closed and (expected or "<think>" not in before) else text
     return _SECTION.sub(" ", answer).rpartition("</think>")[2].strip()
