@@ -27,7 +27,6 @@ __all__ = ["AdvantageResult", "GroupHistoryManager", "GroupStatistics"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,8 @@ class AdvantageResult:
     count: Floats
     scale: Floats | None
     shift: Floats | None
-    cold: Booleans
-    skipped: Booleans
+    cold: NDArray[np.bool_]
+    skipped: NDArray[np.bool_]
     groups: list[str]
 
 
@@ -163,9 +162,8 @@ class GroupHistoryManager:
 
     def largest(self, k: int) -> list[str]:
         """Return the k groups with the most rewards, largest first; ties in the order of `groups`."""
-        order = np.argsort(-self._moments.count[: self.num_groups], kind="stable")[:k]
-        labels = self.groups
-        return [labels[row] for row in order.tolist()]
+        order, labels = np.argsort(-self._moments.count[: self.num_groups], kind="stable"), self.groups
+        return [labels[row] for row in order[:k]]
 
     def merge(self, other: GroupHistoryManager) -> None:
         """Add another history to this one. With `half_life`, `other` is the newer of the two.
@@ -203,8 +201,7 @@ class GroupHistoryManager:
             step: the training step that it must belong to. None: any.
 
         Raises:
-            HistoryFileMissing, HistoryFileAltered, HistoryFileTooNew, HistoryFileWrongStep, HistoryFileOtherConfig,
-            HistoryFileError: see `verl_pgrpo.errors`.
+            HistoryFileError: a subclass tells the cause; see `verl_pgrpo.errors`.
         """
         labels, moments, config = checkpoint.read(path, config, step)
         history = cls(config)
