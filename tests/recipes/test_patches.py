@@ -19,6 +19,7 @@ import pytest
 from packaging.version import Version
 
 from tests.conftest import ROOT
+from tests.recipes import newest_verl
 from verl_pgrpo.preflight.sizes import drops_tied_output
 
 pytest.importorskip("verl")
@@ -105,6 +106,7 @@ def probes(stock: Path, patched: Path) -> list[dict]:
     return found
 
 
+@newest_verl
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
 def test_a_patch_applies_alone_and_is_undone(patch: Path, tmp_path: Path):
     names = files_of(patch)

@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from packaging.requirements import Requirement
 
 from tests.conftest import ROOT
+from tests.recipes import newest_verl
 from tests.recipes.launches import RECIPES, arguments_of, broken_rules, commands_of, composed, recipe, validate
 
 pytest.importorskip("verl")
@@ -64,6 +65,7 @@ def test_the_largest_recipe_avoids_data_parallel_vllm_over_nodes_where_vllm_reje
     assert broken_rules(composed(arguments_of(SCRIPTS["qwen3_235b_a22b_megatron"], NNODES="16"))) == set()
 
 
+@newest_verl
 @every_script
 def test_both_modes_use_the_same_gpus_and_verls_asynchronous_trainer_starts(name: str, monkeypatch):
     from verl.trainer.ppo.v1 import trainer_base, trainer_separate_async
@@ -275,6 +277,7 @@ def composed_on_cpu(script: Path, variables: dict[str, str], preset: str, compos
     return config
 
 
+@newest_verl
 def test_the_installation_for_images_has_the_versions_that_verl_names():
     """The versions in verl 0.9.1's extras; TransferQueue and tensordict in the ranges that their users require."""
     text = (RECIPES / "launch" / "install.sh").read_text(encoding="utf-8")
