@@ -58,10 +58,12 @@ def test_the_plugin_works_with_only_five_packages(wheel: Path, tmp_path: Path):
     assert {path.name.partition("-")[0] for path in site.iterdir()} == {"verl_pgrpo"}, "nothing else is added"
     libraries.mkdir()
     for name in {*NEEDED, *THEIRS} & {distribution.metadata["Name"] for distribution in metadata.distributions()}:
-        files = metadata.files(name) or []
-        for top in {file.parts[0] for file in files if file.parts[0] != ".."}:
-            if not (libraries / top).exists():
-                (libraries / top).symlink_to(Path(metadata.distribution(name).locate_file(top)))
+        distribution = metadata.distribution(name)
+        tops = {file.parts[0] for file in distribution.files or []}
+        for top in tops | {*(distribution.read_text("top_level.txt") or "").split()}:  # old installations list sources
+            installed = Path(distribution.locate_file(top))
+            if top != ".." and installed.exists() and not (libraries / top).exists():
+                (libraries / top).symlink_to(installed)
     paths = f"import sys; sys.path += {[str(site), str(libraries)]!r}\n"
     command = [sys.executable, "-I", "-S", "-c", paths + PROGRAM]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
