@@ -6,7 +6,7 @@
 # recipes/_cpu.sh.
 #
 #   THREADS     of each process (default: all cores)
-#   SAVE_FREQ   steps between checkpoints of 1.6 GB, of which two are kept
+#   SAVE_FREQ   steps between checkpoints (default: 20). A checkpoint takes 1.6 GB; the last two are kept
 MODEL=smollm2
 CPU_PRESET=cpu_135m
 LR=${LR:-2e-5}

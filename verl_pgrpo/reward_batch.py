@@ -21,7 +21,7 @@ __all__ = ["RewardBatch"]
 
 @dataclass(frozen=True, slots=True)
 class RewardBatch:
-    """A batch of N responses, M of which have a reward that counts.
+    """A batch of N responses. M of them have a finite reward and count.
 
     labels: N group labels, with `default_group` where a row had none.
     finite: (N,) bool, the rows that count.

@@ -74,7 +74,7 @@ def finish(folder, **processes):
 
 
 def history(config=None, steps=range(1, 13)):
-    """Build a history from the recorded rollouts, with an independent implementation of which rows count."""
+    """Build a history from the recorded rollouts. This decides without the plugin which rows count."""
     made = GroupHistoryManager(config)
     for step in steps:
         for update in range(replay_run.UPDATES):

@@ -123,7 +123,7 @@ def test_verls_task_runners_still_go_to_ray_with_the_trainers_and_the_check():
 
     def names(actor, method):
         sent = actor.__ray_metadata__.modified_class
-        assert cloudpickle.dumps(sent)  # raises if one of them is a wrapt proxy
+        assert cloudpickle.dumps(sent)  # as Ray sends it: raises if there is a wrapt proxy. Nothing is loaded
         return inspect.unwrap(getattr(sent, method)).__globals__
 
     v0, one_step = names(main_ppo_v0.TaskRunner, "run"), names(main_ppo.OneStepTaskRunner, "run")

@@ -34,7 +34,7 @@ from verl_pgrpo.data.tastes import PERSONAS, Persona
 from verl_pgrpo.errors import DataError
 
 SURFACES = ("toy", "english")
-SHORT_SYSTEM = "You recommend music."  # chat templates fill in a longer system message where there is none
+SHORT_SYSTEM = "You recommend music."  # without one, the chat template adds its own, which is longer
 HELD_OUT = 4  # every fourth (occasion, mood) pair is for validation
 
 
