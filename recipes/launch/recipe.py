@@ -63,7 +63,8 @@ def slug(name: str) -> str:
 def variables(name: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the variables of `environment` that the recipe reads."""
     path = script(name)
-    files = [path, *RECIPES.glob("_*.sh"), *path.parent.glob("task.sh")]
+    # Scripts of the same name: one task's may be sourced by another's.
+    files = [*RECIPES.glob(f"*/{path.name}"), *RECIPES.glob("_*.sh"), *path.parent.glob("task.sh")]
     read = {match for file in files for match in _VARIABLE.findall(file.read_text(encoding="utf-8"))}
     read = (read | _LAUNCH_VARIABLES) - _LOCAL_VARIABLES
     return {key: environment[key] for key in sorted(read) if key in environment}
