@@ -24,7 +24,7 @@ from pathlib import Path
 RECIPES = Path(__file__).resolve().parents[1]
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*):?-")
 _LAUNCH_VARIABLES = {"DIRECTORY", "JOIN_LIMIT", "NGPUS_PER_NODE", "NNODES", "STALL_LIMIT"}  # of run_on_cluster.py
-_LOCAL_VARIABLES = {"PYTHON"}  # the interpreter of the submit host
+_LOCAL_VARIABLES = {"LAUNCH", "PYTHON"}  # programs of the submit host
 
 
 class RecipeError(ValueError):
@@ -107,7 +107,7 @@ def record(name: str | Path, arguments: Sequence[str] = (), environment: Mapping
         search = f"{folder}:{environment.get('PATH', os.defpath)}"
         run = subprocess.run(
             ["bash", str(path), *arguments],
-            env={**environment, "PATH": search, "PYTHON": "python3"},
+            env={**environment, "PATH": search, "PYTHON": "python3", "LAUNCH": ""},
             capture_output=True,
             text=True,
             timeout=60,
