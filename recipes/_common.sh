@@ -12,6 +12,7 @@
 #   MODE        sync (default): all GPUs generate, then all train
 #               separate_async: half of the GPUs train while the other half generates with slightly older weights
 #   NNODES, NGPUS_PER_NODE    all GPUs of the run in either mode (a judge needs more)
+#   LAUNCH      gets the arguments instead of verl: "verl-pgrpo doctor --" or "verl-pgrpo preflight --"
 #
 # Set lengths and batch sizes by variable, not by verl key: other settings are computed from them. Sizes are explained in
 # recipes/TASK/README.md, memory and differences from verl's examples in recipes/large_models.md.
@@ -203,7 +204,7 @@ TRAINER=(
     trainer.total_epochs="${TOTAL_EPOCHS}"
 )
 
-python3 -m verl.trainer.main_ppo \
+${LAUNCH:-python3 -m verl.trainer.main_ppo} \
     "${ENGINE_ARGUMENTS[@]}" \
     "${METHOD[@]}" \
     "${DATA[@]}" \

@@ -24,7 +24,7 @@ from pathlib import Path
 RECIPES = Path(__file__).resolve().parents[1]
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*):?-")
 _LAUNCH_VARIABLES = {"DIRECTORY", "JOIN_LIMIT", "NGPUS_PER_NODE", "NNODES", "STALL_LIMIT"}  # of run_on_cluster.py
-_LOCAL_VARIABLES = {"PYTHON"}  # the interpreter of the submit host
+_LOCAL_VARIABLES = {"LAUNCH", "PYTHON"}  # programs of the submit host
 
 
 class RecipeError(ValueError):
@@ -63,7 +63,8 @@ def slug(name: str) -> str:
 def variables(name: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the variables of `environment` that the recipe reads."""
     path = script(name)
-    files = [path, *RECIPES.glob("_*.sh"), *path.parent.glob("task.sh")]
+    # Scripts of the same name: one task's may be sourced by another's.
+    files = [*RECIPES.glob(f"*/{path.name}"), *RECIPES.glob("_*.sh"), *path.parent.glob("task.sh")]
     read = {match for file in files for match in _VARIABLE.findall(file.read_text(encoding="utf-8"))}
     read = (read | _LAUNCH_VARIABLES) - _LOCAL_VARIABLES
     return {key: environment[key] for key in sorted(read) if key in environment}
@@ -106,7 +107,7 @@ def record(name: str | Path, arguments: Sequence[str] = (), environment: Mapping
         search = f"{folder}:{environment.get('PATH', os.defpath)}"
         run = subprocess.run(
             ["bash", str(path), *arguments],
-            env={**environment, "PATH": search, "PYTHON": "python3"},
+            env={**environment, "PATH": search, "PYTHON": "python3", "LAUNCH": ""},
             capture_output=True,
             text=True,
             timeout=60,

@@ -166,9 +166,16 @@ def prepare(
     return arguments, settings(command)
 
 
-def dry_run(name: str, arguments: Sequence[str], nodes: int | None, gpus: int | None, directory: Path) -> None:
+def dry_run(
+    name: str,
+    arguments: Sequence[str],
+    nodes: int | None,
+    gpus: int | None,
+    directory: Path,
+    environment: Mapping[str, str] = os.environ,
+) -> None:
     """Print what would run on `nodes` nodes with `gpus` GPUs each (None: the recipe's default). Contacts no cluster."""
-    environment = dict(os.environ)
+    environment = dict(environment)
     if nodes is not None:
         gpus = gpus or positive_int(environment, "NGPUS_PER_NODE") or 8
         environment.pop("NNODES", None)

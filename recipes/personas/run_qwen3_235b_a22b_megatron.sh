@@ -4,10 +4,11 @@
 #
 # P-GRPO or GRPO | Qwen3-235B-A22B | Megatron, TP x PP x EP | 32 nodes with 8 GPUs of 80 GB | verl 0.9.1, vLLM
 #
-#   bash recipes/personas/run_qwen3_235b_a22b_megatron.sh        # on the head of a Ray cluster of 32 nodes
-#   NNODES=16 bash recipes/personas/run_qwen3_235b_a22b_megatron.sh
-#   ESTIMATOR=grpo MODE=separate_async bash recipes/personas/run_qwen3_235b_a22b_megatron.sh
-#   ROLLOUT_TP=16 ROLLOUT_DP=1 bash recipes/personas/run_qwen3_235b_a22b_megatron.sh        # with vLLM 0.28 or later
+#   export RAY_ADDRESS=http://head:8265        # Slurm, Kubernetes, clouds: docs/multinode.md
+#   bash recipes/launch/ray_job.sh personas/run_qwen3_235b_a22b_megatron
+#   NNODES=16 bash recipes/launch/ray_job.sh personas/run_qwen3_235b_a22b_megatron
+#   ESTIMATOR=grpo MODE=separate_async bash recipes/launch/ray_job.sh personas/run_qwen3_235b_a22b_megatron
+#   ROLLOUT_TP=16 ROLLOUT_DP=1 bash recipes/launch/ray_job.sh personas/run_qwen3_235b_a22b_megatron # vLLM 0.28 or later
 #
 # Composed and validated by tests; not run on GPUs. Data as in run_qwen3_1_7b_fsdp.sh. Other variables:
 # recipes/_common.sh.

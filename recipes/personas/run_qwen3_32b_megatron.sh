@@ -4,8 +4,9 @@
 #
 # P-GRPO or GRPO | Qwen3-32B | Megatron, TP x PP | four nodes with 8 GPUs of 80 GB | verl 0.9.1, vLLM
 #
-#   bash recipes/personas/run_qwen3_32b_megatron.sh        # on the head of a Ray cluster of four nodes
-#   ESTIMATOR=grpo MODE=separate_async bash recipes/personas/run_qwen3_32b_megatron.sh
+#   export RAY_ADDRESS=http://head:8265        # Slurm, Kubernetes, clouds: docs/multinode.md
+#   bash recipes/launch/ray_job.sh personas/run_qwen3_32b_megatron
+#   ESTIMATOR=grpo MODE=separate_async bash recipes/launch/ray_job.sh personas/run_qwen3_32b_megatron
 #
 # Composed and validated by tests; not run on GPUs. Data as in run_qwen3_1_7b_fsdp.sh. Other variables:
 # recipes/_common.sh.

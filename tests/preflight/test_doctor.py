@@ -52,10 +52,12 @@ GPU = ["model_engine=dp", "actor_rollout_ref.rollout.name=vllm"]
 
 
 def test_packages_of_a_launch(case: Case, monkeypatch: pytest.MonkeyPatch):
-    there = {"flash_attn", "transformer_engine", "megatron.core", "cupy", "vllm"}
+    there = {"flash_attn", "transformer_engine", "megatron.core", "megatron.bridge", "mbridge", "cupy", "vllm"}
     monkeypatch.setattr(versions, "_importable", lambda module: module in there)
     nccl = "actor_rollout_ref.rollout.checkpoint_engine.backend=nccl"
-    launches = {"flash_attn": GPU, "transformer_engine": ["model_engine=megatron", *GPU[1:]], "cupy": [*GPU, nccl]}
+    megatron = ["model_engine=megatron", *GPU[1:]]
+    launches = {"flash_attn": GPU, "transformer_engine": megatron, "megatron.bridge": megatron, "cupy": [*GPU, nccl]}
+    launches["mbridge"] = [*megatron, "actor_rollout_ref.actor.megatron.vanilla_mbridge=True"]
     for module, arguments in launches.items():
         there.add(module)
         assert {one.severity for one in versions.check_launch_packages(arguments)} == {NOTE}

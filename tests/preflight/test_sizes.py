@@ -102,8 +102,10 @@ def test_wrong_sizes(engine: str, overrides: str, severity: str, location: str):
 def test_data_parallel_rollouts_across_nodes(monkeypatch: pytest.MonkeyPatch, vllm, severity: str | None):
     monkeypatch.setattr(sizes, "vllm_version", lambda: vllm)
     tp, dp = f"{ROLLOUT}.tensor_model_parallel_size", f"{ROLLOUT}.data_parallel_size"
-    found = check("megatron", "trainer.nnodes=2", f"{tp}=8", f"{dp}=2")
-    assert found == ([] if severity is None else [(severity, f"{tp}, {dp}")])
+    launch = ("megatron", "trainer.nnodes=2", f"{tp}=8", f"{dp}=2")
+    assert check(*launch) == ([] if severity is None else [(severity, f"{tp}, {dp}")])
+    monkeypatch.setattr(sizes, "has_patch", lambda number: number == "0002")
+    assert check(*launch) == []
 
 
 @pytest.mark.parametrize(("vllm", "severity"), [(None, "warning"), ((0, 28), None), ((0, 30), "error")])
@@ -118,6 +120,6 @@ def test_tied_embeddings_in_several_buckets(monkeypatch: pytest.MonkeyPatch, vll
         assert check(engine, f"{bucket}={enough}", model=tied) == []
     assert check("megatron", f"{bucket}=33", f"{MEGATRON}.vanilla_mbridge=True", model=tied) == expected
     assert check("dp", f"{bucket}=8", model={**tied, "tie_word_embeddings": False}) == []
-    monkeypatch.setattr(sizes, "drops_tied_output", lambda: True)
+    monkeypatch.setattr(sizes, "has_patch", lambda number: number == "0003")
     assert check("dp", f"{bucket}=8", model=tied) == []
     assert check("megatron", f"{bucket}=8", model=tied) == expected, "the patch is for FSDP"

@@ -57,8 +57,8 @@ def validate() -> Callable[[dict[str, Any]], None]:
     return jsonschema.Draft7Validator(schema).validate
 
 
-def rendered(*arguments: str, submit: Path = SUBMIT, **variables: str) -> dict[str, Any]:
-    command = [sys.executable, str(submit), "--dry-run", *arguments]
+def rendered(*arguments: str, **variables: str) -> dict[str, Any]:
+    command = [sys.executable, str(SUBMIT), "--dry-run", *arguments]
     run = subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stderr
     return yaml.safe_load(run.stdout)
@@ -98,20 +98,31 @@ def test_what_is_submitted_is_valid(validate):
     assert worker["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
 
 
-def test_variables_in_the_manifest_are_kept(tmp_path: Path):
+def test_an_edited_manifest_is_kept(tmp_path: Path):
+    """Its variables, which the dry run uses; a worker whose `env` is empty, a sidecar, another volume."""
     shutil.copytree(RECIPES, tmp_path / "recipes")
     job = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
+    cluster = job["spec"]["rayClusterSpec"]
     token = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "t"}}}
-    interface = {"name": "NCCL_SOCKET_IFNAME", "value": "eth1"}
-    for container in containers(job):
-        container["env"] = [token, interface, {"name": "RECIPE", "value": "overwritten"}]
+    kept = [token, {"name": "NCCL_SOCKET_IFNAME", "value": "eth1"}, {"name": "ESTIMATOR", "value": "grpo"}]
+    sidecar = {"name": "logs", "image": "registry.example/logs:1"}
+    for group, env in ((cluster["headGroupSpec"], kept), (cluster["workerGroupSpecs"][0], None)):
+        pod = group["template"]["spec"]
+        pod["containers"] = [pod["containers"][0] | {"env": env and [*env, {"name": "RECIPE", "value": "x"}]}, sidecar]
+        pod["volumes"] = [{"name": "scratch", "emptyDir": {}}, *pod["volumes"]]
     submit = tmp_path / "recipes" / SUBMIT.relative_to(RECIPES)
     submit.with_name("rayjob.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
-    for container in containers(rendered("personas/run_tiny_cpu", submit=submit)):
-        entries = {entry["name"]: entry for entry in container["env"]}
-        assert entries["HF_TOKEN"] == token
-        assert entries["NCCL_SOCKET_IFNAME"] == interface
-        assert entries["RECIPE"]["value"] == "personas/run_tiny_cpu"
+    command = [sys.executable, str(submit), "--dry-run", "--claim", "mine", "personas/run_tiny_cpu"]
+    run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=True)
+    assert "algorithm.adv_estimator=grpo" in run.stdout
+    cluster = yaml.safe_load(run.stdout)["spec"]["rayClusterSpec"]
+    for group, env in ((cluster["headGroupSpec"], kept), (cluster["workerGroupSpecs"][0], [])):
+        pod = group["template"]["spec"]
+        names = ("RECIPE", "ARGUMENTS")
+        assert [entry for entry in pod["containers"][0]["env"] if entry["name"] not in names] == env
+        assert {"name": "RECIPE", "value": "personas/run_tiny_cpu"} in pod["containers"][0]["env"]
+        assert pod["containers"][1] == sidecar
+        assert [volume.get("persistentVolumeClaim") for volume in pod["volumes"]] == [None, {"claimName": "mine"}, None]
 
 
 def test_the_manifest_has_what_a_run_needs():

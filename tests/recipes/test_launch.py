@@ -111,6 +111,8 @@ def test_ray_job_sends_what_the_recipe_reads_and_skypilot_the_token_as_a_secret(
     values = cluster.settings(verl_command(run.stdout))
     assert values["trainer.nnodes"] == "4"
     assert values["trainer.default_local_dir"].startswith("/mnt/shared/runs/")
+    task = recipe.variables("goodreads/run_qwen3_1_7b_fsdp", {"ROLLOUT_TP": "2"})
+    assert task == {"ROLLOUT_TP": "2"}, "read by the script that it sources"
     sky = call(SKY, "--dry-run", MEGATRON, HF_TOKEN="hf_token").stdout
     assert "--secret HF_TOKEN" in sky
     assert "hf_token" not in sky

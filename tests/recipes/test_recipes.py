@@ -24,7 +24,16 @@ from packaging.requirements import Requirement
 
 from tests.conftest import ROOT
 from tests.recipes import newest_verl
-from tests.recipes.launches import RECIPES, arguments_of, broken_rules, commands_of, composed, recipe, validate
+from tests.recipes.launches import (
+    RECIPES,
+    arguments_of,
+    broken_rules,
+    commands_of,
+    composed,
+    environment,
+    recipe,
+    validate,
+)
 
 pytest.importorskip("verl")
 
@@ -61,7 +70,9 @@ def test_the_largest_recipe_avoids_data_parallel_vllm_over_nodes_where_vllm_reje
     assert broken_rules(sync, vllm=(0, 28)) == {"data parallel over nodes"}
     one = composed(arguments_of(SCRIPTS["qwen3_235b_a22b_megatron"], ROLLOUT_TP="16", ROLLOUT_DP="1"))
     assert broken_rules(one, vllm=(0, 30)) == set()
-    assert broken_rules(launch("qwen3_235b_a22b_megatron", "separate_async"), vllm=(0, 30)) == set()
+    separate = launch("qwen3_235b_a22b_megatron", "separate_async")
+    assert broken_rules(separate, vllm=(0, 30)) == set()
+    assert separate.trainer.v1.separate_async.parameter_sync_step == 8, "a weight sync takes minutes"
     assert broken_rules(composed(arguments_of(SCRIPTS["qwen3_235b_a22b_megatron"], NNODES="16"))) == set()
 
 
@@ -160,6 +171,14 @@ def test_a_line_that_is_removed_from_the_common_part_is_missed(
 def test_an_unknown_value_stops_the_script(variables: dict[str, str]):
     with pytest.raises(recipe.RecipeError, match="must be"):
         arguments_of(SCRIPTS["qwen3_8b_megatron"], **variables)
+
+
+def test_doctor_and_preflight_get_the_arguments_of_a_recipe(tmp_path: Path):
+    script, variables = SCRIPTS["qwen3_30b_a3b_megatron"], {"RUN_DIR": str(tmp_path)}
+    command = ["bash", str(script), "trainer.save_freq=7"]
+    given = environment(LAUNCH=r"printf %s\n", **variables)
+    run = subprocess.run(command, env=given, capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.splitlines() == arguments_of(script, "trainer.save_freq=7", **variables)[2:]
 
 
 RUN_NAMES = {f"trainer.{name}" for name in ("experiment_name", "default_local_dir", "rollout_data_dir")}

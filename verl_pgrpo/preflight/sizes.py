@@ -23,6 +23,11 @@ VPP, ULYSSES = f"{MEGATRON}.virtual_pipeline_model_parallel_size", f"{ACTOR}.uly
 ROLLOUT_TP, ROLLOUT_DP = f"{ROLLOUT}.tensor_model_parallel_size", f"{ROLLOUT}.data_parallel_size"
 ROLLOUT_EP, BUCKET = f"{ROLLOUT}.expert_parallel_size", f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes"
 JUDGE = "reward.reward_model"
+# Patches without which a check reports an error: a file below verl/workers and a text that only the patch adds.
+PATCHES = {
+    "0002": ("rollout/vllm_rollout/vllm_async_server.py", "data_parallel_size_local or None"),
+    "0003": ("engine/fsdp/transformer_impl.py", "_drop_tied_output"),
+}
 
 
 def check_sizes(context: PreflightContext, diagnostics: Diagnostics) -> None:
@@ -196,7 +201,7 @@ class Sizes:
         self.divisible("the rollout's GPUs", nodes * node, "rollout TP x DP", replica, keys)
         if replica > node:
             self.divisible("rollout TP x DP", replica, "the GPUs of a node", node, keys)
-            if dp > 1 and vllm:
+            if dp > 1 and vllm and not has_patch("0002"):
                 self.needs_older_vllm((0, 28), f"rollout DP ({dp}) spans nodes", keys, f"{ROLLOUT_DP}=1")
         else:  # a replica that would span nodes is never placed
             self.divisible("the GPUs of a node", node, "rollout TP x DP", replica, keys)
@@ -235,7 +240,7 @@ class Sizes:
         tied = config is not None and getattr(config.get_text_config(), "tie_word_embeddings", False)
         if not tied or self.get(f"{ROLLOUT}.name") != "vllm" or self.get("trainer.device") == "cpu":
             return  # on a CPU, verl_cpu lets vLLM accept them
-        if not self.megatron and drops_tied_output():
+        if not self.megatron and has_patch("0003"):
             return
         import torch
         from transformers import AutoModelForCausalLM
@@ -285,12 +290,12 @@ def _dtype(name: object) -> str:
         return str(name)
 
 
-def drops_tied_output() -> bool:
-    """Whether verl's FSDP engine has patches/0003. Importing the engine would take seconds."""
+def has_patch(number: str) -> bool:
+    """Whether the installed verl has one of patches/. Read from its source, as importing takes seconds."""
     import verl
 
-    source = Path(verl.__file__).parent / "workers/engine/fsdp/transformer_impl.py"
-    return "_drop_tied_output" in source.read_text(encoding="utf-8")
+    file, text = PATCHES[number]
+    return text in (Path(verl.__file__).parent / "workers" / file).read_text(encoding="utf-8")
 
 
 def vllm_version() -> tuple[int, int] | None:

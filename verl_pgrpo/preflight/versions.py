@@ -110,6 +110,10 @@ def check_launch_packages(arguments: Sequence[str]) -> list[Diagnostic]:
     if megatron:
         needed.append(("transformer_engine", "transformer-engine", "actor.strategy=megatron"))
         needed.append(("megatron.core", "megatron-core", "actor.strategy=megatron"))
+        bridge = (
+            ("mbridge", "mbridge") if launch.actor.megatron.vanilla_mbridge else ("megatron.bridge", "megatron-bridge")
+        )
+        needed.append((*bridge, "actor.megatron.vanilla_mbridge"))
     if launch.rollout.checkpoint_engine.backend == "nccl":
         needed.append(("cupy", "cupy-cuda12x or cupy-cuda13x", "rollout.checkpoint_engine.backend=nccl"))
     if rollout in ("vllm", "sglang"):

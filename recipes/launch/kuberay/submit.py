@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,18 +44,19 @@ def manifest(options: argparse.Namespace) -> dict[str, Any]:
     variables.pop("NNODES", None)  # the pods are counted instead
     ours = {name: {"name": name, "value": value} for name, value in variables.items()}
     for template in (cluster["headGroupSpec"]["template"], workers["template"]):
-        (container,) = template["spec"]["containers"]
-        container["env"] = list(({entry["name"]: entry for entry in container.get("env", [])} | ours).values())
+        container = template["spec"]["containers"][0]  # Ray's, as KubeRay has it; sidecars follow
+        container["env"] = list(({entry["name"]: entry for entry in container.get("env") or []} | ours).values())
         if options.image is not None:
             container["image"] = options.image
-        if options.claim is not None:
-            template["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = options.claim
-    (worker,) = workers["template"]["spec"]["containers"]
+        for volume in template["spec"]["volumes"]:
+            if options.claim is not None and volume["name"] == "storage":
+                volume["persistentVolumeClaim"]["claimName"] = options.claim
+    worker = workers["template"]["spec"]["containers"][0]
     if options.gpus_per_node is not None:
         worker["resources"]["limits"]["nvidia.com/gpu"] = options.gpus_per_node
     if options.memory is not None:
-        for amounts in worker["resources"].values():
-            amounts["memory"] = options.memory
+        for amounts in ("requests", "limits"):
+            worker["resources"][amounts]["memory"] = options.memory
     if options.rdma is not None:
         resource, count = options.rdma
         worker["resources"]["limits"][resource] = count
@@ -66,11 +68,16 @@ def manifest(options: argparse.Namespace) -> dict[str, Any]:
 
 def head_command(options: argparse.Namespace, job: dict[str, Any]) -> str:
     """Return what `run_on_cluster.py --dry-run` would print on the head."""
-    (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    cluster = job["spec"]["rayClusterSpec"]
+    (workers,) = cluster["workerGroupSpecs"]
     gpus = int(workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
+    head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
+    variables = {entry["name"]: entry["value"] for entry in head["env"] if "value" in entry}
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        run_on_cluster.dry_run(options.recipe, options.arguments, workers["replicas"], gpus, Path("/storage"))
+        run_on_cluster.dry_run(
+            options.recipe, options.arguments, workers["replicas"], gpus, Path("/storage"), {**os.environ, **variables}
+        )
     return text.getvalue()
 
 
