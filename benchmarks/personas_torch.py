@@ -38,11 +38,11 @@ from scipy import stats
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+from verl_cpu.tiny_model import make_tiny_qwen3
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 from verl_pgrpo.cli.output import format_table
 from verl_pgrpo.data.personas import make_split, toy_vocabulary
 from verl_pgrpo.data.tastes import PERSONAS
-from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 from verl_pgrpo.rewards.personas import compute_score
 
 ESTIMATORS = ("grpo", "pgrpo", "pgrpo_exp", "shrinkage", "one_history", "rloo", "random")

@@ -12,7 +12,15 @@ from typing import Any
 
 from verl_pgrpo.errors import GroupLabelError, MissingGroupError
 
-__all__ = ["check_labels", "describe_code_points", "describe_row", "group_label", "is_missing", "look_alikes"]
+__all__ = [
+    "check_labels",
+    "describe_code_points",
+    "describe_row",
+    "group_label",
+    "is_missing",
+    "look_alikes",
+    "shortened",
+]
 
 
 def is_missing(value: Any) -> bool:
@@ -118,6 +126,13 @@ def _look(label: str) -> str:
         # Format characters (zero-width spaces, joiners, direction marks) and variation selectors are invisible.
         label = "".join(c for c in label if unicodedata.category(c) != "Cf" and not 0xFE00 <= ord(c) <= 0xFE0F)
     return " ".join(label.casefold().translate(_HOMOGLYPHS).split())
+
+
+def shortened(names: Iterable[str], most: int = 8) -> str:
+    """Return the first `most` names separated by commas, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def describe_code_points(label: str) -> str:

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.groups import describe_code_points, look_alikes
+from verl_pgrpo.groups import describe_code_points, look_alikes, shortened
 from verl_pgrpo.history import AdvantageResult, GroupHistoryManager, GroupStatistics
 from verl_pgrpo.moments import Moments
 
@@ -227,8 +227,7 @@ class HistoryMonitor:
         """Return the groups not yet reported for this reason, as text: the first five by name."""
         new = [name for name in names if (reason, name) not in self._warned]
         self._warned.update((reason, name) for name in new)
-        more = f" and {len(new) - 5} more" if len(new) > 5 else ""
-        return ", ".join(f"{str(name)!r:.80}" for name in new[:5]) + more
+        return shortened([f"{str(name)!r:.80}" for name in new], most=5)
 
 
 def _row_means(prefix: str, step: pd.DataFrame) -> dict[str, float]:

@@ -8,7 +8,7 @@
 #   verl-pgrpo data goodreads --reviews data/goodreads_tiny/goodreads_reviews_poetry.json.gz \
 #       --books data/goodreads_tiny/goodreads_books_poetry.json.gz --out data/goodreads_tiny \
 #       --max-words 40 --val-size 40
-#   python -m verl_pgrpo.data.tiny_model --data data/goodreads_tiny --out data/goodreads_tiny/model
+#   python -m verl_cpu.tiny_model --data data/goodreads_tiny --out data/goodreads_tiny/model
 #   bash recipes/goodreads/run_tiny_cpu.sh
 #
 # Controls: ESTIMATOR=grpo, ESTIMATOR=reinforce_plus_plus (normalized over the batch), RANDOM_GROUPS=1.

@@ -7,7 +7,7 @@
 #   python -m tests.fixtures_movielens --out data/movielens_tiny/ml-1m.zip
 #   verl-pgrpo data movielens --archive data/movielens_tiny/ml-1m.zip --out data/movielens_tiny \
 #       --groups 4 --history 3 --candidates 4 --val-size 40
-#   python -m verl_pgrpo.data.tiny_model --data data/movielens_tiny --out data/movielens_tiny/model
+#   python -m verl_cpu.tiny_model --data data/movielens_tiny --out data/movielens_tiny/model
 #   bash recipes/movielens/run_tiny_cpu.sh
 #
 # Controls: ESTIMATOR=grpo, ESTIMATOR=reinforce_plus_plus (normalized over the batch), RANDOM_GROUPS=1.

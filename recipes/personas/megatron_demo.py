@@ -26,8 +26,8 @@ from pathlib import Path
 from quickstart import run_and_watch
 from tqdm import tqdm
 
+from verl_cpu.tiny_model import make_tiny_qwen3
 from verl_pgrpo.data import personas
-from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(os.environ.get("RUNS") or ROOT / "runs").resolve() / "megatron_demo"

@@ -31,7 +31,7 @@ fi
 if [ -z "${MODEL_PATH:-}" ]; then
     MODEL_PATH=${DATA_DIR}/model
     if [ ! -e "${MODEL_PATH}/tokenizer_config.json" ]; then
-        "${PYTHON:-python3}" -m verl_pgrpo.data.tiny_model --words-file "${DATA_DIR}/vocabulary.txt" \
+        "${PYTHON:-python3}" -m verl_cpu.tiny_model --words-file "${DATA_DIR}/vocabulary.txt" \
             --out "${MODEL_PATH}" --seed "${SEED}"
     fi
 fi

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from tests.conftest import ROOT
+from verl_cpu.tiny_model import make_tokenizer
 from verl_pgrpo import GroupHistoryManager
-from verl_pgrpo.data.tiny_model import make_tokenizer
 
 
 def in_processes(size: int, *arguments: str, seconds: float = 240) -> None:

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.cpu.megatron_support import in_processes, make_tiny_moe, update, worst, write_batch
+from verl_cpu.tiny_model import make_tiny_qwen3
 from verl_pgrpo.data import personas
-from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 
 pytestmark = [pytest.mark.slow, pytest.mark.megatron]
 

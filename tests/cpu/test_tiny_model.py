@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from verl_pgrpo.data.tiny_model import make_tiny_qwen3, make_tokenizer
+from verl_cpu.tiny_model import make_tiny_qwen3, make_tokenizer
 
 WORDS = ["i", "like", "red", "green", "blue", "please", "play", "a", "song"]
 

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from tests.conftest import ROOT
+from verl_cpu.tiny_model import make_tiny_qwen3
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 from verl_pgrpo.data import personas
-from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 
 TIMEOUT = 600.0
 MAIN_PPO = "verl.trainer.main_ppo"

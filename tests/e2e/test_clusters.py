@@ -21,9 +21,9 @@ import pytest
 from tests.conftest import ROOT
 from tests.e2e import loopback, runs, slurm
 from tests.e2e.loopback import Loopback
+from verl_cpu.tiny_model import make_tiny_qwen3
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 from verl_pgrpo.data import personas
-from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 
 pytestmark = pytest.mark.clusters
 

@@ -25,9 +25,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.conftest import ROOT
+from verl_cpu.tiny_model import make_tiny_qwen3
 from verl_pgrpo.cli.evaluate import EXAMPLE
 from verl_pgrpo.data import personas
-from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 from verl_pgrpo.evaluation.generate import CPU_ENVIRONMENT
 from verl_pgrpo.rewards.personas import compute_score
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tests.e2e import runs
+from verl_cpu.tiny_model import make_tiny_qwen3
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 from verl_pgrpo.data import personas
-from verl_pgrpo.data.tiny_model import make_tiny_qwen3
 from verl_pgrpo.preflight import preflight
 
 pytestmark = pytest.mark.e2e

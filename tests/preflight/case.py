@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
-from verl_pgrpo.data.tiny_model import make_tiny_qwen3
+from verl_cpu.tiny_model import make_tiny_qwen3
 from verl_pgrpo.preflight import Diagnostic, Settings
 from verl_pgrpo.preflight.checks import run_checks
 from verl_pgrpo.preflight.command_line import compose_valid_part, parse

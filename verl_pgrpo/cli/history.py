@@ -16,6 +16,7 @@ from verl_pgrpo.cli.output import JsonOption, emit, format_table
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.data.history_table import read_history_table, write_history_table
 from verl_pgrpo.errors import ConfigError
+from verl_pgrpo.groups import shortened
 from verl_pgrpo.history import GroupHistoryManager
 from verl_pgrpo.moments import FIELDS
 
@@ -83,11 +84,7 @@ def diff(old: Path, new: Path, top: Top = 30, as_json: JsonOption = False) -> No
         f"groups: {before.num_groups:,} before, {after.num_groups:,} now",
         f"{len(table):,} changed, {data['unchanged']:,} unchanged, {len(appeared):,} new, {len(vanished):,} gone",
         *(f"option {key}: {a} before, {b} now" for key, (a, b) in data["options_changed"].items()),
-        *(
-            f"{what}: {', '.join(names[:10])}{f' and {len(names) - 10:,} more' if len(names) > 10 else ''}"
-            for what, names in (("new", appeared), ("gone", vanished))
-            if names
-        ),
+        *(f"{what}: {shortened(names, 10)}" for what, names in (("new", appeared), ("gone", vanished)) if names),
         "",
         _listing(table, top),
     ]

@@ -138,16 +138,16 @@ def _finite(column: pa.Array) -> pa.Array:
 def _json(value: Any) -> str | None:
     """Return JSON, or None if there is a NaN inside."""
     try:
-        return json.dumps(_without_nulls(value), ensure_ascii=False, allow_nan=False, default=str)
+        return json.dumps(without_nulls(value), ensure_ascii=False, allow_nan=False, default=str)
     except ValueError:
         return None
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
     """Arrow gives every struct the members of all structs in its column; the members a row does not have are null."""
     if isinstance(value, dict):
-        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
-    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
+        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+    return [without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
 def _parsed_times(table: UserTable, name: str, texts: pa.Array) -> pa.Array:

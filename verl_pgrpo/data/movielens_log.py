@@ -94,14 +94,12 @@ def rating_log(ratings: pd.DataFrame, films: Films, options: MovieLensOptions, s
     user, stars, time = (ratings[name].to_numpy()[at >= 0] for name in ("user", "stars", "time"))
     cut = cut_time(time, options.test_fraction) if options.split == "time" else None
     # Many ratings have the same time stamp. Ordered by id, the newest film would always be last; a hash has no bias.
-    mixed = pair = user.astype(np.uint64) << np.uint64(32) | film.astype(np.uint64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):  # SplitMix64's finalizer
-        mixed = (mixed ^ mixed >> np.uint64(shift)) * np.uint64(factor)
-    order = np.lexsort((mixed, time, user))
+    pair = user.astype(np.uint64) << np.uint64(32) | film.astype(np.uint64)
+    order = np.lexsort((pd.util.hash_array(pair), time, user))
     again = pd.Series(pair[order]).duplicated().to_numpy()
     summary.drop("ratings of a film that the user had rated before", again.sum())
     order = order[~again]
-    del mixed, pair, again
+    del pair, again
 
     ids, number = np.unique(user[order], return_inverse=True)
     total = np.bincount(number)

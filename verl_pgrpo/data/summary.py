@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from verl_pgrpo.groups import describe_code_points, look_alikes
+from verl_pgrpo.groups import describe_code_points, look_alikes, shortened
 
 FEW_ROWS = 30  # with fewer, the standard error of a rate near 0.5 exceeds 0.09
 MISSING_WORDS = frozenset({"none", "nan", "null", "nat", "<na>", "n/a"})
@@ -41,11 +41,11 @@ class Summary:
             total = sum(row["val"] for row in self.groups)
             self.warnings.append(
                 f"the validation split has {total:,} rows; {len(few)} of {len(self.groups)} groups have fewer than "
-                f"{FEW_ROWS}, too few to compare groups: {', '.join(few[:10])}{', ...' if len(few) > 10 else ''}"
+                f"{FEW_ROWS}, too few to compare groups: {shortened(few, 10)}"
             )
         untrained = [row["group"] for row in self.groups if not row["train"]]
         if untrained:
-            self.warnings.append(f"groups with validation rows but no training rows: {', '.join(untrained[:10])}")
+            self.warnings.append(f"groups with validation rows but no training rows: {shortened(untrained, 10)}")
 
     def warn_labels(self, labels: Iterable[str]) -> None:
         """Warn about labels that look the same to a reader, and about labels that spell a missing value."""

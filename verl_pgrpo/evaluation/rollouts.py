@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from verl_pgrpo.data.columns import without_nulls
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import START_SECONDS, MetricsLog
 from verl_pgrpo.evaluation.prompts import look_up, open_parquet
@@ -219,14 +220,7 @@ def _without_surrogates(text: str) -> str:
 
 
 def _text(truth: Any) -> str:
-    return truth if isinstance(truth, str) else json.dumps(_without_none(truth), sort_keys=True, default=str)
-
-
-def _without_none(truth: Any) -> Any:
-    """Drop the fields that Parquet filled in because other rows have them."""
-    if isinstance(truth, dict):
-        return {key: _without_none(value) for key, value in truth.items() if value is not None}
-    return [_without_none(value) for value in truth] if isinstance(truth, list) else truth
+    return truth if isinstance(truth, str) else json.dumps(without_nulls(truth), sort_keys=True, default=str)
 
 
 def _without_space(text: str) -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-__all__ = ["GroupMismatch", "compare_groups"]
+from verl_pgrpo.groups import shortened
 
-MOST_NAMED = 5
+__all__ = ["GroupMismatch", "compare_groups"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,15 @@ def compare_groups(history: Collection[str], data: Collection[str]) -> GroupMism
         return GroupMismatch(
             "error",
             f"the reward history and the training data have no preference group in common: {len(old):,} in the history "
-            f"({_names(gone)}), {len(new):,} in the data ({_names(added)})",
+            f"({_shown(gone)}), {len(new):,} in the data ({_shown(added)})",
         )
     more = f"; {len(added):,} groups of the data are not in the history" if added else ""
     if gone:
         message = f"{len(gone):,} of {len(old):,} groups of the reward history are not in the training data"
-        return GroupMismatch("warning", f"{message} ({_names(gone)}){more}")
+        return GroupMismatch("warning", f"{message} ({_shown(gone)}){more}")
     message = f"{len(added):,} of {len(new):,} groups of the training data are not in the reward history yet"
-    return GroupMismatch("note", f"{message} ({_names(added)})")
+    return GroupMismatch("note", f"{message} ({_shown(added)})")
 
 
-def _names(groups: Iterable[str]) -> str:
-    named = list(groups)
-    more = f" and {len(named) - MOST_NAMED:,} more" if len(named) > MOST_NAMED else ""
-    return ", ".join(map(repr, named[:MOST_NAMED])) + more
+def _shown(groups: Iterable[str]) -> str:
+    return shortened(map(repr, groups), most=5)

@@ -8,14 +8,13 @@ import contextlib
 import io
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import MissingGroupError
-from verl_pgrpo.groups import describe_code_points, look_alikes
+from verl_pgrpo.groups import describe_code_points, look_alikes, shortened
 from verl_pgrpo.integration.batch import GroupColumn
 from verl_pgrpo.integration.checks import count_groups, is_personalized
 
@@ -88,7 +87,7 @@ def _after_filter(
     diagnostics.note(f"rows that the filter keeps are estimated from up to {each} rows of each group", location)
     if gone := [name for name in groups if name not in left]:
         message = f"all sampled rows of {len(gone):,} preference groups are longer than data.max_prompt_length"
-        diagnostics.warning(f"{message}: {_names(gone)}", location, "raise data.max_prompt_length")
+        diagnostics.warning(f"{message}: {shortened(gone)}", location, "raise data.max_prompt_length")
     return {name: max(1, round(size * left.get(name, 0) / len(drawn[name]))) for name, size in groups.items()}
 
 
@@ -96,7 +95,7 @@ def _check_sizes(context: PreflightContext, groups: dict[str, int], location: st
     rows, largest = sum(groups.values()), max(groups, key=lambda name: groups[name])
     n = context.get("actor_rollout_ref.rollout.n") if context.sizes_valid else FEW
     if small := sorted((name for name in groups if groups[name] * n < FEW), key=lambda name: groups[name]):
-        named = _names(f"{name}: {groups[name]} rows" for name in small)
+        named = shortened(f"{name}: {groups[name]} rows" for name in small)
         message = f"{len(small):,} of {len(groups):,} preference groups get fewer than {FEW} rewards an epoch"
         fix = "merge them into larger ones, or shrink them toward all with +algorithm.pgrpo.prior_strength=16"
         diagnostics.warning(f"{message} (rows x {n}): {named}", location, fix)
@@ -110,12 +109,14 @@ def _check_sizes(context: PreflightContext, groups: dict[str, int], location: st
 
 def _check_labels(groups: dict[str, int], location: str, diagnostics: Diagnostics) -> None:
     if alike := look_alikes(groups):
-        named = _names(" / ".join(map(describe_code_points, labels)) for labels in alike)
+        named = shortened(" / ".join(map(describe_code_points, labels)) for labels in alike)
         fix = "spell each group in one way: each spelling has its own history"
         diagnostics.warning(f"preference groups look alike: {named}", location, fix)
     if odd := sorted(name for name in groups if name.strip().casefold() in MISSING):
         rows = sum(groups[name] for name in odd)
-        message = f"{rows:,} training rows have the preference group {_names(map(repr, odd))}, probably a missing value"
+        message = (
+            f"{rows:,} training rows have the preference group {shortened(map(repr, odd))}, probably a missing value"
+        )
         diagnostics.warning(message, location, "fill them, or drop the rows")
 
 
@@ -129,9 +130,11 @@ def _check_validation(context: PreflightContext, known: dict[str, int], key: str
             groups = set(_count(context.trainer.val_dataset, lenient)) - {ABSENT}
             if strange := sorted(groups - set(known)):
                 message = f"{len(strange):,} preference groups of the validation data are not in the training data"
-                diagnostics.warning(f"{message}: {_names(strange)}", location, "spell them alike, or train on them")
+                diagnostics.warning(f"{message}: {shortened(strange)}", location, "spell them alike, or train on them")
             if groups and (unseen := sorted(set(known) - groups)):
-                message = f"{len(unseen):,} of {len(known):,} preference groups are never validated: {_names(unseen)}"
+                message = (
+                    f"{len(unseen):,} of {len(known):,} preference groups are never validated: {shortened(unseen)}"
+                )
                 diagnostics.warning(message, location, "add validation rows of them")
     if "data_source" not in names:
         return
@@ -143,10 +146,4 @@ def _check_validation(context: PreflightContext, known: dict[str, int], key: str
         diagnostics.note(message, location)
     elif strange:
         message = f"{len(strange):,} data_sources of the validation data name no preference group of the training data"
-        diagnostics.warning(f"{message}: {_names(strange)}", location, "spell them alike")
-
-
-def _names(names: Iterable[str], most: int = 8) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+        diagnostics.warning(f"{message}: {shortened(strange)}", location, "spell them alike")

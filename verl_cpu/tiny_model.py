@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Qwen3 with 0.3 million random parameters and a word-level tokenizer, to train on a CPU.
 
-    python -m verl_pgrpo.data.tiny_model --data data/movielens --out data/movielens/model --seed 0
+    python -m verl_cpu.tiny_model --data data/movielens --out data/movielens/model --seed 0
 
 For demonstrations of reinforcement learning and for tests. The same words and seed give identical files with the same
 version of torch.
