@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ def overridden(config, *overrides: str):
     config = copy.deepcopy(config)
     ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides([*overrides]), config)
     return config
+
+
+@pytest.fixture
+def short_tmpdir():
+    """A TMPDIR of its own; `tmp_path` is too long for Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

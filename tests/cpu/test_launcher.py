@@ -105,8 +105,9 @@ def test_a_run_leaves_nothing_behind_and_touches_nothing_else(tmp_path, how, sta
         foreign.unlink()
 
 
-def test_the_next_launcher_removes_what_a_killed_one_left(tmp_path):
+def test_the_next_launcher_removes_what_a_killed_one_left(tmp_path, monkeypatch, short_tmpdir):
     """Including its processes, but nothing of a run whose launcher is alive."""
+    monkeypatch.setenv("TMPDIR", str(short_tmpdir))  # out of sight of the launchers of other tests
     launcher, pid, paths = start_untidy(tmp_path / "facts")
     assert launch("-c", "").wait(timeout=60) == 0
     assert is_alive(pid)

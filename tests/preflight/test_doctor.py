@@ -122,11 +122,11 @@ def test_one_screen(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.slow
-def test_doctor_leaves_nothing_behind():
+def test_doctor_leaves_nothing_behind(short_tmpdir: Path):
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         code = "import sys; from verl_pgrpo.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", code, "doctor", "--timeout", "240", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(short_tmpdir), **environment}
         return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
     for policy, status, severity in (("auto", 0, NOTE), ("none", 1, ERROR)):
@@ -136,7 +136,7 @@ def test_doctor_leaves_nothing_behind():
         assert {severities[f"plugin, {kind}"] for kind in ("driver", "ray", "vllm")} == {severity}
     deadline = time.monotonic() + 20  # Ray's processes name the temporary folder in their arguments
     while left := [
-        p for p in psutil.process_iter(["cmdline"]) if any("/vd-" in word for word in p.info["cmdline"] or [])
+        p for p in psutil.process_iter(["cmdline"]) if any(f"{short_tmpdir}" in w for w in p.info["cmdline"] or [])
     ]:
         assert time.monotonic() < deadline, left
         time.sleep(0.5)
