@@ -158,7 +158,13 @@ def test_a_wrong_file_or_option_is_an_error(files, tmp_path: Path) -> None:
     for name, message in (("none", "no such file"), ("cut", "(damaged|Empty)"), ("empty", "(damaged|Empty)")):
         with pytest.raises(DataError, match=message):
             prepare(tmp_path / f"{name}.json.gz", files[1], tmp_path / "out", OPTIONS)
-    with pytest.raises(DataError, match=r"no field 'review_id'.*is this goodreads_reviews"):
+    text = gzip.decompress(files[1].read_bytes()).replace(b'"title": "', b'"title": "\xe9')
+    (tmp_path / "latin-1.json").write_bytes(text)
+    with pytest.raises(DataError, match=r"latin-1\.json.*UTF8"):
+        prepare(files[0], tmp_path / "latin-1.json", tmp_path / "out", OPTIONS)
+    with pytest.raises(DataError, match="no review is usable"):
+        prepare(*files, tmp_path / "out", GoodreadsOptions(min_words=9999, max_words=9999))
+    with pytest.raises(DataError, match=r"no 'review_id'.*is this goodreads_reviews"):
         prepare(files[1], files[1], tmp_path / "out", OPTIONS)
     for wrong in ({"group_by": "x"}, {"seed": -1}, {"max_words": 3}, {"test_fraction": 1.0}, {"val_size": 0}):
         with pytest.raises(DataError):

@@ -115,6 +115,12 @@ def test_a_bad_line_is_an_error_with_its_number(tmp_path: Path, layout: str) -> 
             read_archive(tmp_path / "bad.zip")
 
 
+def test_windows_1252_is_not_read_as_control_characters(tmp_path: Path) -> None:
+    path = write_archive(tmp_path / "a.zip", count=500, layout="ml-1m", encoding="latin-1")
+    curly = changed(path, tmp_path / "b.zip", "movies.dat", lambda lines: [b.replace(b"\xe9", b"\x92") for b in lines])
+    assert any(title.startswith("Caf\u2019") for title in read_archive(curly)[1].titles)
+
+
 def test_a_wrong_archive_is_an_error(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_archive(tmp_path / "none.zip")

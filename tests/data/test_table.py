@@ -124,7 +124,13 @@ def test_a_pandas_index_is_a_column_and_a_folder_without_a_dataset_an_error(fold
     frame.set_index(["user", "segment"]).to_parquet(folder / "index.parquet")
     assert run(folder, "index.parquet", "--group-column", "segment", "--user-column", "user") == 0
     assert set(all_rows(folder)["preference_group"]) == {"rare", "common"}
-    capsys.readouterr()
+    index = pd.RangeIndex(5, 5 + 3 * ROWS, 3, name="id")  # pandas stores its bounds only
+    frame.set_index(index).to_parquet(folder / "index.parquet")
+    assert run(folder, "index.parquet", "--group-column", "segment", "--user-column", "id") == 0
+    assert {row["user"] for row in all_rows(folder)["extra_info"]} == set(map(str, index))
+    frame.set_index(pd.period_range("2024-01", periods=ROWS, freq="M", name="id")).to_parquet(folder / "index.parquet")
+    assert run(folder, "index.parquet", "--group-column", "id") == 2
+    assert "pandas.period" in error_of(capsys)
     for file in ("other.txt", "dataset_info.json", "state.json"):
         (folder / file).mkdir()
         (folder / file / file).write_text("{}")
@@ -152,6 +158,9 @@ def test_long_fields_and_many_lines_are_read(tmp_path: Path, suffix: str) -> Non
         ("t.csv", b"question,segment\n", "no rows"),
         ("t.csv", b"question,segment\na\0b,c\n", "zero bytes"),
         ("t.csv", b'question,segment\na,"b\nc,d\n', "not closed"),
+        ("t.csv", b'question,segment\n"a,b\nc,d\n"e,f\n', "line 4"),  # rows would be joined, without an error
+        ("t.csv", b'question,segment\n"a \\"b\\" c",d\n', "line 2"),
+        ("t.jsonl", b'[{"question": "a"}]', "JSON array"),
         ("t.csv", b"question,segment\na,b\nc,d,e\n", "row 2"),
         ("t.csv", b"question,question\na,b\n", "occur twice"),
         ("t.parquet", b"PAR1 no", "cannot be read"),
@@ -166,6 +175,12 @@ def test_a_wrong_file_is_an_error(tmp_path: Path, capsys, name: str, content: by
     assert run(tmp_path, name, "--group-column", "segment") == 2
     assert message in error_of(capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_quote_inside_a_field_without_quotes_is_a_character(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("q,g\n" + "".join(f'{i}.5" disk,a\n' for i in range(21)))
+    assert run(tmp_path, "t.csv", "--group-column", "g", prompt="q") == 0
+    assert {row[0]["content"] for row in all_rows(tmp_path)["prompt"]} == {f'{i}.5" disk' for i in range(21)}
 
 
 # -- types and missing values

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from verl_pgrpo import ConfigError, GroupLabelError, MissingGroupError, PGRPOConfig, UnsupportedVerlError
+from verl_pgrpo import ConfigError, DataError, GroupLabelError, MissingGroupError, PGRPOConfig, UnsupportedVerlError
 from verl_pgrpo.integration.batch import GroupColumn
-from verl_pgrpo.integration.checks import check_config, check_verl, count_groups, require_hooks
+from verl_pgrpo.integration.checks import check_config, check_dataset_columns, check_verl, count_groups, require_hooks
 from verl_pgrpo.integration.mixin import PGRPOTrainerMixin
 from verl_pgrpo.integration.plugin import check_run
 
@@ -121,6 +121,23 @@ def test_rows_are_counted_as_verl_trains_on_them():
     column = GroupColumn("extra_info", ("user",))
     assert count_groups(no_table, PGRPOConfig(group_key="extra_info.user")) == (column, None)
     assert column.labels(np.array([{"user": 7}, None], dtype=object)) == ["7", None]
+
+
+def test_rows_of_a_dataset_class_that_changes_them_are_what_counts(dataset, capsys):
+    class Changed:
+        dataframe = dataset.dataframe.rename_column("string", "preference_group")
+
+        def __len__(self):
+            return len(dataset)
+
+        def __getitem__(self, row):
+            return {**dataset[row], "preference_group": "x", "num_turns": 7}
+
+    assert count_groups(Changed(), FILLED) == (GroupColumn("preference_group"), None)
+    with pytest.raises(DataError, match="'num_turns' replaces"):
+        check_dataset_columns(Changed(), use_v1=True)
+    check_dataset_columns(dataset, use_v1=True)
+    assert capsys.readouterr().out == "", "verl's own dataset adds raw_prompt and index itself"
 
 
 @pytest.mark.parametrize("key", ["segment", "user.segment"])

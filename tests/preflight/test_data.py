@@ -13,6 +13,7 @@ import pytest
 
 from tests.preflight.case import Case, at, problems, rows
 from verl_pgrpo.integration.columns import reserved_columns
+from verl_pgrpo.preflight import data
 
 pytestmark = pytest.mark.slow
 
@@ -49,8 +50,8 @@ def test_columns_that_break_a_rollout_do_break_it(
 @pytest.mark.parametrize("form", ["lines", "list", "several"])
 def test_every_format_that_verl_reads(case: Case, form: str):
     """A harmless column is not reported. Types of group columns: tests/integration/test_checks.py."""
-    data, path = rows(answer=lambda i: "x", score=lambda i: 1.0), case.out / f"train.json{'l' * (form == 'lines')}"
-    path.write_text(json.dumps(data) if form == "list" else "".join(json.dumps(row) + "\n" for row in data))
+    table, path = rows(answer=lambda i: "x", score=lambda i: 1.0), case.out / f"train.json{'l' * (form == 'lines')}"
+    path.write_text(json.dumps(table) if form == "list" else "".join(json.dumps(row) + "\n" for row in table))
     files = f"[{case.folder}/train.parquet,{path}]" if form == "several" else str(path)
     report = case.check(f"data.train_files={files}")
     assert problems(report) == set()
@@ -75,9 +76,28 @@ def test_missing_values_and_columns(case: Case, column: str, value):
         assert problems(plain) == set()
 
 
-def test_a_missing_ground_truth_is_a_warning(case: Case):
-    truths = rows(reward_model=lambda i: {"style": "rule", "ground_truth": None if i == 60 else "jazz"})
-    assert problems(case.check(case.write(truths), skip=("reward",))) == {WARNING}
+@pytest.mark.parametrize("truths", [(None, "jazz"), (float("nan"), 1.0)])
+def test_a_missing_ground_truth_is_a_warning(case: Case, truths):
+    table = rows(reward_model=lambda i: {"style": "rule", "ground_truth": truths[i != 60]})
+    assert problems(case.check(case.write(table), skip=("reward",))) == {WARNING}
+
+
+def test_a_missing_agent_name_and_a_message_without_content_are_errors(case: Case):
+    names = rows(agent_name=lambda i: None if i == 60 else "single_turn_agent")
+    assert problems(case.check(case.write(names), skip=("reward",))) == {ERROR}
+    # Many templates write the text "None" for a missing content. An assistant that calls a tool needs none.
+    call = [{"role": "user", "content": "jazz"}, {"role": "assistant", "content": None}]
+    texts = pa.array([[*call, {"role": "user", "content": None if i == 60 else "jazz"}] for i in range(64)])
+    assert data._empty_field(pa.chunked_array([texts[:10], texts[10:]]), "content").to_pylist().index(True) == 60
+    assert data._empty_field(pa.chunked_array([texts]), "text") is None
+
+
+@pytest.mark.parametrize(
+    "setting", ["dataloader_num_workers=-1", "val_batch_size=x", "filter_overlong_prompts_workers=x"]
+)
+def test_values_that_verls_dataset_or_dataloader_rejects(case: Case, setting: str):
+    found = problems(case.check(f"data.{setting}", skip=("reward",)))
+    assert found == {("error", "data" if setting.startswith("filter") else "steps")}
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "body", "empty", "csv"])
@@ -109,6 +129,7 @@ def test_an_unseeded_subset_cannot_be_resumed(case: Case):
     for more, found in (
         (["data.seed=null"], {WARNING}),
         (["data.seed=null", "data.shuffle=False"], set()),
+        (["data.seed=null", "data.train_max_samples=65"], set()),  # all 64 rows
         ([], set()),
     ):
         assert problems(case.check(subset, *more, skip=("reward",))) == found
@@ -190,6 +211,32 @@ def test_a_dataset_class_of_the_user(case: Case):
         assert ERROR in at(case.check(*wrong), "data.custom_cls")
 
 
+SUBCLASS = """
+from verl.utils.dataset.rl_dataset import RLHFDataset
+class Mine(RLHFDataset):
+    def __getitem__(self, i):
+        return {**super().__getitem__(i), **COLUMNS(i)}
+"""
+
+
+@pytest.mark.parametrize(
+    ("columns", "check"),
+    [
+        ("dict(num_turns=7)", "data"),
+        ("dict(preference_group=i % 2 == 0)", "groups"),
+        ("dict(preference_group='x' if i else None)", "groups"),
+    ],
+)
+def test_what_a_dataset_class_adds_to_its_rows_is_checked(case: Case, columns: str, check: str):
+    path = case.out / "mine.py"
+    path.write_text(SUBCLASS.replace("COLUMNS(i)", columns))
+    report = case.check(f"data.custom_cls.path={path}", "data.custom_cls.name=Mine", skip=("reward",))
+    assert ("error", check) in problems(report), report.diagnostics
+    path.write_text(SUBCLASS.replace("COLUMNS(i)", "dict(preference_group='xyz'[i % 3])"))
+    report = case.check(f"data.custom_cls.path={path}", "data.custom_cls.name=Mine", skip=("reward",))
+    assert "3 preference groups, the smallest with 21 training rows" in report.facts
+
+
 LABELS = [
     lambda i: "all",
     lambda i: "b" if i == 1 else "a",  # a small and a dominant one
@@ -200,8 +247,8 @@ LABELS = [
 
 @pytest.mark.parametrize("label", LABELS)
 def test_suspicious_labels_are_warnings(case: Case, label):
-    data = [case.write(rows(preference_group=label), split) for split in ("train", "val")]
-    report = case.check(*data, skip=("reward",))
+    files = [case.write(rows(preference_group=label), split) for split in ("train", "val")]
+    report = case.check(*files, skip=("reward",))
     assert ("warning", "groups") in at(report, "data.train_files")
     assert any("U+200B" in one.message for one in report.diagnostics) == ("\u200b" in label(1))
     assert report.ok

@@ -62,6 +62,32 @@ def test_bad_reward_functions_are_reported(case: Case, name: str):
     "".join(one.message for one in report.diagnostics).encode("utf-8")
 
 
+TYPES = "return {'score': 1.0, 'm': 'text' if 'few' in given['solution_str'] else 1.0}"
+SOME = "return {'score': 1.0, 'few': 1.0} if 'few' in given['solution_str'] else {'score': 1.0}"
+
+
+@pytest.mark.parametrize("use_v1", [True, False])
+@pytest.mark.parametrize(
+    ("body", "settings", "severity"),
+    [
+        ("return {'score': 1.0, 'details': {'a': 1}}", ("trainer.test_freq=5",), "error"),
+        ("return {'score': 1.0, 'details': {'a': 1}}", (), None),  # without validation, nothing is averaged
+        (TYPES, ("trainer.test_freq=5", "actor_rollout_ref.rollout.val_kwargs.n=2"), "error"),
+        ("return {'score': 1.0, 'pred': 'x', 'acc': None}", ("trainer.test_freq=5",), None),
+        ("return {'score': 1.0, 'output': 'x'}", ("trainer.validation_data_dir=dumps",), "warning"),
+        ("return {'score': 1.0, 'output': 'x'}", (), None),
+    ],
+)
+def test_values_and_keys_that_verls_validation_cannot_use(case: Case, use_v1: bool, body: str, settings, severity):
+    report = case.check(case.reward(f"def compute_score(**given): {body}"), f"trainer.use_v1={use_v1}", *settings)
+    assert problems(report) == (set() if severity is None else {(severity, "reward")}), report.diagnostics
+
+
+def test_the_older_trainers_need_the_same_keys_for_every_row(case: Case):
+    code = case.reward(f"def compute_score(**given): {SOME}")
+    assert problems(case.check(code, "trainer.use_v1=False")) == {("error", "reward")}
+
+
 def test_a_missing_file_verls_own_scores_and_skipped_rewards(case: Case):
     assert problems(case.check("reward.custom_reward_function.path=none.py")) == {("error", "reward")}
     none = "reward.custom_reward_function.path=null"
@@ -82,6 +108,8 @@ def test_a_reward_that_needs_a_model_is_only_imported(case: Case):
 def test_agent_loops(case: Case):
     unknown = case.check(case.write(rows(agent_name=lambda i: "mine")))
     default = case.check("actor_rollout_ref.rollout.agent.default_agent_loop=yours")
+    later = case.check(case.write(rows(agent_name=lambda i: "mine" if i == 40 else "tool_agent")))
+    assert ("error", "reward") in at(later, "train row 40")
     for report in (unknown, default):
         assert ("error", "reward") in at(report, "train row 0")
     assert problems(case.check(case.write(rows(agent_name=lambda i: "tool_agent")))) == set()

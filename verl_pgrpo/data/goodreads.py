@@ -121,7 +121,8 @@ def _cut(reviews: Path, options: GoodreadsOptions, summary: Summary) -> int:
     for block in _fitting(reviews, options, summary):
         days = days.add((block["time"] // DAY).value_counts(), fill_value=0)
     if len(days) < 2:
-        raise DataError(f"{reviews.name}: all usable reviews are of one day; {TOO_FEW}")
+        found = "all usable reviews are of one day" if len(days) else "no review is usable"
+        raise DataError(f"{reviews.name}: {found}; {TOO_FEW}")
     later = days.sort_index(ascending=False).cumsum().iloc[:-1]
     enough = later[later >= days.sum() * options.test_fraction]
     return int((enough if len(enough) else later.iloc[[-1]]).index[0]) * DAY

@@ -88,9 +88,10 @@ def _blocks(path: Path, types: pa.Schema, expected: str) -> Iterator[tuple[int, 
             file = pa.PythonFile(raw, mode="r")
             zipped = raw.peek(2)[:2] == b"\x1f\x8b"
             for block in pa.json.open_json(pa.CompressedInputStream(file, "gzip") if zipped else file, read, parse):
+                block.validate(full=True)  # text that is not UTF-8
                 empty = [name for name in types.names if block.column(name).null_count == len(block)]
                 if line == 1 and empty and empty != ["description"]:
-                    raise DataError(f"{path.name}: no field {empty[0]!r} in the first lines; is this {expected}?")
+                    raise DataError(f"{path.name}: no {empty[0]!r} in the first lines; is this {expected}?")
                 yield line, block
                 line += len(block)
                 bar.update((size if raw.closed else raw.tell()) - bar.n)

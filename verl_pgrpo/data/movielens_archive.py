@@ -8,11 +8,12 @@
 | ml-1m, ml-10m | `ratings.dat`, `::` | `movies.dat`, `::`, Latin-1 or UTF-8 | 1 to 5; 0.5 to 5 |
 | ml-20m, ml-25m, ml-32m, ml-latest(-small) | `ratings.csv` | `movies.csv`, UTF-8 | 0.5 to 5 |
 
-The format is recognized by the names of the files, and text is UTF-8 if it is valid UTF-8, else Latin-1.
+The names of the files tell the format. Text is UTF-8 if it is valid UTF-8, else Windows-1252 or Latin-1.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -67,7 +68,8 @@ class Films:
 def read_archive(path: Path) -> tuple[pd.DataFrame, Films]:
     """Return all ratings in the archive's order (user, film, stars, time in seconds since 1970), and all films."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file; download an archive such as ml-100k.zip or ml-1m.zip from GroupLens")
+        problem = "a folder, not a zip archive" if path.is_dir() else "no such file"
+        raise DataError(f"{path}: {problem}; download an archive such as ml-100k.zip or ml-1m.zip from GroupLens")
     try:
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if "__MACOSX" not in info.filename]
@@ -89,11 +91,7 @@ def _name(member: zipfile.ZipInfo) -> str:
 
 
 def _read_films(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Films:
-    raw = archive.read(member)
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")  # as in the original ml-100k and ml-1m
+    text = _decode(archive.read(member))
     kind = _name(member)
     lines: Iterable[Any] = (line.rstrip("\r") for line in text.removesuffix("\n").split("\n"))
     if kind == "movies.csv":
@@ -122,6 +120,14 @@ def _read_films(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Films:
     if not ids:
         raise DataError(f"{member.filename}: no films")
     return Films(tuple(ids), tuple(places), tuple(genres), place_of)
+
+
+def _decode(raw: bytes) -> str:
+    """Decode UTF-8, Windows-1252 or Latin-1. The original ml-100k and ml-1m have characters that the last two share."""
+    for encoding in ("utf-8-sig", "cp1252"):
+        with contextlib.suppress(UnicodeDecodeError):
+            return raw.decode(encoding)
+    return raw.decode("latin-1")
 
 
 def _parse_film(kind: str, line: Any) -> tuple[int, str, list[str]]:

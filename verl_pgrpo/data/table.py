@@ -180,6 +180,8 @@ def _messages(value: Any) -> list[dict[str, str]] | str:
             return "a prompt that is neither text nor a list of messages with role and content"
     if not value or value[-1]["role"] not in ("user", "tool"):
         return "a prompt whose last message is not from the user"
+    if not value[-1]["content"].strip():
+        return "an empty prompt"
     return [{"role": one["role"], "content": one["content"]} for one in value]
 
 

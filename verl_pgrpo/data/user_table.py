@@ -9,7 +9,10 @@ field that spells a missing value (NA, NaN, null, None, ...), is missing.
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import re
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +49,11 @@ class UserTable:
         if names.count(name) != 1:
             found = "no column" if name not in names else f"{names.count(name)} columns are named"
             raise DataError(f"{self.name}: {found} {name!r} ({option}); its columns are {', '.join(names[:20])}")
+        field = self.data.schema.field(name)  # if pandas is not imported, its types are only known by their metadata
+        kind = (field.metadata or {}).get(b"ARROW:extension:name", b"").decode()
+        kind = getattr(field.type, "extension_name", kind)
+        if kind.startswith("pandas."):  # Arrow sees the numbers in it, such as months since 1970
+            raise DataError(f"{self.name}: column {name!r} ({option}) holds {kind}; convert it to text")
         array = self.data.column(name).combine_chunks()
         if isinstance(array, pa.ChunkedArray):
             array = array.chunk(0) if array.num_chunks else pa.array([], array.type)
@@ -66,7 +74,7 @@ def read_user_table(path: Path, split: str | None = None, encoding: str | None =
         if path.is_dir():
             table = _read_hugging_face(path, split)
         elif suffix in (".parquet", ".pq"):
-            table = _with_class_names(pq.ParquetFile(path).read())
+            table = _with_range_index(_with_class_names(pq.ParquetFile(path).read()))
         elif suffix in (".jsonl", ".ndjson"):
             table = _read_json(_read_text(path, encoding))
         elif suffix in (".csv", ".tsv"):
@@ -102,6 +110,8 @@ def _read_text(path: Path, encoding: str | None) -> bytes:
 
 def _read_json(text: bytes) -> pa.Table:
     """Read JSON Lines. Arrow turns columns of ISO dates into timestamps; they are read again as text."""
+    if text.lstrip().startswith(b"["):
+        raise pa.ArrowInvalid("a JSON array; expected one object per line")
     read = pa.json.ReadOptions(block_size=min(len(text) + 1, LARGEST_BLOCK))
     table = pa.json.read_json(pa.BufferReader(text), read_options=read)
     as_written = pa.schema([pa.field(field.name, _without_times(field.type)) for field in table.schema])
@@ -122,8 +132,8 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
 
 
 def _read_csv(text: bytes, name: str, delimiter: str) -> pa.Table:
-    if text.count(b'"') % 2:
-        raise DataError(f'{name}: a quote (") is not closed; a quote inside a quoted field is written twice')
+    if b'"' in text:
+        _check_quotes(text, name, delimiter)
     parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     read = pa.csv.ReadOptions(use_threads=False, block_size=min(max(len(text), 1), LARGEST_BLOCK))
     names = pa.csv.open_csv(pa.BufferReader(text), read, parse).schema.names
@@ -133,6 +143,19 @@ def _read_csv(text: bytes, name: str, delimiter: str) -> pa.Table:
     convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=NULLS,
                                     strings_can_be_null=True, quoted_strings_can_be_null=False)  # fmt: skip
     return pa.csv.read_csv(pa.BufferReader(text), read, parse, convert)
+
+
+def _check_quotes(text: bytes, name: str, delimiter: str) -> None:
+    """Raise DataError for a quoted field that does not end or goes on after its end: Arrow would join rows."""
+    limit = csv.field_size_limit(LARGEST_BLOCK)
+    rows = csv.reader(io.TextIOWrapper(io.BytesIO(text), "utf-8", newline=""), delimiter=delimiter, strict=True)
+    try:
+        deque(rows, maxlen=0)
+    except csv.Error as error:
+        raise DataError(f'{name}, line {rows.line_num}: a quote (") is not closed or not followed by the next field '
+                        f"({error}); a quote inside a quoted field is written twice") from error  # fmt: skip
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _read_hugging_face(path: Path, split: str | None) -> pa.Table:
@@ -160,6 +183,14 @@ def _with_class_names(table: pa.Table) -> pa.Table:
         if isinstance(feature, datasets.ClassLabel):
             values = [None if code is None or code < 0 else feature.names[code] for code in table[name].to_pylist()]
             table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
+    return table
+
+
+def _with_range_index(table: pa.Table) -> pa.Table:
+    """Add a named RangeIndex as a column: pandas stores only its bounds, as metadata."""
+    for index in (table.schema.pandas_metadata or {}).get("index_columns", []):
+        if isinstance(index, dict) and index["name"] is not None:
+            table = table.append_column(index["name"], pa.array(range(index["start"], index["stop"], index["step"])))
     return table
 
 

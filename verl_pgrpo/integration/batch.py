@@ -8,7 +8,7 @@ its n responses, and which output of that response's session (a multi-turn agent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,18 @@ from torch import Tensor
 from verl_pgrpo.errors import MissingGroupError
 from verl_pgrpo.groups import group_label
 
-__all__ = ["BatchRows", "GroupColumn"]
+__all__ = ["BatchRows", "GroupColumn", "arrow_batches"]
+
+
+def arrow_batches(table: Any, columns: list[str], size: int = 1 << 14) -> Iterator[Any]:
+    """Yield the rows of a Hugging Face dataset as Arrow tables.
+
+    The dataset's own `iter` takes five times as long if its rows are a subset, which it collects one by one.
+    """
+    rows, indices = table.data.table.select(columns), table._indices
+    for start in range(0, len(table), size):
+        part = None if indices is None else indices.column(0).slice(start, size)
+        yield rows.slice(start, size) if part is None else rows.take(part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,16 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+from collections.abc import Iterable
+from itertools import chain, count
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import ConfigError, DataError, GroupLabelError, MissingGroupError, UnsupportedVerlError
-from verl_pgrpo.integration.batch import GroupColumn
-from verl_pgrpo.integration.columns import check_columns
+from verl_pgrpo.integration.batch import GroupColumn, arrow_batches
+from verl_pgrpo.integration.columns import check_columns, dataset_columns
 
 __all__ = [
     "ESTIMATOR",
@@ -23,13 +25,14 @@ __all__ = [
     "check_dataset_columns",
     "check_verl",
     "count_groups",
+    "count_labels",
     "is_personalized",
     "require_hooks",
 ]
 
 ESTIMATOR = "pgrpo"
 TESTED_VERSIONS = ("0.9.0", "0.9.1")
-_BATCH_SIZE = 1 << 16
+_FIRST_ROWS = 8  # that show whether a dataset class changes the labels
 
 
 def is_personalized(config: DictConfig) -> bool:
@@ -105,8 +108,7 @@ def check_dataset_columns(dataset: Any, use_v1: bool) -> None:
     Raises:
         DataError: naming the columns and what they collide with.
     """
-    columns = getattr(getattr(dataset, "dataframe", None), "column_names", None) or []
-    reserved = check_columns(columns, use_v1)
+    reserved = check_columns(dataset_columns(dataset), use_v1)
     errors = [str(name) for name in reserved if name.severity == "error"]
     if errors:
         raise DataError(f"the training data has columns that verl uses itself: {'; '.join(errors)}. Rename them.")
@@ -123,7 +125,7 @@ def count_groups(dataset: Any, options: PGRPOConfig) -> tuple[GroupColumn | None
 
     Returns:
         the group column (None if there is none and `default_group` is set), and rows per group (None if the dataset is
-        not a table).
+        not a table, or a class of the user that changes the labels of its table).
 
     Raises:
         MissingGroupError: the column is missing, or empty in some rows, and `default_group` is not set.
@@ -153,27 +155,39 @@ def count_groups(dataset: Any, options: PGRPOConfig) -> tuple[GroupColumn | None
             f"groups would be '0', '1', ... instead of {', '.join(map(repr, class_names[:3]))}, ... Add a column "
             "with the names as text, and name it in group_key (`verl-pgrpo data table` writes names)."
         )
+    first = range(min(len(table), _FIRST_ROWS) if hasattr(dataset, "__getitem__") else 0)
+    if column.labels([table[row][column.name] for row in first]) != column.labels(
+        [dataset[row].get(column.name) for row in first]
+    ):
+        return column, None
+    batches = (batch.column(0).to_pylist() for batch in arrow_batches(table, [column.name]))
+    return column, count_labels(chain.from_iterable(map(column.labels, batches)), options)
+
+
+def count_labels(labels: Iterable[Any], options: PGRPOConfig, rows: Iterable[int] | None = None) -> dict[str, int]:
+    """Count labels of training rows. `rows`: their numbers; default 0, 1, ...
+
+    Raises:
+        MissingGroupError, GroupLabelError: see `count_groups`.
+    """
     counts: dict[str, int] = {}
     missing: list[int] = []
-    row = 0
-    # Python values as the dataset itself decodes them, as only these reach the rollouts.
-    for batch in table.select_columns([column.name]).with_format(None).iter(batch_size=_BATCH_SIZE):
-        for label in column.labels(batch[column.name]):
-            if label is None:
-                missing.append(row)
-            elif not isinstance(label, str):
-                raise GroupLabelError(
-                    f"training row {row} has {options.group_key} {label!r} of type {type(label).__name__}: a "
-                    "preference group must be text or an integer. Cast the column."
-                )
-            else:
-                counts[label] = counts.get(label, 0) + 1
-            row += 1
+    for row, label in zip(count() if rows is None else rows, labels, strict=False):
+        if label is None:
+            missing.append(row)
+        elif not isinstance(label, str):
+            raise GroupLabelError(
+                f"training row {row} has {options.group_key} {label!r} of type {type(label).__name__}: a preference "
+                "group must be text or an integer. Cast the column."
+            )
+        else:
+            counts[label] = counts.get(label, 0) + 1
     if missing and options.default_group is None:
+        total = sum(counts.values()) + len(missing)
         raise MissingGroupError(
-            f"{len(missing)} of {row} training rows have no {options.group_key!r} (first rows: {missing[:5]}). Fill "
+            f"{len(missing)} of {total} training rows have no {options.group_key!r} (first rows: {missing[:5]}). Fill "
             "them, or name a preference group for them with +algorithm.pgrpo.default_group=<name>."
         )
     if missing:
         counts[str(options.default_group)] = counts.get(str(options.default_group), 0) + len(missing)
-    return column, counts
+    return counts

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-__all__ = ["ReservedName", "check_columns", "reserved_columns", "reserved_reward_keys"]
+__all__ = ["ReservedName", "check_columns", "dataset_columns", "reserved_columns", "reserved_reward_keys"]
 
 AGENT_LOOP, AGENT_LOOP_V1 = "experimental/agent_loop/agent_loop.py", "trainer/ppo/v1/agent_loop_tq.py"
 DATASET = "utils/dataset/rl_dataset.py"
@@ -58,6 +59,15 @@ def check_columns(columns: Iterable[str], use_v1: bool = True) -> list[ReservedN
     return [reserved[column] for column in columns if column in reserved]
 
 
+def dataset_columns(dataset: Any) -> list[str]:
+    """Return the names in a dataset's rows: the columns of its table, and what a dataset class of the user adds."""
+    columns = list(getattr(getattr(dataset, "dataframe", None), "column_names", None) or [])
+    if not hasattr(dataset, "__getitem__"):
+        return columns
+    added = set(_assigned(_function(DATASET, "__getitem__"), "row_dict"))  # by verl's own class
+    return [name for name in dataset[0] if name in columns or name not in added]
+
+
 @cache
 def reserved_columns(use_v1: bool = True) -> dict[str, ReservedName]:
     """Names that no dataset column should have, by name.
@@ -92,16 +102,23 @@ def reserved_columns(use_v1: bool = True) -> dict[str, ReservedName]:
 
 
 @cache
-def reserved_reward_keys() -> dict[str, ReservedName]:
-    """Keys of a reward function's dictionary that verl fills itself in validation, by name; `score` is not one."""
+def reserved_reward_keys(dumps: bool = False) -> dict[str, ReservedName]:
+    """Keys of a reward function's dictionary that verl fills itself, by name; `score` is not one.
+
+    Args:
+        dumps: also those of the files that verl dumps rollouts to, otherwise only those of validation.
+    """
     found: dict[str, ReservedName] = {}
     for file in (TRAINER, OLD_TRAINER):
         for node in ast.walk(_tree(file)):
+            names, effect, used_as = list[str](), "collides with", f"the validation metric '{{}}' in verl/{file}"
             if isinstance(node, ast.Subscript) and _is_name(node.value, "reward_extra_infos_dict"):
-                for name in _strings(node.slice):
-                    found.setdefault(
-                        name, ReservedName(name, "collides with", f"the validation metric '{name}' in verl/{file}")
-                    )
+                names = _strings(node.slice)
+            elif dumps and isinstance(node, ast.Assign) and _is_name(node.targets[0], "base_data"):
+                names = [name for key in getattr(node.value, "keys", []) for name in _strings(key) if name != "score"]
+                effect, used_as = "replaces", f"the field '{{}}' of verl's dumps in verl/{file}"
+            for name in names:
+                found.setdefault(name, ReservedName(name, effect, used_as.format(name)))
     return found
 
 

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from omegaconf import OmegaConf
 
-from verl_pgrpo.integration.columns import check_columns
+from verl_pgrpo.integration.batch import arrow_batches
+from verl_pgrpo.integration.columns import check_columns, dataset_columns
 
 from .context import PreflightContext
 from .diagnostic import ERROR, WARNING, Diagnostics
@@ -56,22 +58,22 @@ class _Split:
         self.location = where(context, name)
         self.prompt_key = str(context.get("data.prompt_key", "prompt"))
         self.max_samples = context.config.data.get(f"{name}_max_samples", -1)
+        self.rows: int | None = None  # before verl's filter; None if a class of the user has none
 
     def checked(self) -> Any:
         """Return verl's dataset; None if it cannot be built or has no rows, which is reported."""
-        self.check_subset()
         dataset = self.build()
         if dataset is None:
             return None
+        self.check_subset()
         if len(dataset) == 0:
             if not any(one.severity == ERROR and one.location == self.location for one in self.found.found):
                 self.found.error(f"the {self.name} data have no rows", self.location, "verl stops at an empty dataset")
             return None
         table = getattr(dataset, "dataframe", None)
-        self.check_columns(getattr(table, "column_names", []))
         fix = f"{self.prompt_key}: a list of messages [{{'role': 'user', 'content': ...}}]"
         with self.found.reporting(f"{self.location}, row 0", fix, f"{self.name} row 0: "):
-            dataset[0]
+            self.check_columns(dataset_columns(dataset))
         if hasattr(table, "with_format"):
             self.check_missing(table)
         else:
@@ -106,6 +108,7 @@ class _Split:
         stock: Any = getattr(cls, "maybe_filter_out_long_prompts", None)
 
         def filtered(dataset: Any, table: Any = None) -> Any:
+            self.rows = self.rows or len(table)
             if not dataset.filter_overlong_prompts or not len(table):
                 return stock(dataset, table)
             rows, sample = len(table), table
@@ -123,7 +126,7 @@ class _Split:
     def report_filter(self, rows: int, tried: int, kept: int, printed: list[str]) -> None:
         data = self.context.config.data
         filters = data.get("filter_overlong_prompts", True)
-        tried_rows = f"{tried:,} of {rows:,} {self.name} rows"
+        tried_rows = f"{tried:,} of {rows:,} {self.name} rows" if tried < rows else f"{rows:,} {self.name} rows"
         if filters and tried < rows:
             self.found.note(f"verl's filter of overlong prompts was run on a sample: {tried_rows}", self.location)
         if failed := sum(SKIPPED in line for line in printed):
@@ -142,8 +145,7 @@ class _Split:
     def check_subset(self) -> None:
         """verl draws the subset anew at each start, so an unseeded one differs after a resume."""
         data, trainer = self.context.config.data, self.context.config.trainer
-        subset = isinstance(self.max_samples, int) and self.max_samples > 0
-        if not subset:
+        if not isinstance(self.max_samples, int) or not 0 < self.max_samples <= (self.rows or self.max_samples):
             return
         resumes = trainer.save_freq > 0 or trainer.resume_mode == "resume_path"
         if resumes and data.get("shuffle") and data.get("seed") is None:
@@ -166,15 +168,14 @@ class _Split:
                 self.found.error(message, "data.prompt_key", "add it, or name yours with data.prompt_key")
             else:
                 self.found.error(message, self.location, "add the column")
-        present = [name for name in needed if name in table.column_names]
+        present = [name for name in (*needed, "agent_name") if name in table.column_names]
         missing: dict[str, list[int]] = {}
         start = 0
-        for batch in table.select_columns(present).with_format("arrow").iter(batch_size=1 << 14):
+        for batch in arrow_batches(table, present):
             empty = {name: _empty(batch.column(name)) for name in present}
-            rewards = batch.column("reward_model") if "reward_model" in present else pa.nulls(batch.num_rows)
-            if pa.types.is_struct(rewards.type) and rewards.type.get_field_index("ground_truth") >= 0:
-                without = _empty(pc.struct_field(rewards, "ground_truth"))
-                empty["reward_model.ground_truth"] = pc.and_not(without, empty["reward_model"])
+            for name, field in (("reward_model", "ground_truth"), (self.prompt_key, "content")):
+                if name in present and (without := _empty_field(batch.column(name), field)) is not None:
+                    empty[f"{name}.{field}"] = pc.and_not(without, empty[name])
             for name, flags in empty.items():
                 missing.setdefault(name, []).extend(start + row for row in pc.indices_nonzero(flags).to_pylist())
             start += batch.num_rows
@@ -186,10 +187,27 @@ class _Split:
 
 
 def _empty(column: Any) -> Any:
-    """Whether each value is null or an empty list."""
+    """Whether each value is null, NaN or an empty list."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         return pc.fill_null(pc.equal(pc.list_value_length(column), 0), True)
-    return pc.is_null(column)
+    return pc.is_null(column, nan_is_null=True)
+
+
+def _empty_field(column: Any, name: str) -> Any:
+    """Whether a field of each row's struct, or of its messages except the assistant's, is empty; None without one."""
+    column = column.combine_chunks()
+    messages = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    values = column.flatten() if messages else column
+    if not pa.types.is_struct(values.type) or values.type.get_field_index(name) < 0:
+        return None
+    empty = _empty(pc.struct_field(values, name))
+    if not messages:
+        return empty
+    if values.type.get_field_index("role") >= 0:  # a message that calls a tool has no content
+        empty = pc.and_(empty, pc.fill_null(pc.not_equal(pc.struct_field(values, "role"), "assistant"), True))
+    rows = np.zeros(len(column), bool)
+    rows[pc.list_parent_indices(column).filter(empty).to_numpy()] = True
+    return pa.array(rows)
 
 
 def check_steps(context: PreflightContext, diagnostics: Diagnostics) -> None:
@@ -199,17 +217,25 @@ def check_steps(context: PreflightContext, diagnostics: Diagnostics) -> None:
         return
     rows, size, epochs = len(trainer.train_dataset), config.data.train_batch_size, config.trainer.total_epochs
     keys = "data.train_batch_size, data.gen_batch_size"
-    with diagnostics.reporting(keys, "a multiple of the other", "verl cannot fetch the first batch: "):
+    others = "data.dataloader_num_workers, data.val_batch_size, data.seed"
+    failed, built = "verl cannot build its dataloaders: ", False
+    with diagnostics.reporting(f"{keys}, {others}", "set the key that the message is about", failed):
         datasets = [trainer.train_dataset, trainer.val_dataset]  # as already built
         if hasattr(trainer, "_init_dataloader"):
             with mock.patch("verl.trainer.ppo.v1.trainer_base.create_rl_dataset", side_effect=datasets):
                 trainer._init_dataloader()
-        else:
+        elif rows >= size:
             trainer._create_dataloader(*datasets, None, None)
+        built = True
+    if not built:
+        return
+    with diagnostics.reporting(keys, "a multiple of the other", "verl cannot fetch the first batch: "):
         if rows < size or len(trainer.train_dataloader) < 1:
-            message = f"{rows:,} training rows do not fill one batch of {size:,}"
+            batch = size if rows < size else trainer.train_dataloader.batch_size
+            message = f"{rows:,} training rows do not fill one batch of {batch:,}"
             diagnostics.error(message, f"{keys}, {where(context, 'train')}", f"data.train_batch_size={rows} at most")
             return
+        trainer.train_dataloader.num_workers = 0  # so that no process starts
         if hasattr(trainer, "_next_train_batch"):
             trainer._next_train_batch()
         else:

@@ -7,16 +7,15 @@ from __future__ import annotations
 import contextlib
 import io
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.errors import MissingGroupError
 from verl_pgrpo.groups import describe_code_points, look_alikes, shortened
-from verl_pgrpo.integration.batch import GroupColumn
-from verl_pgrpo.integration.checks import count_groups, is_personalized
+from verl_pgrpo.integration.batch import GroupColumn, arrow_batches
+from verl_pgrpo.integration.checks import count_groups, count_labels, is_personalized
 
 from . import data
 from .context import PreflightContext
@@ -38,7 +37,7 @@ def check_groups(context: PreflightContext, diagnostics: Diagnostics) -> None:
     options = PGRPOConfig.from_mapping({name: str(value) for name, value in chosen.items() if value is not None})
     location = f"{where(context, 'train')}, {options.group_key}"
     with diagnostics.reporting(location):
-        context.groups = _count(trainer.train_dataset, options)
+        context.groups = _count(trainer.train_dataset, options, location, diagnostics)
     if not (groups := context.groups):
         return
     groups = context.groups = _after_filter(trainer.train_dataset, groups, options, location, diagnostics)
@@ -50,17 +49,19 @@ def check_groups(context: PreflightContext, diagnostics: Diagnostics) -> None:
         _check_validation(context, groups, options.group_key, diagnostics)
 
 
-def _count(dataset: Any, options: PGRPOConfig) -> dict[str, int]:
+def _count(dataset: Any, options: PGRPOConfig, location: str, diagnostics: Diagnostics) -> dict[str, int]:
     """Count the rows of each group: from the table of verl's own dataset, or from the rows of another class."""
     counts = count_groups(dataset, options)[1]
     if counts is not None:
         return counts
-    rows = [dataset[number] for number in range(len(dataset))]
-    column = GroupColumn.parse(options.group_key, list(rows[0]))
-    labels = column.labels([row.get(column.name) for row in rows])
-    if None in labels and options.default_group is None:
-        raise MissingGroupError(f"{labels.count(None)} of {len(rows)} training rows have no {options.group_key!r}")
-    return dict(Counter(str(options.default_group) if label is None else label for label in labels))
+    size, limit = len(dataset), data.FILTER_LIMIT
+    numbers = range(size) if size <= limit else sorted(random.Random(0).sample(range(size), limit))
+    if size > limit:
+        diagnostics.note(f"rows of each group are estimated from {limit:,} of {size:,} rows", location)
+    column = GroupColumn.parse(options.group_key, list(dataset[0]))
+    labels = (label for row in numbers for label in column.labels([dataset[row].get(column.name)]))
+    counts = count_labels(labels, options, numbers)
+    return {name: round(rows * size / len(numbers)) for name, rows in counts.items()}
 
 
 def _after_filter(
@@ -75,11 +76,13 @@ def _after_filter(
     column = GroupColumn.parse(options.group_key, table.column_names)
     labels: list[Any] = [None] * len(table) if column.name not in table.column_names else []
     if not labels:
-        for batch in table.select_columns([column.name]).with_format(None).iter(batch_size=1 << 16):
-            labels += column.labels(batch[column.name])
+        for batch in arrow_batches(table, [column.name]):
+            labels += column.labels(batch.column(0).to_pylist())
     rows: defaultdict[str, list[int]] = defaultdict(list)
     for row, label in enumerate(labels):
         rows[str(options.default_group) if label is None else label].append(row)
+    if set(rows) != set(groups):  # a dataset class of the user changes the labels
+        return groups
     drawn = {name: random.Random(0).sample(of_group, min(each, len(of_group))) for name, of_group in rows.items()}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         kept = dataset.maybe_filter_out_long_prompts(table.select(sorted(chain.from_iterable(drawn.values()))))
@@ -127,7 +130,7 @@ def _check_validation(context: PreflightContext, known: dict[str, int], key: str
     if key.partition(".")[0] in names:
         with diagnostics.reporting(f"{location}, {key}"):
             lenient = PGRPOConfig(group_key=key, default_group=ABSENT)
-            groups = set(_count(context.trainer.val_dataset, lenient)) - {ABSENT}
+            groups = set(_count(context.trainer.val_dataset, lenient, location, diagnostics)) - {ABSENT}
             if strange := sorted(groups - set(known)):
                 message = f"{len(strange):,} preference groups of the validation data are not in the training data"
                 diagnostics.warning(f"{message}: {shortened(strange)}", location, "spell them alike, or train on them")

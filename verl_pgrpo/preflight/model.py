@@ -22,7 +22,8 @@ def check_trainer(context: PreflightContext, diagnostics: Diagnostics) -> None:
     """Build main_ppo's trainer without its workers. The trainer's own assertions are the check."""
     config = copy.deepcopy(context.config)  # verl's trainers modify their config
     OmegaConf.set_struct(config, False)
-    config.data.dataloader_num_workers, config.data.filter_overlong_prompts_workers = 0, None  # no processes
+    if isinstance(config.data.get("filter_overlong_prompts_workers"), int):
+        config.data.filter_overlong_prompts_workers = None  # no processes
     trainer = None
     if not config.trainer.use_v1:
         from verl.trainer.ppo.ray_trainer import RayPPOTrainer as stock

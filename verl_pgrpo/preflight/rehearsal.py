@@ -50,7 +50,7 @@ class Rehearsal:
         self.row = self.response = ""  # of the current call
         self.calls = 0
         self.scored: list[str] = []
-        self.keys: list[tuple[str, ...]] = []  # of the reward dictionaries
+        self.infos: list[tuple[str, str, float, dict[str, Any]]] = []  # row, data_source, score, reward dictionary
         self.reward_errors: list[tuple[str, str]] = []  # message, row
         self.rollout_errors: dict[str, str] = {}  # message -> the first row
         self.compute_score = self  # verl calls `compute_score.remote(data)`, as on a Ray actor
@@ -63,9 +63,12 @@ class Rehearsal:
             self.reward_errors.append((f"raised {one_line(error)}", self.row))
             raise
         self.scored.append(self.row)
-        self.keys.append(tuple(map(str, scored.get("reward_extra_info") or {})))
-        if message := _score_error(scored.get("reward_score"), self.use_v1):
+        score: Any = scored.get("reward_score")
+        info = scored.get("reward_extra_info") or {}
+        if message := _score_error(score, self.use_v1):
             self.reward_errors.append((message, self.row))
+        else:
+            self.infos.append((self.row, str(data.non_tensor_batch["data_source"][0]), float(score), info))
         return scored
 
     async def generate(self, *_: Any, **__: Any) -> Any:
@@ -114,6 +117,17 @@ class Rehearsal:
             except Exception as error:
                 if len(self.reward_errors) == errors:  # otherwise this error is a consequence
                     self.rollout_errors.setdefault(one_line(error), self.row)
+
+    def compute_validation_metrics(self) -> None:
+        """Call verl's validation with what the validation rows earned, in both orders: the first value sets a type."""
+        infos = [one for one in self.infos if one[0].startswith("val")]
+        several = self.context.config.actor_rollout_ref.rollout.val_kwargs.n > 1
+        for ordered in (infos, infos[::-1]):
+            values: dict[str, list[Any]] = {"reward": [score for _, _, score, _ in ordered]}
+            for key in dict.fromkeys(key for *_, info in ordered for key in info if key != "reward"):
+                values[key] = [info.get(key) for *_, info in ordered]
+            prompts = [row if several else str(i) for i, (row, *_) in enumerate(ordered)]
+            self.context.trainer._val_metrics_update([one[1] for one in ordered], prompts, values, [])
 
     async def _roll_out(self, sample: dict[str, Any], validate: bool) -> None:
         from verl.utils.dataset.rl_dataset import collate_fn

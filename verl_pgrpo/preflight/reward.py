@@ -8,6 +8,9 @@ import asyncio
 import time
 from typing import Any
 
+import pyarrow as pa
+
+from verl_pgrpo.integration.batch import arrow_batches
 from verl_pgrpo.integration.columns import reserved_reward_keys
 
 from .context import PreflightContext
@@ -58,17 +61,18 @@ async def _rehearse(context: PreflightContext, diagnostics: Diagnostics) -> None
 
 
 def _rows(datasets: dict[str, Any]) -> list[tuple[bool, str, int]]:
-    """The rows to try: the first training rows and each `data_source`'s first row; and whether each must be tried."""
+    """The rows to try: the first training rows and the first row of each `data_source` and `agent_name`; and whether
+    each must be tried."""
     chosen = [(True, "train", number) for number in range(min(ROWS, len(datasets.get("train", ()))))]
     for split, dataset in datasets.items():
         table: Any = getattr(dataset, "dataframe", None)
-        if "data_source" not in getattr(table, "column_names", ()):
+        names = {"data_source", "agent_name"} & set(getattr(table, "column_names", ()))
+        if "data_source" not in names:
             chosen += [(True, split, number) for number in range(min(ROWS, len(dataset)))]
-            continue
-        column = table.select_columns(["data_source"]).with_format("arrow")[:].column(0).cast("string")
-        sources = column.unique().drop_null()[:MOST_SOURCES]
-        first = sorted(column.index(source).as_py() for source in sources)
-        chosen += [(order < ROWS, split, number) for order, number in enumerate(first)]
+        for name in sorted(names):
+            column = pa.concat_tables(arrow_batches(table, [name])).column(0).cast("string")
+            first = sorted(column.index(value).as_py() for value in column.unique().drop_null()[:MOST_SOURCES])
+            chosen += [(order < ROWS, split, number) for order, number in enumerate(first)]
     return sorted(dict.fromkeys(chosen), key=lambda one: not one[0])
 
 
@@ -88,14 +92,21 @@ def _report(context: PreflightContext, result: Rehearsal, location: str, diagnos
         elif NOT_FINITE in message and context.options is not None and context.options.on_nonfinite == "skip":
             severity = WARNING
         diagnostics.add(severity, f"the reward function {message} ({counted})", location, fix)
-    if len(set(result.keys)) > 1:
-        odd = sorted(set().union(*result.keys) - set(result.keys[0]).intersection(*result.keys))
+    keys = [tuple(map(str, info)) for *_, info in result.infos]
+    if len(set(keys)) > 1:
+        odd = sorted(set().union(*keys) - set(keys[0]).intersection(*keys))
         message = f"the reward function returns {', '.join(odd) or 'its keys in another order'} for some rows only"
-        diagnostics.warning(message, location, "return the same keys for every row")
-    for key in sorted(set().union(*result.keys)):
-        if reserved := reserved_reward_keys().get(key):
-            message = f"the reward function's key {reserved}: verl would count both"
+        severity = ERROR if odd and not result.use_v1 else WARNING  # the older trainers need the keys of the first row
+        diagnostics.add(severity, message, location, "return the same keys for every row")
+    dumps = bool(context.get("trainer.validation_data_dir") or context.get("trainer.rollout_data_dir"))
+    for key in sorted(set().union(*keys)):
+        if reserved := reserved_reward_keys(dumps).get(key):
+            message = f"the reward function's key {reserved}"
             diagnostics.warning(message, location, "rename the key")
+    if context.get("trainer.test_freq", -1) > 0 or context.get("trainer.val_before_train", True):
+        failed = "verl's validation cannot average what the reward function returns: "
+        with diagnostics.reporting(location, "return numbers or text, of one type for each key", failed):
+            result.compute_validation_metrics()
     for message, row in result.rollout_errors.items():
         fix = "fix the row, the column or the setting that the message names"
         diagnostics.error(f"a rollout fails: {message}", f"{where(context, row.partition(' ')[0])}, {row}", fix)
