@@ -15,7 +15,7 @@
 SHELL := /bin/sh
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Most tests wait for processes that they start, so two at a time take about half as long.
+# Most tests wait for processes that they start, so two at a time take little more than half as long.
 PYTEST := $(RUN) -m pytest --numprocesses 2 --dist loadfile
 STAMP := $(VENV)/.setup-done
 PACKAGES := $(VENV)/lib/python*/site-packages
