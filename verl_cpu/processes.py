@@ -3,7 +3,8 @@
 """Find and remove the processes and files of one run while other runs may be active.
 
 Everything is found by the run's id: processes have it in their environment (`RUN_ID`); the run's TMPDIR and anything
-that the run creates elsewhere have it in their names (`verl_shims.py` and `weight_sync.py` put it there).
+that the run creates elsewhere have it in their names (`verl_shims.py` and `weight_sync.py` put it there). Ray's agents
+overwrite their environment with their title, but they write logs to the run's TMPDIR.
 
 A launcher holds a lock on its run's TMPDIR while it is alive. An unlocked TMPDIR was left behind by a launcher that was
 killed; the next launcher ends the remaining processes of that run and removes its files.
@@ -96,11 +97,13 @@ def end_killed_runs(base: Path) -> list[Path]:
 
 
 def processes_of(run_id: str) -> list[psutil.Process]:
-    """Return the living processes of a run. Zombies have no environment and are not among them."""
-    found = []
+    """Return the living processes of a run. Zombies have neither environment nor files and are not among them."""
+    found, folder = [], f"/{_PREFIX}{run_id}/"
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):  # another user's process, or it has just ended
-            if process.environ().get(RUN_ID) == run_id:
+            environment = process.environ()
+            logs = [] if environment else process.open_files()
+            if environment.get(RUN_ID) == run_id or any(folder in file.path for file in logs):
                 found.append(process)
     return found
 

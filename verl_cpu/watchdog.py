@@ -20,7 +20,8 @@ GRACE = 10.0
 
 # Ray's process titles: `ray::Class`, `ray::Class.method`, `ray::name:Class.method`; `ray::function` is a task and
 # `ray::IDLE` a process without work, which Ray ends now and then. TransferQueue's actors end before the driver does.
-_WORKER = re.compile(r"ray::(?:\S+:)?(?!IDLE\b|TransferQueue|SimpleStorageUnit)v?[A-Z]\w*|VLLM::\w+")
+# Ray's own agents (`ray::DashboardAgent`) do no work of verl's.
+_WORKER = re.compile(r"ray::(?:\S+:)?(?!IDLE\b|\w+Agent\b|TransferQueue|SimpleStorageUnit)v?[A-Z]\w*|VLLM::\w+")
 _DRIVER = re.compile(r"ray::(?:\S+:)?\w*TaskRunner\w*\.run\b")
 _ERROR = re.compile(r"\b(?:\w+\.)*\w*(?:Error|Exception): .+")
 
