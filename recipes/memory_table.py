@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.recipe import record
-from memory import GPU_GIB, Launch, estimate, model_of
+from memory import GPU_GIB, Launch, estimate
+from model_sizes import model_of
 
 from verl_pgrpo.preflight.command_line import compose, parse
 

@@ -19,7 +19,8 @@ from tests.conftest import ROOT
 RECIPES = ROOT / "recipes"
 sys.path[:0] = [str(RECIPES / "launch"), str(RECIPES)]
 
-import memory  # noqa: E402
+import memory  # noqa: E402, F401
+import model_sizes  # noqa: E402
 import recipe  # noqa: E402
 
 
@@ -45,7 +46,7 @@ TOKENS = 210  # of a persona's prompt and response, on average
 
 def broken_rules(config: DictConfig, vllm: tuple[int, int] = (0, 24)) -> set[str]:
     """Names of the rules that a launch violates with a given release of vLLM."""
-    model = memory.model_of(config.actor_rollout_ref.model.path)
+    model = model_sizes.model_of(config.actor_rollout_ref.model.path)
     tied = model.tied and 4 * (model.parameters + model.embedding)  # bytes; the table is sent twice
     actor, ref, rollout = (config.actor_rollout_ref[name] for name in ("actor", "ref", "rollout"))
     gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.recipes.launches import memory
+from tests.recipes.launches import memory, model_sizes
 
 PUBLISHED = {
     "Qwen/Qwen3-1.7B": 1_720_574_976,
@@ -21,7 +21,7 @@ PUBLISHED = {
 TP = "actor_rollout_ref.actor.megatron.tensor_model_parallel_size"
 
 
-@pytest.mark.parametrize("model", memory.MODELS, ids=lambda model: model.path)
+@pytest.mark.parametrize("model", model_sizes.MODELS, ids=lambda model: model.path)
 def test_parameters_are_those_of_transformers(model):
     """Built from the dimensions, without allocating weights. A tied table is in the first and the last bucket."""
     torch = pytest.importorskip("torch")
@@ -50,7 +50,7 @@ def test_memory_by_hand():
 
     tokens = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192"
     launch = ["model_engine=megatron", "trainer.n_gpus_per_node=8", f"{TP}=2", tokens]
-    guess = memory.estimate(memory.model_of("/models/Qwen3-8B/"), memory.Launch(compose(parse(launch))))
+    guess = memory.estimate(model_sizes.model_of("/models/Qwen3-8B/"), memory.Launch(compose(parse(launch))))
     half = 8.19e9 / 2 / 2**30
     update = guess.phases["update"].parts
     assert update["weights"] == pytest.approx(2 * half, rel=1e-3)
@@ -59,4 +59,4 @@ def test_memory_by_hand():
     assert update["logits"] == pytest.approx(12 * 8192 * 151936 / 2 / 2**30)
     assert guess.kv_bytes_per_token == 2 * 36 * 4 * 128 * 2  # rollout TP 2
     with pytest.raises(ValueError, match="unknown model"):
-        memory.model_of("Qwen/Qwen3-9B")
+        model_sizes.model_of("Qwen/Qwen3-9B")
