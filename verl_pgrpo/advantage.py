@@ -13,12 +13,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from verl_pgrpo.moments import Moments
+from verl_pgrpo.moments import Floats, Integers, Moments
 
 __all__ = ["grpo_relation", "normalizer", "personalized_advantage", "prompt_blend", "without_rounding"]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
 

@@ -19,14 +19,11 @@ from verl_pgrpo.advantage import grpo_relation, normalizer, personalized_advanta
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import ConfigError, GroupLabelError
 from verl_pgrpo.groups import check_labels
-from verl_pgrpo.moments import Moments
+from verl_pgrpo.moments import Floats, Integers, Moments
 from verl_pgrpo.reward_batch import RewardBatch
 from verl_pgrpo.shrinkage import group_weights, prompt_weight, share_within, subtract_prompt, within_std
 
 __all__ = ["AdvantageResult", "GroupHistoryManager", "GroupStatistics"]
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

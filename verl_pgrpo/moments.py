@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["FIELDS", "MAX_MAGNITUDE", "Moments", "as_floats"]
+__all__ = ["FIELDS", "MAX_MAGNITUDE", "Floats", "Integers", "Moments", "as_floats"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -21,16 +21,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from verl_pgrpo.advantage import without_rounding
-from verl_pgrpo.moments import Moments
+from verl_pgrpo.moments import Floats, Integers, Moments
 
 __all__ = ["OVERSHRINK", "SMALLEST_SHARE", "group_weights", "prompt_weight", "share_within", "subtract_prompt"]
 __all__ += ["within_std"]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 # A prompt whose responses all earn the same reward keeps (1 - w) of its difference from the history. Adam scales up
 # whatever is left, however small, so a w near 1 is rounded to 1. This costs at most 1/7 more variance (n = 2).

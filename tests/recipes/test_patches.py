@@ -20,7 +20,7 @@ from packaging.version import Version
 
 from tests.conftest import ROOT
 from tests.recipes import newest_verl
-from verl_pgrpo.preflight import sizes
+from verl_pgrpo.preflight import versions
 
 pytest.importorskip("verl")
 
@@ -146,14 +146,14 @@ def test_0003_sends_a_tied_table_once(probes):
     assert after["untied"][-1] == "lm_head.weight"
 
 
-@pytest.mark.parametrize("number", sizes.PATCHES)
+@pytest.mark.parametrize("number", versions.PATCHES)
 def test_preflight_recognizes_a_patch(number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (patch,) = (one for one in PATCHES if one.name.startswith(number))
     copy_files(files_of(patch), tmp_path)
     monkeypatch.setattr("verl.__file__", str(tmp_path / "verl" / "__init__.py"))
-    assert not sizes.has_patch(number)
+    assert not versions.has_patch(number)
     assert apply(patch, tmp_path).returncode == 0
-    assert sizes.has_patch(number)
+    assert versions.has_patch(number)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pandas as pd
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation import statistics as st
 from verl_pgrpo.evaluation.samples import Sample, check_same_prompts, to_frame
-from verl_pgrpo.evaluation.statistics import Floats
+from verl_pgrpo.moments import Floats
 
 RESAMPLES = 9999
 

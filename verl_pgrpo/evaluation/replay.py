@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.evaluation.variance import variance_components
 from verl_pgrpo.history import GroupHistoryManager
+from verl_pgrpo.moments import Floats
 
-Floats = NDArray[np.float64]
 MEANS = ("reward", "no signal in grpo", "grpo signal", "pgrpo signal", "opposed", "scale", "shift", "cold")
 
 

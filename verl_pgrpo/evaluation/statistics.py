@@ -15,10 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-Floats = NDArray[np.float64]
+from verl_pgrpo.moments import Floats
 
 MIN_PROMPTS = 5
 MAX_EXACT = 32  # differences; the exact test takes 2 ** (differences / 2) sums

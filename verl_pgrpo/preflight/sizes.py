@@ -8,12 +8,11 @@ Each function names the code whose rule it applies.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 from .context import PreflightContext
 from .diagnostic import Diagnostics
-from .versions import installed
+from .versions import has_patch, vllm_version
 
 ACTOR, REF, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.ref", "actor_rollout_ref.rollout"
 MEGATRON, FSDP = f"{ACTOR}.megatron", f"{ACTOR}.fsdp_config"
@@ -23,11 +22,6 @@ VPP, ULYSSES = f"{MEGATRON}.virtual_pipeline_model_parallel_size", f"{ACTOR}.uly
 ROLLOUT_TP, ROLLOUT_DP = f"{ROLLOUT}.tensor_model_parallel_size", f"{ROLLOUT}.data_parallel_size"
 ROLLOUT_EP, BUCKET = f"{ROLLOUT}.expert_parallel_size", f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes"
 JUDGE = "reward.reward_model"
-# Patches without which a check reports an error: a file below verl/workers and a text that only the patch adds.
-PATCHES = {
-    "0002": ("rollout/vllm_rollout/vllm_async_server.py", "data_parallel_size_local or None"),
-    "0003": ("engine/fsdp/transformer_impl.py", "_drop_tied_output"),
-}
 
 
 def check_sizes(context: PreflightContext, diagnostics: Diagnostics) -> None:
@@ -288,17 +282,3 @@ def _dtype(name: object) -> str:
         return str(PrecisionType.to_dtype(name)).removeprefix("torch.")
     except RuntimeError:
         return str(name)
-
-
-def has_patch(number: str) -> bool:
-    """Whether the installed verl has one of patches/. Read from its source, as importing takes seconds."""
-    import verl
-
-    file, text = PATCHES[number]
-    return text in (Path(verl.__file__).parent / "workers" / file).read_text(encoding="utf-8")
-
-
-def vllm_version() -> tuple[int, int] | None:
-    """Major and minor version of the installed vLLM, or of its CPU build; None without one."""
-    number = installed("vllm")
-    return None if number is None else (int(number.split(".")[0]), int(number.split(".")[1]))

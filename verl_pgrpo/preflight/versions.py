@@ -8,6 +8,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 from verl_pgrpo.integration.checks import TESTED_VERSIONS
 
@@ -37,6 +38,12 @@ NEEDED = {
     "vllm": "pip install vllm, unless the rollout uses another engine",
 }
 
+# Patches without which check_sizes reports an error: a file below verl/workers and a text that only the patch adds.
+PATCHES = {
+    "0002": ("rollout/vllm_rollout/vllm_async_server.py", "data_parallel_size_local or None"),
+    "0003": ("engine/fsdp/transformer_impl.py", "_drop_tied_output"),
+}
+
 
 def installed(name: str) -> str | None:
     """The version of a distribution (for vLLM also of its CPU build); None if it is not installed."""
@@ -46,6 +53,20 @@ def installed(name: str) -> str | None:
         except PackageNotFoundError:
             continue
     return None
+
+
+def has_patch(number: str) -> bool:
+    """Whether the installed verl has one of patches/. Read from its source, as importing takes seconds."""
+    import verl
+
+    file, text = PATCHES[number]
+    return text in (Path(verl.__file__).parent / "workers" / file).read_text(encoding="utf-8")
+
+
+def vllm_version() -> tuple[int, int] | None:
+    """Major and minor version of the installed vLLM, or of its CPU build; None without one."""
+    number = installed("vllm")
+    return None if number is None else (int(number.split(".")[0]), int(number.split(".")[1]))
 
 
 def check_versions() -> list[Diagnostic]:

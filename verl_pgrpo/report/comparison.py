@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from verl_pgrpo.evaluation.rollouts import GroupLookup
 from verl_pgrpo.evaluation.statistics import gini
+from verl_pgrpo.moments import Floats, Integers
 from verl_pgrpo.report.pooling import ENOUGH, ConfidenceBand, Window, mean_of_known
 from verl_pgrpo.report.run_folder import RunFolder
-
-Floats = NDArray[np.float64]
 
 FEW_GROUPS = 20  # with more groups, the page shows the mean of the worst tenth in addition to the worst group
 CELLS = ["step", "group", "count", "rows", "value", "m2"]
@@ -154,7 +153,7 @@ class Comparison:
         last = _fifths(np.unique(cells["step"]))[1] if self.disjoint and len(cells) else self.last
         return Window.pool(cells[cells["step"].isin(last)], len(self.labels))
 
-    def means(self, arm: int, steps: NDArray[np.int64]) -> Floats:
+    def means(self, arm: int, steps: Integers) -> Floats:
         """(G,) mean over the seeds of an arm in some steps."""
         cells = self.cells[(self.cells["arm"] == arm) & self.cells["step"].isin(steps)]
         windows = [Window.pool(own, len(self.labels)).mean for _, own in cells.groupby("seed")]
@@ -212,6 +211,6 @@ def _enough(fewest: Floats) -> int:
     return 2 if found == 1 and (fewest >= 2).sum() >= FEW_GROUPS else found
 
 
-def _fifths(steps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _fifths(steps: Integers) -> tuple[Integers, Integers]:
     count = math.ceil(len(steps) / 5)
     return steps[:count], steps[-count:]

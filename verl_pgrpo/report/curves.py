@@ -8,12 +8,10 @@ import math
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from verl_pgrpo.moments import Floats
 from verl_pgrpo.report.comparison import Comparison
 from verl_pgrpo.report.pooling import ConfidenceBand, mean_of_known
-
-Floats = NDArray[np.float64]
 
 POINTS = 120  # per curve
 _CHUNK = 256  # groups at a time: (steps, groups) in full may be gigabytes

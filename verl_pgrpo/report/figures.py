@@ -9,16 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from verl_pgrpo.moments import Floats
 from verl_pgrpo.report.charts import COLORS, DASHES, Chart, Frame, Line, draw, value_range
 from verl_pgrpo.report.comparison import Comparison
 from verl_pgrpo.report.curves import Curves, smooth_series
 from verl_pgrpo.report.history_snapshot import history_metrics
 from verl_pgrpo.report.narrative import number, percent, with_band
 from verl_pgrpo.report.pooling import ConfidenceBand
-
-Floats = NDArray[np.float64]
 
 SMALL = 24  # number of groups with their own chart
 TABLE_ROWS = 9  # of the table behind a chart

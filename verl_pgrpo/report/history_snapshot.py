@@ -9,15 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from verl_pgrpo.errors import HistoryFileError
 from verl_pgrpo.history import GroupHistoryManager
+from verl_pgrpo.moments import Floats
 from verl_pgrpo.monitoring import metric_label
 from verl_pgrpo.report.comparison import Run
 from verl_pgrpo.report.loading import group_metrics
-
-Floats = NDArray[np.float64]
 
 FEW = 30  # rewards; with fewer, a mean is off by more than a fifth of a standard deviation
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import t
 
-Floats = NDArray[np.float64]
+from verl_pgrpo.moments import Floats
 
 ENOUGH = 10  # minimum number of responses for a meaningful mean and standard deviation
 
