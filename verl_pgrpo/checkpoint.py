@@ -101,9 +101,7 @@ def read(
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise HistoryFileMissing(
-            f"no reward history at {path}: the file was removed, or the checkpoint was trained with another estimator."
-        ) from error
+        raise HistoryFileMissing(f"no reward history at {path}: the file does not exist.") from error
     except OSError as error:
         raise HistoryFileError(f"cannot read the reward history {path}: {error}.") from error
     _verify_bytes(content, path)

@@ -62,9 +62,9 @@ class PGRPOConfig:
     min_count: int = 0
     # error stops at a NaN or infinite reward, which is nearly always a bug. skip trains without that row.
     on_nonfinite: str = "error"
-    # What to do if a checkpoint's history is missing or unusable: error, or reset to start with an empty one.
+    # What to do if a checkpoint's history is missing or unusable: error, or reset to start as a new run does.
     on_missing_history: str = "error"
-    # A history file to start a new run from, such as statistics of ratings collected before training.
+    # A history file to start from instead of an empty history, such as statistics of ratings collected earlier.
     initial_history: str | None = None
     # Number of groups (the largest) that are logged by name. The others are logged together.
     max_logged_groups: int = 32
@@ -111,10 +111,13 @@ class PGRPOConfig:
                 f"algorithm.pgrpo must hold options, for example +algorithm.pgrpo.epsilon=1e-6 (got {plain!r})"
             )
         known = [field.name for field in fields(cls)]
+        shown = {name: f"algorithm.{name}, verl's own key" if name in _VERL_KEYS else name for name in known}
         for key in plain:
             if key not in known:
-                nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-                raise ConfigError(f"unknown option {key}; did you mean {nearest}? Options: {', '.join(known)}")
+                nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.4)
+                hint = f"; did you mean {shown[nearest[0]]}?" if nearest else "."
+                names = ", ".join(name for name in known if name not in _VERL_KEYS)
+                raise ConfigError(f"unknown option {key}{hint} Options: {names}")
         return cls(**plain)
 
     @classmethod

@@ -120,7 +120,7 @@ def run_size(nodes: Nodes, environment: Mapping[str, str]) -> dict[str, str]:
     """Return NNODES and NGPUS_PER_NODE for a run on these nodes.
 
     Raises:
-        ClusterError: nodes of different sizes, or none left beside the judge's.
+        ClusterError: nodes of different sizes, or none left after the judge's.
     """
     sizes = {gpus for _, gpus in nodes.values()}
     per_node = positive_int(environment, "NGPUS_PER_NODE")

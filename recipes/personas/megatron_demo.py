@@ -9,7 +9,7 @@ distributed optimizer and Megatron-Bridge; rollouts by real vLLM, which gets the
 Qwen3 learns to please seven personas, is saved, and a second run goes on from there. Prints the reward of each step.
 
 Megatron's own code runs, over gloo; transformer-engine's kernels are replaced by plain torch. It shows that the
-parallel logic holds together and nothing of how it runs on GPUs.
+parallel logic works, but not how it runs on GPUs.
 """
 
 from __future__ import annotations

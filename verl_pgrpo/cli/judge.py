@@ -41,6 +41,7 @@ app = typer.Typer(add_completion=False)
 Option = typer.Option
 FileOrNone = Path | None
 CACHE_HELP = "The judge's answers. Default: next to the results, or to --a."
+REASONING_HELP = "The responses begin inside their reasoning: the chat template pre-fills <think>."
 LEGEND = (
     "win_rate: of a, over prompts, ties count half; low, high: 95 % interval; p: sign test; p_holm: corrected for all "
     "groups\n"
@@ -59,6 +60,7 @@ def judge(
     cache: Annotated[FileOrNone, Option(metavar="FILE", help=CACHE_HELP)] = None,
     api_key_env: Annotated[str, Option(metavar="NAME", help="Variable with the API key.")] = "OPENAI_API_KEY",
     question: Annotated[str, Option(show_default=False, help="What makes a response better.")] = QUESTION,
+    reasoning: Annotated[bool, Option("--reasoning", help=REASONING_HELP)] = False,
     max_tokens: Annotated[int, Option(help="Limit of an answer, reasoning included.")] = 2048,
     option: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="Field of the request; null: none.")] = None,
     constrain: Annotated[bool, Option("--constrain", help="Let vLLM allow A, B and TIE only.")] = False,
@@ -82,7 +84,7 @@ def judge(
         concurrency=concurrency, rate=rate, timeout=timeout, retries=retries,
     )  # fmt: skip
     options = {**(CONSTRAINT if constrain else {}), **parse_assignments(option, "--option")}
-    request = JudgeRequest(model=model, question=question, max_tokens=max_tokens, options=options)
+    request = JudgeRequest(model=model, question=question, max_tokens=max_tokens, reasoning=reasoning, options=options)
     pairs, unmatched = read_pairs(a, b)
     keys, requests = plan_requests(pairs, request)
     if results is not None:

@@ -100,8 +100,8 @@ class JudgeServer:
 
     def __post_init__(self) -> None:
         """Raise DataError for values that cannot work."""
-        if not re.fullmatch(r"https?://[\w.:\[\]-]+(/[!-~]*)?", self.base_url):
-            raise DataError("--base-url must be like http://127.0.0.1:8000/v1, without a user or password")
+        if not re.fullmatch(r"https?://[\w.:\[\]-]+(/[!-~]*)?", self.base_url) or set("?#") & set(self.base_url):
+            raise DataError("--base-url must be like http://127.0.0.1:8000/v1, without a user, password or query")
         if self.concurrency < 1 or self.retries < 0:
             raise DataError("--concurrency must be at least 1, and --retries at least 0")
         if not all(0 < number < math.inf for number in (self.timeout, self.rate) if number is not None):

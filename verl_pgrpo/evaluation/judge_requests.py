@@ -47,9 +47,10 @@ responses says nothing, nor does length by itself. Answer with one word and noth
 better."""
 
 
-def judge_prompt(prompt: str, first: str, second: str, question: str = QUESTION) -> str:
-    """Return the question to the judge; `first` is shown as A."""
-    texts = [html.escape(text, quote=False) for text in (prompt, strip_reasoning(first), strip_reasoning(second))]
+def judge_prompt(prompt: str, first: str, second: str, question: str = QUESTION, reasoning: bool = False) -> str:
+    """Return the question to the judge; `first` is shown as A. `reasoning`: responses begin inside their reasoning."""
+    answers = (strip_reasoning(response, reasoning) for response in (first, second))
+    texts = [html.escape(text, quote=False) for text in (prompt, *answers)]
     return TEMPLATE.format(prompt=texts[0], first=texts[1], second=texts[2], question=question)
 
 
@@ -84,6 +85,8 @@ class JudgeRequest:
     question: str = QUESTION
     # a limit, not a length: judges that reason need many tokens
     max_tokens: int = 2048
+    # the chat template pre-fills <think>, so the responses begin inside their reasoning
+    reasoning: bool = False
     # further fields of the body; None removes one, such as temperature for models that reject it
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -102,7 +105,7 @@ class JudgeRequest:
     def body(self, prompt: str, first: str, second: str) -> dict[str, Any]:
         """Return the body of the chat completion that compares two responses."""
         fields = {"temperature": 0.0, "max_tokens": self.max_tokens, **self.options}
-        content = judge_prompt(prompt, first, second, self.question)
+        content = judge_prompt(prompt, first, second, self.question, self.reasoning)
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": content}],

@@ -51,7 +51,9 @@ def find_dumps(folder: Path, log: MetricsLog | None = None) -> Dumps:
     if not files:
         raise DataError(f"{folder}: no <step>.jsonl found; was trainer.rollout_data_dir set to it?")
     steps = sorted(files)
-    end = min(_last_logged(steps, log), _last_written(files, steps))
+    span = log.training_steps if log is not None and not log.abandoned else None
+    complete = span is not None and span[0] <= steps[0] and span[1] >= steps[-1]
+    end = min(_last_logged(steps, log), _last_written(files, steps, complete))
     return Dumps({step: files[step] for step in steps if step <= end}, tuple(step for step in steps if step > end))
 
 
@@ -63,13 +65,13 @@ def _last_logged(steps: Sequence[int], log: MetricsLog | None) -> int:
     return last if log.abandoned or first > steps[0] else steps[-1]
 
 
-def _last_written(files: dict[int, Path], steps: Sequence[int]) -> int:
+def _last_written(files: dict[int, Path], steps: Sequence[int], complete: bool) -> int:
     """The step that was written last, if later steps are older than it; else the last step.
 
     Copies do not always keep modification times, and a file may be edited. So they only count if they increase over
     the remaining steps and are not in the order of file names, in which folders are usually copied. At least two of the
     remaining steps must be newer than all others, or one by the time of a start of verl, if the times of all other
-    steps increase.
+    steps increase and the log is not that of a `complete` run.
     """
     written = {step: files[step].stat().st_mtime for step in steps}
     last = max(steps, key=lambda step: (written[step], step))
@@ -77,7 +79,7 @@ def _last_written(files: dict[int, Path], steps: Sequence[int]) -> int:
     times = [written[step] for step in steps if step <= last]
     by_name = [written[step] for step in sorted(steps, key=lambda step: files[step].name)]
     others = [written[step] for step in steps if step != last]
-    single = written[last] > abandoned + START_SECONDS and all(np.diff(others) > 0)
+    single = not complete and written[last] > abandoned + START_SECONDS and all(np.diff(others) > 0)
     newer = single or sum(time > abandoned for time in times) >= 2
     return last if newer and all(np.diff(times) >= 0) and any(np.diff(by_name) < 0) else steps[-1]
 

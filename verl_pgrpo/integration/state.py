@@ -31,8 +31,8 @@ __all__ = ["HISTORY_FILE", "PGRPOState", "resume_checkpoint"]
 HISTORY_FILE = "pgrpo_history.parquet"
 
 _FIX_RESUME = (
-    "Restore the file or the option, resume from an earlier checkpoint, or start with an empty history on purpose with "
-    "+algorithm.pgrpo.on_missing_history=reset."
+    "Restore the file or the option, resume from an earlier checkpoint, or start with an empty history on purpose (for "
+    "example if the checkpoint was trained with another estimator) with +algorithm.pgrpo.on_missing_history=reset."
 )
 _FIX_INITIAL = (
     "Create the file with `verl-pgrpo history convert`, with the run's --half-life, --group-key and --use-kl-in-reward."
@@ -87,12 +87,7 @@ class PGRPOState:
         folder = resume_checkpoint(config)
         if folder is None:
             _warn_about_ignored_checkpoints(config)
-            if options.initial_history is None:
-                return cls(options)
-            try:
-                return cls(options, GroupHistoryManager.load(options.initial_history, options))
-            except HistoryFileError as error:
-                raise type(error)(f"initial_history: {error} {_FIX_INITIAL}") from error
+            return cls(options, _initial_history(options))
         match = re.search(r"global_step_(\d+)/*$", folder)
         if match is None:
             raise ConfigError(f"trainer.resume_from_path={folder} must end in global_step_<N>, like verl's checkpoints")
@@ -102,8 +97,9 @@ class PGRPOState:
         except HistoryFileError as error:
             if options.on_missing_history == "error":
                 raise type(error)(f"{error} {_FIX_RESUME}") from error
-            print(f"P-GRPO: starting with an empty history (on_missing_history=reset), because: {error}", flush=True)
-            return cls(options, step=step)
+            start = "an empty history" if options.initial_history is None else "initial_history"
+            print(f"P-GRPO: starting with {start} (on_missing_history=reset), because: {error}", flush=True)
+            return cls(options, _initial_history(options), step)
 
     def start(self, sizes: Mapping[str, int] | None) -> None:
         """Announce the run, once its training set is known.
@@ -187,6 +183,15 @@ class PGRPOState:
                 f"verl resumed from step {step}, but the reward history is from step {self.step}: the checkpoint "
                 "folder changed while the run was starting. Start it again."
             )
+
+
+def _initial_history(options: PGRPOConfig) -> GroupHistoryManager | None:
+    if options.initial_history is None:
+        return None
+    try:
+        return GroupHistoryManager.load(options.initial_history, options)
+    except HistoryFileError as error:
+        raise type(error)(f"initial_history: {error} {_FIX_INITIAL}") from error
 
 
 def resume_checkpoint(config: DictConfig) -> str | None:

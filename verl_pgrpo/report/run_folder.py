@@ -8,6 +8,7 @@ A run is a folder, or a file of verl's `file` logger. Only one of dumps and metr
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from verl_pgrpo.errors import DataError
+from verl_pgrpo.errors import DataError, HistoryFileError
 from verl_pgrpo.evaluation.metrics_log import MetricsLog, find_logs, is_log, read_log
 from verl_pgrpo.evaluation.prompts import look_up
 from verl_pgrpo.evaluation.rollouts import Dumps, find_dumps
+from verl_pgrpo.history import GroupHistoryManager
 
 PREFIXES = ("pgrpo/",)  # metrics that the report uses
 
@@ -75,11 +77,19 @@ class RunFolder:
         """The estimator, from the configuration or else from P-GRPO's metrics; None if neither shows it."""
         return self.option("algorithm.adv_estimator") or ("pgrpo" if "pgrpo/observed_total" in self.log.frame else None)
 
-    @property
+    @functools.cached_property
     def history(self) -> tuple[int, Path] | None:
         """Step and file of the newest reward history, without those of an abandoned branch."""
         end = max(self.dumps.files) if self.dumps is not None else (self.log.training_steps or (0, 0))[1]
-        return max((item for item in self.histories.items() if item[0] <= end), default=None)
+        logged = self.log.series("pgrpo/observed_total")
+        for step in sorted((step for step in self.histories if step <= end), reverse=True):
+            try:
+                total = GroupHistoryManager.load(self.histories[step]).total_count
+            except HistoryFileError:  # `HistorySnapshot` reports it
+                return step, self.histories[step]
+            if logged.get(step, total) == total:
+                return step, self.histories[step]
+        return None
 
 
 def find_run(path: Path, log: Path | None = None) -> RunFolder:

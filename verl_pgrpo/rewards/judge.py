@@ -10,9 +10,10 @@ verl serves the judge behind an OpenAI-compatible API and passes its address to 
     +reward.custom_reward_function.reward_kwargs.judge_constrain=True
     +algorithm.pgrpo.on_nonfinite=skip
 
-An answer that is not a mark gives the reward NaN, which P-GRPO handles according to `on_nonfinite`. verl's own
-estimators cannot handle NaN, and verl's means of that step are NaN. `judge_constrain=True` (vLLM only) rules such
-answers out. A judge that reasons first needs `judge_options={max_tokens: 2048}` instead.
+An answer that is not a mark, or a response that is too long for the judge, gives the reward NaN, which P-GRPO handles
+according to `on_nonfinite`. verl's own estimators cannot handle NaN, and verl's means of that step are NaN.
+`judge_constrain=True` (vLLM only) rules such answers out. A judge that reasons first needs `judge_options={max_tokens:
+2048}` instead.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ QUESTION = (
 )
 # As patient as verl's own requests to a reward model (RewardLoopWorker._post_request): five to six minutes.
 MAX_RETRIES = 44  # of the client, at most 8 s apart
+REJECTED = (400, 413, 422)  # HTTP status of a request that will never be answered, such as one that is too long
 BROKEN_REPLIES = (1, 2, 4, 8, 16)  # seconds until the next try after a reply that is no chat completion
 TIMEOUT = 600.0  # seconds; a judge with a long queue answers late
 _MARK = re.compile(r"[\s\"'`*\[(]*(10|[0-9])(?:\s*/\s*10)?[\s\"'`*\]).]*")
@@ -53,7 +55,7 @@ async def ask_mark(
     judge_options: Mapping[str, Any] | None = None,
     **kwargs: object,
 ) -> float:
-    """Return the judge's mark, 0 to 1; NaN if its answer is not a mark.
+    """Return the judge's mark, 0 to 1; NaN if its answer is not a mark, or if it rejects this prompt but not others.
 
     Overload, server errors, lost connections and broken replies are retried with back-off.
 
@@ -66,11 +68,11 @@ async def ask_mark(
         kwargs: Ignored; verl passes more than a judge needs.
 
     Raises:
-        RuntimeError: No judge is configured, it is unreachable, or it rejects the request.
+        RuntimeError: No judge is configured, it is unreachable, or it rejects every request.
     """
     if not reward_router_address:
         raise RuntimeError("no judge: set reward.reward_model.enable=True and reward.reward_model.model_path")
-    from openai import OpenAIError
+    from openai import APIStatusError, OpenAIError
 
     url = f"http://{reward_router_address}/v1"
     body: dict[str, Any] = {"temperature": 0.0, "max_tokens": 8, "chat_template_kwargs": {"enable_thinking": False}}
@@ -87,6 +89,10 @@ async def ask_mark(
             text, complete = choice.message.content, choice.finish_reason != "length"
             break
         except OpenAIError as error:
+            if isinstance(error, APIStatusError) and error.status_code in REJECTED and prompt != QUESTION:
+                await ask_mark(QUESTION, reward_router_address, judge_model, judge_constrain, judge_options)
+                logger.warning("the judge rejects a prompt of %d characters: %s", len(prompt), error)
+                return math.nan
             raise RuntimeError(f"the judge at {url} failed: {error} ({error.__cause__!r})") from error
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             if pause is None:
