@@ -59,7 +59,7 @@ LAUNCHES: list[list[str | tuple[str, str]]] = [
 
 
 @pytest.mark.parametrize("launch", LAUNCHES)
-def test_each_wrong_setting_is_reported_at_its_key(case: Case, launch: list[str | tuple[str, str]]):
+def test_each_wrong_setting_is_reported_at_its_key(case: Case, launch):
     settings = [one if isinstance(one, tuple) else (one, one.partition("=")[0]) for one in launch]
     report = case.check(*(override for overrides, _ in settings for override in overrides.split()))
     for _, location in settings:

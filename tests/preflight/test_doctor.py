@@ -97,7 +97,8 @@ def test_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize(("variable", "colored"), [("TERM", True), ("NO_COLOR", False)])
 def test_the_command(variable, colored, monkeypatch, capsys):
-    monkeypatch.setattr(command, "examine", lambda *_: [Diagnostic(ERROR, "verl", "not installed", "", "pip install")])
+    found = [Diagnostic(NOTE, "python", "3.11"), Diagnostic(ERROR, "verl", "not installed", "", "pip install")]
+    monkeypatch.setattr(command, "examine", lambda *_: found)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv(variable, "1")
     assert main(["doctor"]) == 1
