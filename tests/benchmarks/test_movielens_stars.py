@@ -23,22 +23,21 @@ def task():
 def test_the_gradient_is_autograds(task):
     policy = stars.Policy(task, [0.1, 0.2])
     generator = torch.Generator().manual_seed(0)
-    names = ("film", "liking", "shared", "own")
-    for name in names:
-        weights = getattr(policy, name)
-        setattr(policy, name, torch.randn(weights.shape, generator=generator).requires_grad_())
+    weights = {}
+    for name in ("film", "liking", "shared", "own"):
+        weights[name] = torch.randn(getattr(policy, name).shape, generator=generator).requires_grad_()
+        setattr(policy, name, weights[name])
     rows = torch.randint(len(task.film), (2, 6), generator=generator)
     probability = policy(rows)
     advantage = torch.randn(probability.shape, generator=generator)
     (advantage * probability.log()).sum().backward()
-    expected = {name: getattr(policy, name).grad for name in names}
     found = {}
-    for name in names:
-        setattr(policy, name, getattr(policy, name).detach())
-        policy.steps[name] = lambda value, name=name: found.setdefault(name, value.clone())
+    for name, value in weights.items():
+        setattr(policy, name, value.detach())
+        policy.steps[name] = lambda gradient, name=name: found.setdefault(name, gradient.clone())
     policy.learn(rows, advantage - probability.detach() * advantage.sum(-1, keepdim=True))
-    for name in names:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-4)
+    for name, value in weights.items():
+        torch.testing.assert_close(found[name], value.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_users_are_held_out_whole_and_random_groups_have_the_same_sizes(task):

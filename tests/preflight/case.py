@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
-from verl_cpu.tiny_model import make_tiny_qwen3
+from tests.conftest import ROOT
 from verl_pgrpo.preflight import Diagnostic, Settings
 from verl_pgrpo.preflight.checks import run_checks
 from verl_pgrpo.preflight.command_line import compose_valid_part, parse
@@ -21,47 +23,36 @@ from verl_pgrpo.preflight.context import PreflightContext
 from verl_pgrpo.preflight.diagnostic import Diagnostics
 from verl_pgrpo.preflight.runner import Report
 
-ROOT = Path(__file__).resolve().parents[2]
-ROWS = 64
-REWARD = (
-    "def compute_score(data_source, solution_str, ground_truth, extra_info=None): return float(len(solution_str))\n"
-)
+DROPPED = object()  # in place of a column's values
 
 
-def rows(count: int = ROWS, **columns: Callable[[int], Any]) -> list[dict[str, Any]]:
-    """Rows of verl's data format; each extra column is a function of the row number."""
-    return [
-        {
+def prompt(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def rows(count: int = 64, **columns: Any) -> list[dict[str, Any]]:
+    """Rows of verl's data format. Each given column is a value, a function of the row number, or DROPPED."""
+    table = []
+    for i in range(count):
+        row = {
             "data_source": f"demo/{'ab'[i % 2]}",
-            "prompt": [{"role": "user", "content": f"jazz tip {i}"}],
+            "prompt": prompt(f"jazz tip {i}"),
             "ability": "personalization",
             "reward_model": {"style": "rule", "ground_truth": "jazz"},
             "extra_info": {"index": i},
             "preference_group": "ab"[i % 2],
-            **{name: make(i) for name, make in columns.items()},
+            **{name: given(i) if callable(given) else given for name, given in columns.items()},
         }
-        for i in range(count)
-    ]
+        table.append({name: value for name, value in row.items() if value is not DROPPED})
+    return table
 
 
 @dataclass(frozen=True)
 class Case:
-    """A folder with data and a tiny model, and one for the run's output."""
+    """A folder with data, a reward function and a tiny model, and one for the run's output."""
 
     folder: Path
     out: Path
-
-    @classmethod
-    def make(cls, folder: Path, out: Path) -> Case:
-        out.mkdir(parents=True)
-        if not (folder / "model").exists():
-            make_tiny_qwen3(
-                folder / "model", ["jazz", "tip", *map(str, range(100)), "these", "are", "a", "few", "words"]
-            )
-            (folder / "reward.py").write_text(REWARD)
-            for split in ("train", "val"):
-                pq.write_table(pa.Table.from_pylist(rows()), folder / f"{split}.parquet")
-        return cls(folder, out)
 
     @property
     def arguments(self) -> list[str]:
@@ -81,7 +72,7 @@ class Case:
             "trainer.save_freq=2",
         ]
 
-    def check(self, *overrides: str, skip: tuple[str, ...] = (), **settings: Any) -> Report:
+    def check(self, *overrides: str, skip: tuple[str, ...] = ("reward",), **settings: Any) -> Report:
         """Run the checks in this process; `preflight` itself runs them in a separate one."""
         found = Diagnostics("arguments")
         config: Any = compose_valid_part(parse([*self.arguments, *overrides]), found)
@@ -92,24 +83,35 @@ class Case:
         diagnostics = [Diagnostic(**event["diagnostic"]) for event in events if "diagnostic" in event]
         return Report(found.found + diagnostics, events[-1]["facts"])
 
-    def write(self, table: list[dict[str, Any]] | pa.Table, split: str = "train") -> str:
-        """Return the override for other data."""
+    def rehearse(self, *overrides: str) -> Report:
+        """Run the checks, and call the reward function."""
+        return self.check(*overrides, skip=())
+
+    def write(self, table: list[dict[str, Any]] | None = None, split: str = "train", **columns: Any) -> str:
+        """Write other data: a table, or `rows` with these columns. Return the override."""
         path = self.out / f"{split}.parquet"
-        pq.write_table(table if isinstance(table, pa.Table) else pa.Table.from_pylist(table), path)
+        pq.write_table(pa.Table.from_pylist(rows(**columns) if table is None else table), path)
         return f"data.{split}_files={path}"
 
     def reward(self, code: str) -> str:
-        """Return the override for another reward function."""
+        """Write another reward function. Return the override."""
         path = self.out / "reward.py"
         path.write_text(code)
         return f"reward.custom_reward_function.path={path}"
 
 
-def problems(report: Report) -> set[tuple[str, str]]:
-    """Severity and check of all diagnostics except notes."""
-    return {(one.severity, one.check) for one in report.diagnostics if one.severity != "note"}
+def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `verl-pgrpo` in a separate process."""
+    command = [sys.executable, "-m", "verl_pgrpo.cli", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def at(report: Report, location: str) -> list[tuple[str, str]]:
+def at(report: Report, location: str = "") -> set[tuple[str, str]]:
     """Severity and check of the diagnostics whose location contains a text."""
-    return [(one.severity, one.check) for one in report.diagnostics if location in one.location]
+    return {(one.severity, one.check) for one in report.diagnostics if location in one.location}
+
+
+def problems(report: Report, location: str = "") -> set[tuple[str, str]]:
+    """The same except notes."""
+    return {one for one in at(report, location) if one[0] != "note"}

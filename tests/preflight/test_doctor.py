@@ -7,8 +7,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +14,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from tests.preflight.case import ROOT, Case
-from verl_pgrpo.cli.doctor import _text
+from tests.conftest import ROOT
+from tests.preflight.case import run_command
+from verl_pgrpo.cli import doctor as command
+from verl_pgrpo.cli import main
 from verl_pgrpo.preflight import doctor, machine, versions
 from verl_pgrpo.preflight.diagnostic import ERROR, NOTE, WARNING, Diagnostic
 
@@ -31,12 +31,9 @@ def ask(kind: str, address: str | None = None, seconds: float = 200.0) -> list[d
 
 
 def test_versions(monkeypatch: pytest.MonkeyPatch):
-    pins = {}
-    for file in ("cpu.txt", "megatron.txt"):
-        pins |= dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements" / file).read_text(), re.MULTILINE))
-    pins = {name.lower(): number for name, number in pins.items()}
+    pins = "".join((ROOT / "requirements" / file).read_text() for file in ("cpu.txt", "megatron.txt"))
     for name, number in (versions.TESTED_SET | versions.TESTED_MEGATRON).items():
-        assert pins.get(name.lower(), pins.get(f"{name}-cpu")) == number, name
+        assert re.search(rf"^{name}(-cpu)?=={re.escape(number)}\b", pins, re.MULTILINE | re.IGNORECASE), name
     installed: dict[str, str | None] = {}
     monkeypatch.setattr(versions, "installed", lambda name: installed.get(name))
     for together in (versions.TESTED_SET, *versions.OTHER_SETS):
@@ -48,28 +45,23 @@ def test_versions(monkeypatch: pytest.MonkeyPatch):
     assert severities["TransferQueue"] == severities["megatron"] == ERROR
 
 
-GPU = ["model_engine=dp", "actor_rollout_ref.rollout.name=vllm"]
-
-
-def test_packages_of_a_launch(case: Case, monkeypatch: pytest.MonkeyPatch):
-    there = {"flash_attn", "transformer_engine", "megatron.core", "megatron.bridge", "mbridge", "cupy", "vllm"}
-    monkeypatch.setattr(versions, "_importable", lambda module: module in there)
-    nccl = "actor_rollout_ref.rollout.checkpoint_engine.backend=nccl"
-    megatron = ["model_engine=megatron", *GPU[1:]]
-    launches = {"flash_attn": GPU, "transformer_engine": megatron, "megatron.bridge": megatron, "cupy": [*GPU, nccl]}
-    launches["mbridge"] = [*megatron, "actor_rollout_ref.actor.megatron.vanilla_mbridge=True"]
-    for module, arguments in launches.items():
-        there.add(module)
-        assert {one.severity for one in versions.check_launch_packages(arguments)} == {NOTE}
-        there.remove(module)
-        [missing] = [one for one in versions.check_launch_packages(arguments) if one.severity == ERROR]
-        assert missing.check == f"launch, {module}"
-        there.add(module)
-    there.remove("flash_attn")
-    sdpa = "+actor_rollout_ref.model.override_config.attn_implementation=sdpa"
-    assert {one.severity for one in versions.check_launch_packages([*GPU, sdpa])} == {NOTE}
-    assert [one.severity for one in versions.check_launch_packages(case.arguments)] == [NOTE]  # on the CPU
-    assert [one.severity for one in versions.check_launch_packages(["nonsense"])] == [ERROR]
+@pytest.mark.parametrize(
+    ("missing", "launch", "errors"),
+    [
+        ("flash_attn", "model_engine=dp", ["launch, flash_attn"]),
+        ("flash_attn", "model_engine=dp +actor_rollout_ref.model.override_config.attn_implementation=sdpa", []),
+        ("flash_attn", "model_engine=dp trainer.device=cpu", []),
+        ("cupy", "model_engine=dp actor_rollout_ref.rollout.checkpoint_engine.backend=nccl", ["launch, cupy"]),
+        ("transformer_engine", "model_engine=megatron", ["launch, transformer_engine"]),
+        ("megatron.bridge", "model_engine=megatron", ["launch, megatron.bridge"]),
+        ("mbridge", "model_engine=megatron actor_rollout_ref.actor.megatron.vanilla_mbridge=True", ["launch, mbridge"]),
+        ("", "nonsense", ["launch"]),
+    ],
+)
+def test_packages_of_a_launch(missing, launch, errors, monkeypatch):
+    monkeypatch.setattr(versions, "_importable", lambda module: module != missing)
+    found = versions.check_launch_packages(["actor_rollout_ref.rollout.name=vllm", *launch.split()])
+    assert [one.check for one in found if one.severity == ERROR] == errors
 
 
 def test_a_process_that_fails_or_hangs_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -81,20 +73,12 @@ def test_a_process_that_fails_or_hangs_is_a_line(tmp_path: Path, monkeypatch: py
     assert (found.severity, found.message) == (ERROR, "ImportError: libcuda.so.1: no such file")
 
 
-def node(host: str, **numbers: str) -> dict:
-    known = {"verl": "0.9.1", "torch": "2.13.0"} | numbers
-    return {"host": host, "failure": "", "versions": known}
-
-
-def test_nodes_that_differ_are_named():
-    def rate(*nodes: dict) -> Diagnostic:
-        return doctor.rate("ray", list(nodes), node("here")["versions"])
-
-    assert rate(node("a"), node("b")).severity == NOTE
-    other = rate(node("a"), node("b", verl="0.9.0"))
-    assert (other.severity, other.location) == (ERROR, "b")
-    lacking = rate(node("a"), node("b") | {"failure": "not installed there"})
-    assert (lacking.severity, lacking.location) == (ERROR, "b")
+@pytest.mark.parametrize("other", [{"versions": {"verl": "0.9.0"}}, {"failure": "not installed there"}])
+def test_nodes_that_differ_are_named(other):
+    a, b = ({"host": host, "failure": "", "versions": {"verl": "0.9.1"}} for host in "ab")
+    assert doctor.rate("ray", [a, b], a["versions"]).severity == NOTE
+    found = doctor.rate("ray", [a, b | other], a["versions"])
+    assert (found.severity, found.location) == (ERROR, "b")
 
 
 def test_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -111,34 +95,32 @@ def test_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert [rate(tmp_path, *sizes, 20) for sizes in disk] == [ERROR, WARNING, WARNING, NOTE]
 
 
-def test_one_screen(monkeypatch: pytest.MonkeyPatch):
-    found = [Diagnostic(NOTE, "verl", "0.9.1", ""), Diagnostic(ERROR, "shared memory", "64 MiB", "", "more")]
-    plain = "ok   verl           0.9.1\nFAIL shared memory  64 MiB\n                    -> more\n1 FAIL, 0 warn, 1 ok"
-    assert _text(found) == plain
+@pytest.mark.parametrize(("variable", "colored"), [("TERM", True), ("NO_COLOR", False)])
+def test_the_command(variable, colored, monkeypatch, capsys):
+    found = [Diagnostic(NOTE, "python", "3.11"), Diagnostic(ERROR, "verl", "not installed", "", "pip install")]
+    monkeypatch.setattr(command, "examine", lambda *_: found)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    for name, value, colored in (("TERM", "xterm", True), ("NO_COLOR", "1", False)):
-        monkeypatch.setenv(name, value)
-        assert ("\033[31mFAIL\033[0m" in _text(found)) == colored
+    monkeypatch.setenv(variable, "1")
+    assert main(["doctor"]) == 1
+    assert ("\033[31mFAIL\033[0m verl" in capsys.readouterr().out) == colored
 
 
 @pytest.mark.slow
 def test_doctor_leaves_nothing_behind(short_tmpdir: Path):
-    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        code = "import sys; from verl_pgrpo.cli import main; sys.exit(main())"
-        command = [sys.executable, "-c", code, "doctor", "--timeout", "240", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(short_tmpdir), **environment}
-        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-
     for policy, status, severity in (("auto", 0, NOTE), ("none", 1, ERROR)):
-        run = call("--json", VERL_USE_EXTERNAL_PLUGINS=policy)
+        environment = {"VERL_USE_EXTERNAL_PLUGINS": policy, "TMPDIR": str(short_tmpdir)}
+        run = run_command("doctor", "--timeout", "240", "--json", **environment)
         assert run.returncode == status, run.stdout + run.stderr
         severities = {one["check"]: one["severity"] for one in json.loads(run.stdout)["checks"]}
         assert {severities[f"plugin, {kind}"] for kind in ("driver", "ray", "vllm")} == {severity}
-    deadline = time.monotonic() + 20  # Ray's processes name the temporary folder in their arguments
-    while left := [
-        p for p in psutil.process_iter(["cmdline"]) if any(f"{short_tmpdir}" in w for w in p.info["cmdline"] or [])
-    ]:
-        assert time.monotonic() < deadline, left
+
+    def left() -> list[str]:  # Ray's processes name the temporary folder in their arguments
+        commands = (" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
+        return [command for command in commands if str(short_tmpdir) in command]
+
+    deadline = time.monotonic() + 20
+    while left():
+        assert time.monotonic() < deadline, left()
         time.sleep(0.5)
 
 

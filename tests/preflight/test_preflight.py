@@ -15,22 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.preflight.case import ROOT, Case, problems, rows
+from tests.conftest import ROOT
+from tests.preflight.case import Case, problems, prompt, rows, run_command
 from verl_pgrpo.cli import main
-from verl_pgrpo.preflight import Settings, checks, preflight, runner
-
-RUN = "import sys; from verl_pgrpo.cli import main; sys.exit(main())"
-
-
-def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    command = [sys.executable, "-c", RUN, "preflight", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+from verl_pgrpo.preflight import Diagnostic, Report, Settings, checks, preflight, runner
 
 
 def test_a_good_launch_passes(case: Case):
     """Tests that build verl's objects dozens of times, or in a separate process, are slow."""
-    report = case.check()
+    report = case.rehearse()
     assert problems(report) == set()
     assert "2 preference groups, the smallest with 32 training rows" in report.facts
     assert "64 training rows, 120 steps of 16 prompts x 2 responses" in report.facts
@@ -39,24 +32,24 @@ def test_a_good_launch_passes(case: Case):
 
 @pytest.mark.slow
 def test_the_command(case: Case, tmp_path: Path):
-    run = call("--json", "--reward-timeout", "300", "--", *case.arguments, cwd=tmp_path)
+    run = run_command("preflight", "--json", "--reward-timeout", "300", "--", *case.arguments)
     assert run.returncode == 0, run.stdout + run.stderr
     report = json.loads(run.stdout)
     assert (report["ok"], report["diagnostics"]) == (True, [])
     assert (run.stderr, (tmp_path / "outputs").exists()) == ("", False)  # a folder that Hydra makes in a run
-    unloaded = call("--skip", "reward", "--json", "--", *case.arguments, cwd=tmp_path, VERL_USE_EXTERNAL_PLUGINS="none")
+    skipping = ("preflight", "--json", "--skip", "reward", "--", *case.arguments)
+    unloaded = run_command(*skipping, VERL_USE_EXTERNAL_PLUGINS="none")
     assert unloaded.returncode == 1
     [error] = [one for one in json.loads(unloaded.stdout)["diagnostics"] if one["severity"] == "error"]
     assert (error["check"], error["location"]) == ("config", "VERL_USE_EXTERNAL_PLUGINS")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("strict", "status"), [((), 0), (("--strict",), 1)])
-def test_strict_counts_warnings(case: Case, tmp_path: Path, strict: tuple[str, ...], status: int):
-    unseeded = (*case.arguments, "data.train_max_samples=32", "data.seed=null")
-    run = call("--skip", "reward", *strict, "--", *unseeded, cwd=tmp_path)
-    assert run.returncode == status
-    assert "[data]" in run.stdout
+@pytest.mark.parametrize(("option", "status"), [("--json", 0), ("--strict", 1)])
+def test_strict_counts_warnings(option, status, monkeypatch, capsys):
+    report = Report([Diagnostic("warning", "data", "unseeded", "data.seed", "data.seed=1")])
+    monkeypatch.setattr(runner, "preflight", lambda *_: report)
+    assert main(["preflight", option, "--", "data.seed=null"]) == status
+    assert "data.seed=1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -68,40 +61,36 @@ def test_wrong_usage(usage: tuple[str, ...], capsys: pytest.CaptureFixture[str])
     assert (out, "error:" in error) == ("", True)
 
 
-def test_a_check_that_fails_itself_is_a_warning(case: Case, monkeypatch: pytest.MonkeyPatch):
+def test_a_check_that_fails_itself_is_a_warning_unless_it_is_skipped(case: Case, monkeypatch: pytest.MonkeyPatch):
     def broken(*_):
         raise OSError("the disk has gone")
 
-    monkeypatch.setattr(checks, "CHECKS", (*checks.CHECKS, ("groups", broken)))
-    assert problems(case.check(skip=("reward",))) == {("warning", "groups")}
     assert set(dict(checks.CHECKS)) == set(runner.CHECK_NAMES)
+    monkeypatch.setattr(checks, "CHECKS", (("groups", broken), ("reward", broken)))
+    assert problems(case.check(skip=("reward",))) == {("warning", "groups")}
 
 
 @pytest.mark.slow
 def test_the_callers_process_stays_as_it_is(case: Case):
     """Logging, warnings and modules."""
-    code = (
-        "import logging, sys, warnings\n"
-        "logging.disable(logging.INFO)\n"
-        "before = logging.root.manager.disable, list(logging.root.handlers), list(warnings.filters)\n"
-        "from verl_pgrpo.preflight import Settings, preflight\n"
-        f"assert preflight({[*case.arguments]!r}, Settings(reward_timeout=300.0)).ok\n"
-        "assert before == (logging.root.manager.disable, list(logging.root.handlers), list(warnings.filters))\n"
-        "assert not {'verl', 'torch', 'ray'} & set(sys.modules), 'verl is imported in a process of its own'\n"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=case.out, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
-    )
-    assert run.returncode == 0
+    code = f"""
+import logging, sys, warnings
+def state(): return logging.root.manager.disable, list(logging.root.handlers), list(warnings.filters)
+logging.disable(logging.INFO)
+before = state()
+from verl_pgrpo.preflight import Settings, preflight
+assert preflight({case.arguments!r}, Settings(reward_timeout=300.0)).ok
+assert state() == before
+assert not {{'verl', 'torch', 'ray'}} & set(sys.modules)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=case.out, env=environment, check=True)
 
 
 @pytest.mark.slow
 def test_a_million_rows_take_less_than_thirty_seconds(case: Case):
     """Of processor time, because the machine may be busy. A tenth of the prompts is too long."""
-    long = [{"role": "user", "content": "few words " * 50}]
-    table = pa.Table.from_pylist(
-        rows(1000, prompt=lambda i: long if i % 10 == 0 else [{"role": "user", "content": "jazz"}])
-    )
+    table = pa.Table.from_pylist(rows(1000, prompt=lambda i: prompt("few words " * 50 if i % 10 == 0 else "jazz")))
     path = case.out / "million.parquet"
     with pq.ParquetWriter(path, table.schema) as writer:
         for _ in range(1000):
