@@ -14,7 +14,6 @@ from verl_pgrpo.moments import Moments
 
 values = st.floats(min_value=-1e6, max_value=1e6, allow_nan=False, width=32)
 batches = st.lists(st.lists(values, min_size=1, max_size=12), min_size=1, max_size=5)
-ZERO = np.zeros(1, dtype=np.int64)
 
 
 def updated(parts: list[list[float]], half_life: float | None = None) -> Moments:
@@ -33,7 +32,7 @@ def grouped(groups: list[list[list[float]]], half_life: float | None = None) -> 
 def merged(*histories: Moments) -> Moments:
     total = Moments(1)
     for history in histories:
-        total.merge(ZERO, history)
+        total.merge(np.array([0]), history)
     return total
 
 
@@ -84,29 +83,16 @@ def test_equal_values_have_no_spread_at_all(value):
     assert (moments.mean[0], moments.m2[0], moments.std()[0]) == (value, 0.0, 0.0)
 
 
-@given(batches, st.sampled_from([0.5, 1.0, 3.0, 100.0, 1e6]))
+@given(batches, st.sampled_from([5e-324, 0.5, 1.0, 3.0, 100.0, 1e6, 1e15]))
 def test_forgetting_equals_weights_written_out(parts, half_life):
-    moments = updated(parts, half_life)
     total, mean, m2 = exponential_moments(parts, half_life)
     scale = max(abs(value) for part in parts for value in part)
-    assert moments.weight(moments.count)[0] == pytest.approx(total)
-    assert moments.mean[0] == pytest.approx(mean, abs=1e-9 * scale)
-    assert moments.m2[0] == pytest.approx(m2, rel=1e-7, abs=1e-12 * scale**2)
-
-
-def test_half_life_is_the_age_at_which_a_reward_weighs_half():
-    moments = updated([[0.0] * 4000, [1.0] * 8], half_life=8)  # half of all weight is younger than 8 rewards
-    assert moments.mean[0] == pytest.approx(0.5)
-    slow, plain = (updated(np.arange(100.0).reshape(5, 20).tolist(), h) for h in (1e9, None))
-    assert (slow.mean[0], slow.std()[0]) == pytest.approx((plain.mean[0], plain.std()[0]), rel=1e-6)
-
-
-@pytest.mark.parametrize("half_life", [5e-324, 1e-3, 1e15])
-def test_extreme_half_lives_stay_finite(half_life):
     with np.errstate(all="raise", under="ignore"):
-        moments = updated([[1.0, 2.0, 5.0], [3.0], [4.0, 4.0]], half_life)
-        for number in (*moments.mean, *moments.m2, *moments.std(), *moments.pooled()):
-            assert np.isfinite(number)
+        moments = updated(parts, half_life)
+        assert moments.weight(moments.count)[0] == pytest.approx(total)
+        assert moments.mean[0] == pytest.approx(mean, abs=1e-9 * scale)
+        assert moments.m2[0] == pytest.approx(m2, rel=1e-7, abs=1e-12 * scale**2)
+        assert np.isfinite([*moments.std(), *moments.pooled()]).all()
 
 
 @given(batches)
