@@ -67,8 +67,12 @@ def test_the_public_api_is_complete():
         verl_pgrpo.nonsense  # noqa: B018
 
 
-def test_pins_are_exact_bring_no_cuda_and_fit_the_projects():
+def project(path):
     tomllib = pytest.importorskip("tomllib")
+    return tomllib.loads((ROOT / path).read_text(encoding="utf-8"))["project"]
+
+
+def test_pins_are_exact_bring_no_cuda_and_fit_the_projects():
     lines = (ROOT / "requirements" / "cpu.txt").read_text(encoding="utf-8").splitlines()
     found = [Requirement(line) for line in lines if line and not line.startswith("#")]
     pins = {canonicalize_name(pin.name): pin for pin in found}
@@ -77,10 +81,14 @@ def test_pins_are_exact_bring_no_cuda_and_fit_the_projects():
         assert [clause.operator for clause in pin.specifier] == ["=="], pin  # a URL has no clause
         assert "+" not in str(pin.specifier), f"{pin}: a local version, which no other index has"
         assert not name.startswith(("nvidia-", "cuda-", "cupy", "flash-attn")), pin
-    for path in ("pyproject.toml", "verl_cpu/pyproject.toml"):
-        project = tomllib.loads((ROOT / path).read_text(encoding="utf-8"))["project"]
-        extras = project.get("optional-dependencies", {}) | {"vllm": []}
-        for wanted in map(Requirement, itertools.chain(project["dependencies"], *extras.values())):
+    for needs in (project("pyproject.toml"), project("verl_cpu/pyproject.toml")):
+        extras = needs.get("optional-dependencies", {}) | {"vllm": []}
+        for wanted in map(Requirement, itertools.chain(needs["dependencies"], *extras.values())):
             if wanted.marker is None or wanted.marker.evaluate({"python_version": "3.11"}):
                 (clause,) = pins[canonicalize_name(wanted.name)].specifier
                 assert wanted.specifier.contains(clause.version, prereleases=True), f"{wanted}, but pinned: {clause}"
+
+
+def test_an_installation_with_dependencies_leaves_verls_packages_alone():
+    required = {Requirement(line).name for line in project("pyproject.toml")["dependencies"]}
+    assert required <= {"numpy", "pandas", "pyarrow", "omegaconf", "wrapt", "typer"}
