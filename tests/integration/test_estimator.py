@@ -28,18 +28,16 @@ def rows_of(keys, groups=None):
     return BatchRows.from_keys(keys, tags, groups or ["a"] * len(keys))
 
 
-def run(rows, rewards, mask, config=None):
+def run(rows, rewards, mask):
     """Compute advantages (N, T) by verl's own `compute_advantage_for_multi_trajectories`, as its V1 trainers do."""
     from verl.protocol import DataProto
     from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
-    state = PGRPOState(config or PGRPOConfig())
+    state = PGRPOState(PGRPOConfig())
     tensors = {"token_level_rewards": at_end(rewards, mask), "response_mask": torch.as_tensor(mask)}
     data = DataProto.from_dict(tensors=tensors, non_tensors={"uid": np.array(rows.uids, dtype=object)})
     keys = [f"{uid}_0_0" for uid in rows.uids]
-    step = functools.partial(
-        compute_advantage_for_multi_trajectories, data, batch_keys=keys, adv_estimator="pgrpo", config={}
-    )
+    step = functools.partial(compute_advantage_for_multi_trajectories, data, keys, adv_estimator="pgrpo", config={})
     data = state.advantage_step(rows, step)
     torch.testing.assert_close(data.batch["advantages"], data.batch["returns"])
     return data.batch["advantages"], state
@@ -114,15 +112,13 @@ def test_bad_groups_stop_the_step_with_their_prompt(bad, error):
         run(rows_of(U, ["a", bad]), [1.0, 2.0], [[1], [1]])
 
 
-def test_groups_of_a_nested_column_and_the_default():
+def test_groups_of_a_nested_column():
     column = GroupColumn.parse("extra_info.user.id", ["prompt", "extra_info"])
     values = [{"user": {"id": 7}}, {"user": None}, {}, None, {"user": {"id": " "}}]
     assert column.labels(values) == ["7", None, None, None, None]
     assert GroupColumn.parse("n").labels(torch.tensor([3, 4])) == ["3", "4"]
     with pytest.raises(MissingGroupError, match="extra_info"):
         column.labels(["text"])
-    _, state = run(rows_of(U, ["a", None]), [1.0, 2.0], [[1], [1]], PGRPOConfig(default_group="none"))
-    assert state.history.groups == ["a", "none"]
 
 
 OTHER = [(["v", "u"], 1), (["u", "v", "w"], 1), (["u", "v"], 2), (["u", "v"], 0), (None, 2)]
