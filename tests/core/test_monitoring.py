@@ -117,7 +117,7 @@ RUNS = {
     "no more rewards": ({}, [(15, {"a": 0.5, "b": 0.4, "gone": 0.1}, 0, []), (40, HALVES, 0, ["gone"])]),
     "nearly all rewards": ({}, [(30, {"big": 0.95, "small": 0.05}, 0, ["big"])]),
     "lagging": ({}, [(40, HALVES, 0, []), (20, HALVES, 2, ["a", "b"])]),
-    "forgetting": ({"half_life": 64}, [(40, HALVES, 0, []), (20, HALVES, 2, [])]),
+    "forgetting": ({"half_life": 8}, [(40, HALVES, 0, []), (20, HALVES, 2, [])]),
     "alike in the data": ({"sizes": ALIKE}, [(0, HALVES, 0, ["jazz", "jazz\\u200b"])]),
     "alike in the rewards": ({}, [(2, {"jazz": 0.5, "Jazz ": 0.5}, 0, ["jazz", "Jazz "])]),
 }
