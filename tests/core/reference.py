@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from fractions import Fraction
-from math import fsum, sqrt
+from math import fsum
 
 
 def exact_moments(values: list[float]) -> tuple[int, Fraction, Fraction]:
@@ -21,21 +22,12 @@ def exact_moments(values: list[float]) -> tuple[int, Fraction, Fraction]:
 
 
 def exact_std(values: list[float]) -> float:
-    """Return the sample standard deviation (Bessel), rounded once at the end; 0 without spread."""
+    """Return the sample standard deviation (Bessel), to 28 digits and then rounded; 0 without spread."""
     count, _, m2 = exact_moments(values)
-    return _sqrt(m2 / (count - 1)) if count > 1 else 0.0
-
-
-def _sqrt(value: Fraction) -> float:
-    """Square root of a rational that may be too small or too large for a float."""
-    if value == 0:
+    if count < 2:
         return 0.0
-    scale = 0
-    while value < Fraction(1, 2**200):
-        value, scale = value * 2**200, scale - 100
-    while value > 2**200:
-        value, scale = value / 2**200, scale + 100
-    return sqrt(float(value)) * 2.0**scale
+    variance = m2 / (count - 1)  # a Decimal can be smaller and larger than a float
+    return float((Decimal(variance.numerator) / variance.denominator).sqrt())
 
 
 def exponential_moments(batches: list[list[float]], half_life: float) -> tuple[float, float, float]:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.reference import exact_moments, exact_std
+from tests.core.test_history import computed
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 from verl_pgrpo.shrinkage import group_weights
 
@@ -46,14 +47,11 @@ def blended_by_hand(plain, standardized, prompts):
 @norms
 @given(past=rows, batch=rows)
 def test_blended_is_the_leave_one_out_formula(norm, past, batch):
-    def computed(**options):
-        history = GroupHistoryManager(PGRPOConfig(**options))
-        history.update(*columns(past))
-        return history.compute_advantages(*columns(batch))
-
-    plain, standardized = computed(norm_adv_by_std_in_grpo=norm), computed()
-    result = computed(baseline="blended", norm_adv_by_std_in_grpo=norm)
-    expected = blended_by_hand(plain.advantages, standardized.advantages, columns(batch)[2])
+    batch, past = columns(batch), [columns(past)]
+    plain = computed(PGRPOConfig(norm_adv_by_std_in_grpo=norm), *batch, past=past)
+    standardized = computed(None, *batch, past=past)
+    result = computed(PGRPOConfig(baseline="blended", norm_adv_by_std_in_grpo=norm), *batch, past=past)
+    expected = blended_by_hand(plain.advantages, standardized.advantages, batch[2])
     np.testing.assert_allclose(result.advantages, expected, rtol=1e-9, atol=1e-9)
     np.testing.assert_array_equal([result.mean, result.std], [plain.mean, plain.std])
 
@@ -113,16 +111,14 @@ def test_forgetting_weighs_prompts_like_rewards():
 def test_a_run_can_switch_the_baseline(tmp_path, baseline):
     """The spread within prompts is recorded with every baseline. Only these two require prompts."""
     batch, config = (["a"] * 4, [1.0, 3.0, 4.0, 8.0], ["p", "p", "q", "q"]), PGRPOConfig(baseline=baseline)
-    plain, other = GroupHistoryManager(), GroupHistoryManager(config)
-    for history in (plain, other):
-        history.compute_advantages(*batch)
+    plain = GroupHistoryManager()
+    plain.update(*batch)
     plain.save(tmp_path / "h.parquet")
     resumed = GroupHistoryManager.load(tmp_path / "h.parquet", config)
-    advantages = [history.compute_advantages(*batch).advantages.tolist() for history in (resumed, other)]
-    assert advantages[0] == advantages[1]
     with pytest.raises(ValueError, match="prompt_ids"):
         resumed.compute_advantages(["a"], [1.0])
-    assert resumed.total_count == 8
+    expected = computed(config, *batch, past=[batch]).advantages
+    np.testing.assert_array_equal(resumed.compute_advantages(*batch).advantages, expected)
 
 
 @given(rows, st.floats(0.1, 10), st.floats(-50, 50))
@@ -131,17 +127,14 @@ def test_units_of_a_preference_group_do_not_matter(batch, scale, offset):
     start = [("a", 0, 1.0), ("a", 2, 2.5), ("b", 1, 1.0), ("b", 3, 2.5)]
     groups, values, prompts = columns([*start, *batch])
     units = [value * scale + offset if group == "a" else value for group, value in zip(groups, values, strict=True)]
-    mine, theirs = (GroupHistoryManager(config).compute_advantages(groups, v, prompts) for v in (values, units))
+    mine, theirs = (computed(config, groups, v, prompts) for v in (values, units))
     np.testing.assert_allclose(theirs.advantages, mine.advantages, atol=1e-6)
 
 
 def test_prompts_that_differ_much_are_compared_with_themselves():
     """Above w* = 3/4 a prompt whose responses all earn the same reward has no signal at all, to the last bit."""
-    rng = np.random.default_rng(0)
-    moods = np.repeat(rng.standard_normal(200), 2)
-    history = GroupHistoryManager(PGRPOConfig(baseline="shrinkage"))
-    history.update(["a"] * 400, moods + 0.1 * rng.standard_normal(400), np.repeat(np.arange(200), 2))
-    result = history.compute_advantages(["a"] * 4, [0.7, 0.7, 0.3, 0.9], [0, 0, 1, 1])
+    past = [(["a"] * 6, [-1.0, -1.1, 0.2, 0.1, 1.0, 1.1], list("ppqqrr"))]
+    result = computed(PGRPOConfig(baseline="shrinkage"), ["a"] * 4, [0.7, 0.7, 0.3, 0.9], list("ssuu"), past=past)
     assert result.advantages[:2].tolist() == [0.0, 0.0]
     assert result.advantages[2] == -result.advantages[3] != 0
 
@@ -159,7 +152,7 @@ def test_balance_has_mean_weight_one_and_lifts_the_few(counts, alpha):
 
 def test_balance_multiplies_the_advantages():
     batch = ["big"] * 12 + ["small"] * 3, np.arange(15.0), range(15)
-    plain, result = (GroupHistoryManager(PGRPOConfig(group_balance=b)).compute_advantages(*batch) for b in (0.0, 1.0))
+    plain, result = (computed(PGRPOConfig(group_balance=alpha), *batch) for alpha in (0.0, 1.0))
     weight = np.where(np.array(batch[0]) == "big", 15 / 24, 15 / 6)
     for name in ("advantages", "scale", "shift"):
         np.testing.assert_allclose(getattr(result, name), weight * getattr(plain, name))
@@ -167,10 +160,9 @@ def test_balance_multiplies_the_advantages():
 
 
 def test_a_cold_group_takes_no_variance_components_from_its_own_few_rewards():
+    past = [(["b"] * 400, np.linspace(0, 1, 400), [i // 2 for i in range(400)])]
     config = PGRPOConfig(baseline="shrinkage", min_count=32)
-    history = GroupHistoryManager(config)
-    history.update(["b"] * 400, np.linspace(0, 1, 400), [i // 2 for i in range(400)])
-    result = history.compute_advantages(["a"] * 5, [1.0, 1.001, 0.0, 0.001, 1.0], list("ppqqz"))
+    result = computed(config, ["a"] * 5, [1.0, 1.001, 0.0, 0.001, 1.0], list("ppqqz"), past=past)
     assert result.cold.all()
     assert np.abs(result.advantages).max() < 3
     assert result.advantages[0] == pytest.approx(result.advantages[4])  # the paper's method: prompts play no part
@@ -178,6 +170,5 @@ def test_a_cold_group_takes_no_variance_components_from_its_own_few_rewards():
 
 def test_rounding_is_not_a_spread_within_prompts():
     values = [1e6 + 0.1, np.nextafter(1e6 + 0.1, 2e6), 1e6 + 0.3, np.nextafter(1e6 + 0.3, 2e6)]
-    history = GroupHistoryManager(PGRPOConfig(baseline="shrinkage", epsilon=0))
-    result = history.compute_advantages(["a"] * 4, values, list("ppqq"))
+    result = computed(PGRPOConfig(baseline="shrinkage", epsilon=0), ["a"] * 4, values, list("ppqq"))
     assert np.abs(result.advantages).max() < 1e-6

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
+import functools
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -28,21 +29,8 @@ from verl_pgrpo import (
 from verl_pgrpo.moments import Moments
 from verl_pgrpo.monitoring import HistoryMonitor
 
-ODD_LABELS = [
-    "",
-    " ",
-    "x" * 2**17,
-    "two\nlines",
-    "nul\0",
-    "🦜🏽",
-    "שלום",
-    "worst_group",
-    "a/b",
-    "..",
-    "None",
-    "nan",
-    "1",
-]
+ODD_LABELS = ["", " ", "x" * 2**17, "two\nlines", "nul\0", "🦜🏽", "שלום"]
+ODD_LABELS += ["worst_group", "a/b", "..", "None", "nan", "1"]
 OPTIONS = [{}, {"half_life": 8}, {"prior_strength": 3, "min_count": 2}, {"baseline": "blended"}]
 OPTIONS += [{"baseline": "shrinkage", "group_balance": 0.5}]
 every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -59,9 +47,10 @@ def columns(batch):
 
 
 def computed(config, *batch, past=()):
+    """The advantages of a batch, after batches that only enter the history."""
     history = GroupHistoryManager(config)
-    for groups, values in past:
-        history.update(groups, values)
+    for part in past:
+        history.update(*part)
     return history.compute_advantages(*batch)
 
 
@@ -117,32 +106,83 @@ def test_the_order_of_rows_does_not_matter(options, past, batch, random):
     assert_same(*histories)
 
 
-@pytest.mark.parametrize("half_life", [None, 5.0])
+def observed(half_life, *parts):
+    history = GroupHistoryManager(PGRPOConfig(half_life=half_life))
+    for part in parts:
+        history.update(*columns(part))
+    return history
+
+
+def merged(first, *others):
+    for other in others:
+        first.merge(other)
+    return first
+
+
+def assert_moments(history, parts, half_life=None):
+    """Count, mean and sum of squares are those of the exact reference, or of weights written out."""
+    frame = history.to_frame().set_index("group")
+    assert sorted(frame.index) == sorted({group for part in parts for group, _, _ in part})
+    for group, row in frame.iterrows():
+        kept = [[reward for name, reward, _ in part if name == group] for part in parts]
+        flat = [reward for part in kept for reward in part]
+        scale, plain = max(map(abs, flat)), half_life is None
+        _, mean, m2 = reference.exact_moments(flat) if plain else reference.exponential_moments(kept, half_life)
+        assert row["count"] == len(flat)
+        assert row["mean"] == pytest.approx(float(mean), abs=(1e-12 if plain else 1e-9) * scale)
+        assert row["m2"] == pytest.approx(float(m2), rel=1e-7, abs=1e-12 * scale**2)
+
+
+@given(rows, st.randoms(use_true_random=False))
+def test_any_order_and_any_split_equal_the_exact_moments(batch, random):
+    shuffled, cut = random.sample(batch, len(batch)), random.randint(0, len(batch))
+    for parts in ([shuffled[:cut], shuffled[cut:]], [[row] for row in shuffled]):
+        assert_moments(observed(None, *parts), [batch])
+
+
+@pytest.mark.parametrize("half_life", [None, 1.0, 5.0, 1e15])
+@settings(max_examples=50)
 @given(a=rows, b=rows, c=rows)
-def test_merge_equals_observing_everything(half_life, a, b, c):
-    def observed(*parts):
-        history = GroupHistoryManager(PGRPOConfig(half_life=half_life))
-        for part in parts:
-            history.update(*columns(part))
-        return history
-
-    def merged(*parts):
-        for part in parts[1:]:
-            parts[0].merge(part)
-        return parts[0]
-
-    everything = observed(a, b, c)
-    orders = [merged(merged(observed(a), observed(b)), observed(c)), merged(observed(a), merged(observed(b, c)))]
-    orders += [merged(observed(), observed(a, b), observed(c), observed())]
-    orders += [merged(observed(c), observed(a), observed(b))] if half_life is None else []
-    for history in orders:
-        assert sorted(history.groups) == sorted(everything.groups)
-        mine, theirs = history.statistics(everything.groups), everything.statistics(everything.groups)
-        np.testing.assert_array_equal(mine.count, theirs.count)
-        for name in ("mean", "std", "within_std"):
+def test_batches_and_merges_equal_the_reference(half_life, a, b, c):
+    made = functools.partial(observed, half_life)
+    with np.errstate(all="raise", under="ignore"):
+        everything = made(a, b, c)
+        histories = [everything, merged(made(a), merged(made(b, c))), merged(made(), made(a, b), made(c), made())]
+        histories += [merged(made(c), made(a), made(b))] if half_life is None else []
+    for history in histories:
+        assert_moments(history, [a, b, c], half_life)
+        mine, theirs = (each.statistics(everything.groups) for each in (history, everything))
+        for name in ("std", "within_std"):
             np.testing.assert_allclose(getattr(mine, name), getattr(theirs, name), rtol=1e-6, atol=1e-6)
     with pytest.raises(ConfigError, match="half_life"):
         everything.merge(GroupHistoryManager(PGRPOConfig(half_life=2)))
+
+
+SPREADS = [(1e9, 1.0), (99.9999999, 3.2e-8), (-1e12, 1e-3), (0.0, 1e-160), (0.0, 1e130), (1e-300, 1e-301)]
+
+
+@pytest.mark.parametrize(("offset", "spread"), SPREADS)
+def test_a_large_offset_does_not_drown_the_spread(offset, spread):
+    values = (offset + spread * np.random.default_rng(0).standard_normal(3000)).tolist()
+    (_, mean, _), std = reference.exact_moments(values), reference.exact_std(values)
+    # Within a few units in the last place of the mean, which may be large relative to the spread.
+    ulp = float(np.spacing(abs(offset) + spread))
+    for batch_size in (1, 7, 1000):
+        parts = [values[start : start + batch_size] for start in range(0, 3000, batch_size)]
+        history = observed(None, *([("a", value, 0) for value in part] for part in parts))
+        found = history.statistics(["a"])
+        assert found.count[0] == 3000
+        assert found.mean[0] == pytest.approx(float(mean), abs=60 * ulp)
+        if spread > 1e-155:  # below this, squares underflow: the spread counts as zero
+            assert found.std[0] == pytest.approx(std, rel=1e-6 + (60 * ulp / spread) ** 2)
+        else:
+            assert found.std[0] <= std * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e9 + 0.1, 5e-324, -1e139])
+def test_equal_values_have_no_spread_at_all(value):
+    found = observed(None, *([("a", value, 0)] * size for size in (3, 1, 500))).statistics(["a"])
+    assert (found.mean[0], found.std[0]) == (value, 0.0)
 
 
 @every_option
@@ -155,7 +195,7 @@ def test_copies_and_files_continue_bit_for_bit(tmp_path_factory, options, past, 
     history.compute_advantages(*columns(past))
     path = tmp_path_factory.getbasetemp() / "h.parquet"
     history.save(path, step=3)
-    copies = [copy.deepcopy(history), copy.copy(history)]
+    copies = [copy.deepcopy(history), copy.copy(history), pickle.loads(pickle.dumps(history))]
     copies += [GroupHistoryManager.load(path, config, step=3), GroupHistoryManager.load(path)]
     results = []
     for each in (*copies, history):  # the original last: no copy shares an array with it
@@ -167,21 +207,6 @@ def test_copies_and_files_continue_bit_for_bit(tmp_path_factory, options, past, 
         assert len({getattr(result, name).tobytes() for result in results}) == 1
 
 
-def updated(history):
-    history.update(["a", "ü", "new"], [5.0, 6.0, 7.0])
-    return history
-
-
-def test_a_history_sent_to_another_process_knows_its_groups(monkeypatch):
-    """In which string hashes have another salt."""
-    monkeypatch.setenv("PYTHONHASHSEED", "1")
-    history = GroupHistoryManager()
-    history.update(["a", "ü", "a"], [1.0, 2.0, 3.0])
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        returned = pool.apply(updated, (history,))
-    assert_same(returned, updated(history))
-
-
 def test_update_order_scale_and_epsilon():
     history = GroupHistoryManager(PGRPOConfig(update_order="after_normalize"))
     first = history.compute_advantages(["a"] * 3, [1.0, 2.0, 3.0])  # without a history, by the batch itself
@@ -189,12 +214,10 @@ def test_update_order_scale_and_epsilon():
     second = history.compute_advantages(["a", "b"], [4.0, 7.0])
     np.testing.assert_allclose(second.advantages, [2.0, 0.0], atol=1e-5)
     assert (second.count.tolist(), history.total_count) == ([3.0, 1.0], 5)
-    batch = ["a"] * 4, [1.0, 3.0, 5.0, 3.0], [0, 0, 1, 1]
-    unscaled = computed(PGRPOConfig(norm_adv_by_std_in_grpo=False), *batch)
-    np.testing.assert_allclose(unscaled.advantages, [-2, 0, 2, 0])
-    np.testing.assert_allclose([unscaled.scale, unscaled.shift], [[1, 1, 1, 1], [-1, -1, 1, 1]])
-    scaled = computed(PGRPOConfig(epsilon=2.0), *batch)
-    np.testing.assert_allclose(scaled.advantages, unscaled.advantages / (np.std(batch[1], ddof=1) + 2.0))
+    batch = ["a"] * 3, [1.0, 2.0, 3.0]
+    np.testing.assert_allclose(computed(PGRPOConfig(epsilon=2.0), *batch).advantages, [-1 / 3, 0, 1 / 3])
+    unscaled = computed(PGRPOConfig(norm_adv_by_std_in_grpo=False, epsilon=2.0), *batch)
+    np.testing.assert_allclose(unscaled.advantages, [-1, 0, 1])
 
 
 @pytest.mark.parametrize("past", [[0.3] * 5, [0.3, 0.3, 0.1 + 0.2]])
@@ -214,6 +237,29 @@ def test_min_count_normalizes_small_groups_by_all_groups(order):
     assert result.mean.tolist() == pytest.approx([2.0, *[np.mean(everyone)] * 2])
     assert result.std[1:] == pytest.approx(np.std(everyone, ddof=1))
     assert result.cold.tolist() == [False, True, True]
+
+
+@given(batches)
+def test_the_pool_is_the_exact_moments_of_all_groups(batches):
+    history, values = GroupHistoryManager(PGRPOConfig(min_count=1000)), []
+    for batch in batches:
+        result = history.compute_advantages(*columns(batch))
+        values += columns(batch)[1]
+        mean, std, scale = reference.exact_moments(values)[1], reference.exact_std(values), max(map(abs, [0, *values]))
+        np.testing.assert_allclose(result.mean, float(mean), rtol=0, atol=1e-12 * scale)
+        np.testing.assert_allclose(result.std, std, rtol=1e-6, atol=1e-9 * scale)
+
+
+def test_the_pool_weighs_each_reward_as_its_group_does():
+    """So it forgets at the rate of its groups, and not within one step in which each of many groups gets a reward."""
+    parts = {"a": [[0.0] * 50, [1.0, 2.0, 4.0]], "b": [[5.0] * 4], "c": [[7.0], [8.0]]}
+    past = [([group] * len(part), part) for group, batches in parts.items() for part in batches]
+    result = computed(PGRPOConfig(half_life=8, min_count=1000), *past.pop(), past=past)
+    weights, means, m2s = np.transpose([reference.exponential_moments(batches, 8) for batches in parts.values()])
+    assert result.mean[0] == pytest.approx(np.average(means, weights=weights))
+    # The weights of single rewards are below 1, so Bessel's correction takes less than 1 from the sum of weights.
+    biased = np.sum(m2s + weights * (means - result.mean[0]) ** 2) / weights.sum()
+    assert biased < result.std[0] ** 2 < biased * weights.sum() / (weights.sum() - 1)
 
 
 def test_prior_strength_shrinks_toward_all_groups():
@@ -256,22 +302,19 @@ def test_any_kind_of_sequence_will_do():
     frame = pd.DataFrame({"g": ["a", "b", "a"], "r": [1.0, 2.0, 3.0], "u": ["u", "v", "u"]}, index=[7, 8, 9])
     for groups, values, prompts in [
         (frame["g"], frame["r"], frame["u"]),
-        (np.array(["a", "b", "a"]), torch.tensor([1, 2, 3], dtype=torch.bfloat16), torch.tensor([4, 5, 4])),
-        (("a", "b", "a"), torch.tensor([1.0, 2.0, 3.0], requires_grad=True), ("u", "v", "u")),
-        ("aba", [np.float32(1), True + True, torch.tensor(3)], np.array([1, 2, 1])),
+        (np.array(["a", "b", "a"]), torch.tensor([1.0, 2.0, 3.0]).bfloat16().requires_grad_(), torch.tensor([4, 5, 4])),
+        ("aba", (np.float32(1), True + True, torch.tensor(3)), np.array([1, 2, 1])),
     ]:
         result = computed(None, groups, values, prompts)
         np.testing.assert_array_equal([result.advantages, result.scale], [expected.advantages, expected.scale])
         assert [type(group) for group in result.groups] == [str] * 3
 
 
-MISSING = [None, float("nan"), pd.NA]
-BAD = [1, ["b"], {"b": 1}, np.zeros(2), torch.zeros(2), b"bytes", "\ud800"]
+BAD = [(bad, GroupLabelError) for bad in (1, ["b"], {"b": 1}, np.zeros(2), torch.zeros(2), b"bytes", "\ud800")]
+BAD += [(missing, MissingGroupError) for missing in (None, float("nan"), pd.NA)]
 
 
-@pytest.mark.parametrize(
-    ("bad", "error"), [*((b, GroupLabelError) for b in BAD), *((m, MissingGroupError) for m in MISSING)]
-)
+@pytest.mark.parametrize(("bad", "error"), BAD)
 def test_a_bad_label_is_named_and_leaves_no_trace(bad, error):
     history = GroupHistoryManager()
     for call in (history.update, history.compute_advantages):
@@ -287,9 +330,10 @@ def test_default_group_takes_the_rows_that_have_none():
     assert history.statistics(["unknown", None]).count.tolist() == [3.0, 3.0]
 
 
-@pytest.mark.parametrize(
-    "arguments", [(["a"], [1.0, 2.0]), (["a"], [[1.0]]), (["a"], 1.0), (["a"], [1.0], ["u", "v"]), ([], [1.0])]
-)
+RAGGED = [(["a"], [1.0, 2.0]), (["a"], [[1.0]]), (["a"], 1.0), (["a"], [1.0], ["u", "v"]), ([], [1.0])]
+
+
+@pytest.mark.parametrize("arguments", RAGGED)
 def test_one_entry_per_row(arguments):
     with pytest.raises(ValueError, match="per row"):
         GroupHistoryManager().compute_advantages(*arguments)

@@ -107,60 +107,32 @@ def test_a_label_cannot_collide_with_a_metric():
     assert not {parent for name in names for parent in names if name.startswith(f"{parent}/")}
 
 
-# ------------------------------------------------------------------------------------------------------------- warnings
+HALVES, THREE = {"a": 0.5, "b": 0.5}, {"a": 0.6, "b": 0.35, "c": 0.05}
+ALIKE = {"jazz": 5, "jazz\u200b": 5, "rock": 5}
+# Options of the run; then steps, the shares of its groups and their mean reward, and the groups that are named.
+RUNS = {
+    "healthy": ({}, [(100, THREE, 0, [])]),
+    "healthy, of known sizes": ({"sizes": {"a": 600, "b": 350, "c": 50}}, [(100, THREE, 0, [])]),
+    "no rewards": ({"sizes": {"a": 5, "b": 4, "gone": 1}}, [(15, HALVES, 0, []), (40, HALVES, 0, ["gone"])]),
+    "no more rewards": ({}, [(15, {"a": 0.5, "b": 0.4, "gone": 0.1}, 0, []), (40, HALVES, 0, ["gone"])]),
+    "nearly all rewards": ({}, [(30, {"big": 0.95, "small": 0.05}, 0, ["big"])]),
+    "lagging": ({}, [(40, HALVES, 0, []), (20, HALVES, 2, ["a", "b"])]),
+    "forgetting": ({"half_life": 8}, [(40, HALVES, 0, []), (20, HALVES, 2, [])]),
+    "alike in the data": ({"sizes": ALIKE}, [(0, HALVES, 0, ["jazz", "jazz\\u200b"])]),
+    "alike in the rewards": ({}, [(2, {"jazz": 0.5, "Jazz ": 0.5}, 0, ["jazz", "Jazz "])]),
+}
 
-HALVES = {"a": 0.5, "b": 0.5}
 
-
-@pytest.fixture
-def train(capsys):
-    """Train steps with groups drawn by their share and normal rewards around `mean`; return the warnings."""
+@pytest.mark.parametrize(("options", "phases"), RUNS.values(), ids=RUNS)
+def test_warnings_name_each_group_once_when_due(options, phases, capsys):
     rng = np.random.default_rng(0)
-
-    def trained(run, steps, share, mean=0.0):
-        history, monitor = run
+    history, monitor = monitored(**options)
+    for steps, share, mean, named in phases:
         for _ in range(steps):
             groups = rng.choice(list(share), 64, p=list(share.values())).tolist()
             add(history, monitor, groups, rng.standard_normal(64) + mean)
             monitor.end_step()
-        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("P-GRPO warning: ")]
-
-    return trained
-
-
-@pytest.mark.parametrize("sizes", [{"a": 600, "b": 350, "c": 50}, None])
-def test_a_healthy_run_has_no_warnings(train, sizes):
-    assert train(monitored(sizes), 100, {"a": 0.6, "b": 0.35, "c": 0.05}) == []
-
-
-@pytest.mark.parametrize("sizes", [{"a": 500, "b": 400, "gone": 100}, None])
-def test_a_group_without_rewards_is_named_once(train, sizes):
-    """Also if its share is known only from its history."""
-    run = monitored(sizes)
-    assert train(run, 15, HALVES if sizes else {"a": 0.5, "b": 0.4, "gone": 0.1}) == []  # with sizes, 96 were expected
-    (line,) = train(run, 40, HALVES)
-    assert "'gone'" in line
-
-
-def test_a_group_that_holds_nearly_all_rewards_is_named(train):
-    (line,) = train(monitored(), 30, {"big": 0.95, "small": 0.05})
-    assert "'big'" in line
-    assert "group_key" in line
-
-
-@pytest.mark.parametrize(("half_life", "lags"), [(None, True), (64, False)])
-def test_a_history_that_lags_is_named_unless_it_forgets(train, half_life, lags):
-    run = monitored(half_life=half_life)
-    assert train(run, 40, HALVES) == []
-    text = "\n".join(train(run, 20, HALVES, mean=2.0))
-    assert [text.count("'a'"), text.count("'b'"), "half_life" in text] == [lags, lags, lags]
-
-
-def test_labels_that_look_alike_are_named_once(train):
-    (line,) = train(monitored({"jazz": 5, "jazz\u200b": 5, "rock": 5}), 0, HALVES)
-    assert "U+200B" in line
-    (line,) = train(monitored(), 2, {"jazz": 0.5, "Jazz ": 0.5})  # not a table: found at their first rewards
-    assert "'Jazz '" in line
+        assert sorted(re.findall(r"'([^'\n]*)'", capsys.readouterr().out)) == sorted(named)
 
 
 def test_the_startup_line_shows_groups_and_options():

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 from verl_pgrpo import ConfigError, UnsupportedVerlError
@@ -86,27 +85,24 @@ def test_verl_finds_the_plugin():
     assert core_algos.get_adv_estimator_fn("pgrpo").__name__ == "compute_pgrpo_outcome_advantage"
 
 
-@pytest.mark.parametrize(
-    ("overrides", "error"),
-    [
-        (["+algorithm.pgrpo.halflife=3"], ConfigError),
-        (["+algorithm.pgrpo=on"], ConfigError),
-        (["algorithm.filter_groups.enable=True", "algorithm.filter_groups.metric=acc"], ConfigError),
-        (["~trainer.use_v1"], UnsupportedVerlError),
-        (["+algorithm.pgrpo.half_life=512", "+algorithm.pgrpo.epsilon=1e-5"], None),
-        (["trainer.use_v1=False"], None),
-        (["algorithm.adv_estimator=grpo", "+algorithm.pgrpo.halflife=3"], None),
-    ],
-)
+RUNS = [
+    (["+algorithm.pgrpo.halflife=3"], ConfigError),
+    (["+algorithm.pgrpo=on"], ConfigError),
+    (["algorithm.filter_groups.enable=True", "algorithm.filter_groups.metric=acc"], ConfigError),
+    (["+algorithm.pgrpo.half_life=512", "+algorithm.pgrpo.epsilon=1e-5"], None),
+    (["trainer.use_v1=False"], None),
+    (["algorithm.adv_estimator=grpo", "+algorithm.pgrpo.halflife=3"], None),
+]
+
+
+@pytest.mark.parametrize(("overrides", "error"), RUNS)
 def test_wrong_runs_stop_before_anything_starts_and_others_pass(compose, overrides, error):
     from verl.utils.config import validate_config
 
     config = compose("algorithm.adv_estimator=pgrpo", *overrides)
-    arguments = {"use_reference_policy": False, "use_critic": False}
-    with contextlib.nullcontext() if error is None else pytest.raises(error):
-        validate_config(config=config, **arguments)
-    with contextlib.nullcontext() if error is None else pytest.raises(error):
-        validate_config(config, **arguments)
+    for args, kwargs in (((), {"config": config}), ((config,), {})):
+        with contextlib.nullcontext() if error is None else pytest.raises(error):
+            validate_config(*args, **kwargs, use_reference_policy=False, use_critic=False)
 
 
 @pytest.mark.slow
@@ -140,7 +136,7 @@ def test_a_plugin_that_cannot_load_is_loud_only_for_its_own_runs(tmp_path):
     assert "broken on purpose" in other.stderr
 
 
-def test_a_hook_that_fails_stops_only_runs_that_need_it(tmp_path, monkeypatch):
+def test_a_hook_that_fails_stops_only_runs_that_need_it(tmp_path, monkeypatch, compose):
     """It never breaks verl's import. The trainers raise the failure too: they run in another process."""
     built = []
     stock = type("Trainer", (), {"__init__": lambda self, config: built.append(config.algorithm.adv_estimator)})
@@ -151,14 +147,10 @@ def test_a_hook_that_fails_stops_only_runs_that_need_it(tmp_path, monkeypatch):
     monkeypatch.setattr(plugin, "_failure", None)
     plugin._on_import("emptied_module_of_verl")(plugin._register_estimator)
     assert __import__("emptied_module_of_verl")
-    config = OmegaConf.create({"algorithm": {"adv_estimator": "grpo"}, "trainer": {"use_v1": True}})
-    calls = (plugin.check_run, base.TRAINER_REGISTRY["sync"])
-    for call in calls:
-        call(config)
-    config.algorithm.adv_estimator = "pgrpo"
-    for call in calls:
+    for call in (plugin.check_run, base.TRAINER_REGISTRY["sync"]):
+        call(compose("algorithm.adv_estimator=grpo"))
         with pytest.raises(UnsupportedVerlError, match="register_adv_est"):
-            call(config)
+            call(compose("algorithm.adv_estimator=pgrpo"))
     assert built == ["grpo"]
 
 

@@ -15,6 +15,7 @@ from verl_pgrpo import (
     HistoryFileMissing,
     HistoryFileOtherConfig,
     HistoryFileWrongStep,
+    PGRPOConfig,
 )
 from verl_pgrpo.integration.state import HISTORY_FILE, PGRPOState, resume_checkpoint
 
@@ -24,10 +25,10 @@ def config(compose, tmp_path):
     return functools.partial(compose, "algorithm.adv_estimator=pgrpo", f"trainer.default_local_dir={tmp_path}")
 
 
-def saved(folder, step, written_step=None, config=None):
-    history = GroupHistoryManager(config)
-    history.update(["a", "b"], [1.0, 2.0])
-    PGRPOState(history.config, history).save(folder / f"global_step_{step}", written_step or step)
+def saved(folder, step, written_step=None):
+    state = PGRPOState(PGRPOConfig())
+    state.history.update(["a", "b"], [1.0, 2.0])
+    state.save(folder / f"global_step_{step}", written_step or step)
     (folder / "latest_checkpointed_iteration.txt").write_text(str(step))
 
 
@@ -43,12 +44,12 @@ def test_a_run_resumes_what_verl_resumes(config, tmp_path):
     saved(tmp_path, 12)
     assert resume_checkpoint(config()) == str(tmp_path / "global_step_12")
     assert restored(config()) == (2, 12)
-    for end in ("", "/"):
-        path = f"trainer.resume_from_path={tmp_path}/global_step_3{end}"
-        assert restored(config("trainer.resume_mode=resume_path", path)) == (2, 3)
     assert restored(config("trainer.resume_mode=disable")) == (0, 0)
+    path = "trainer.resume_mode=resume_path", f"trainer.resume_from_path={tmp_path}"
+    for end in ("", "/"):
+        assert restored(config(path[0], f"{path[1]}/global_step_3{end}")) == (2, 3)
     with pytest.raises(ConfigError, match="global_step_<N>"):
-        restored(config("trainer.resume_mode=resume_path", f"trainer.resume_from_path={tmp_path}"))
+        restored(config(*path))
 
 
 def test_a_checkpoint_must_have_its_own_history(config, tmp_path):
@@ -93,6 +94,6 @@ def test_a_new_run_may_start_from_an_earlier_history(config, tmp_path):
 def test_checkpoints_that_verl_ignores_are_named(config, tmp_path, capsys):
     saved(tmp_path, 3)
     (tmp_path / "latest_checkpointed_iteration.txt").unlink()  # as with async_save
-    for override, named in (("trainer.resume_mode=auto", True), ("trainer.resume_mode=disable", False)):
-        assert restored(config(override)) == (0, 0)
-        assert ("global_step_3" in capsys.readouterr().out) == named
+    for mode in ("auto", "disable"):
+        assert restored(config(f"trainer.resume_mode={mode}")) == (0, 0)
+        assert ("global_step_3" in capsys.readouterr().out) == (mode == "auto")

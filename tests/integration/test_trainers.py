@@ -26,16 +26,14 @@ def test_every_trainer_of_the_registry_is_hooked_and_stays_verls_own_for_other_e
     assert issubclass(cls, PGRPOV1TrainerMixin)
     assert stock.__module__ == f"verl.trainer.ppo.v1.trainer_{mode}"
     assert with_history(cls) is cls
-    calls = []
-    monkeypatch.setattr(stock, "__init__", lambda self, config: calls.append("init"))
-    for name in HOOKS:
-        monkeypatch.setattr(stock, name, lambda self, *args, name=name: calls.append((name, *args)))
+    calls, arguments = [], {"_compute_advantage": ("batch", {}), "step": ({}, {})}
+    for name in ("__init__", *HOOKS):
+        monkeypatch.setattr(stock, name, lambda self, *args, name=name, **_: calls.append((name, *args)))
     grpo = cls(config=compose("algorithm.adv_estimator=grpo", "+algorithm.pgrpo.nonsense=1"))
     assert vars(grpo) == {}
-    arguments = {"_compute_advantage": ("batch", {}), "step": ({}, {})}
     for name in HOOKS:
         getattr(grpo, name)(*arguments.get(name, ()))
-    assert calls == ["init", *((name, *arguments.get(name, ())) for name in HOOKS)]
+    assert calls[1:] == [(name, *arguments.get(name, ())) for name in HOOKS]
     personalized = cls(config=compose("algorithm.adv_estimator=pgrpo", "trainer.resume_mode=disable"))
     assert personalized.pgrpo.history.num_groups == 0
 
@@ -82,21 +80,17 @@ def test_one_row_of_each_prompt_is_fetched_and_all_its_rows_get_its_group(monkey
 
     fetched = []
 
-    def kv_batch_get(keys, partition_id, select_fields):
-        fetched.append((keys, partition_id, select_fields))
+    def kv_batch_get(keys, **where):
+        if where["select_fields"] != ["user"]:
+            raise ValueError("no such field")
+        fetched.append((sorted(keys), where))
         return {"user": [{"segment": key.split("_")[0].upper()} for key in keys]}
 
     monkeypatch.setattr(trainers.tq, "kv_batch_get", kv_batch_get)
     batch = KVBatchMeta(["b_0_0", "a_0_0", "b_1_0", "a_1_1", "a_1_0", "padx_0_0"], [{}] * 6, "train")
     groups = trainers.preference_groups(batch, GroupColumn("user", ("segment",)))
     assert groups == ["B", "A", "B", "A", "A", "PADX"]
-    ((keys, *rest),) = fetched
-    assert (sorted(keys), *rest) == (["a_0_0", "b_0_0", "padx_0_0"], "train", ["user"])
+    assert fetched == [(["a_0_0", "b_0_0", "padx_0_0"], {"partition_id": "train", "select_fields": ["user"]})]
     assert trainers.preference_groups(batch, None) == [None] * 6
-
-    def nothing(**_):
-        raise ValueError("no such field")
-
-    monkeypatch.setattr(trainers.tq, "kv_batch_get", nothing)
     with pytest.raises(MissingGroupError, match="segment"):
         trainers.preference_groups(batch, GroupColumn("segment"))
