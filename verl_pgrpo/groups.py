@@ -74,9 +74,9 @@ def check_labels(
         unknown = {label for label in labels if label not in known}
     except TypeError:  # unhashable: a list, a dict
         unknown = labels  # type: ignore[assignment]
-    if all(type(label) is str and label.isascii() and label.strip() for label in unknown):
+    if all(type(label) is str and label.isascii() for label in unknown):
         return list(map(str, labels))
-    missing = [row for row, label in enumerate(labels) if group_label(label) is None]
+    missing = [row for row, label in enumerate(labels) if is_missing(label)]
     if missing and default_group is None:
         raise MissingGroupError(
             f"{len(missing)} of {len(labels)} rows have no preference group (first: "

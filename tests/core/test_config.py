@@ -48,7 +48,13 @@ def test_a_wrong_value_is_an_error_that_names_the_option(name, value):
         PGRPOConfig.from_mapping({name: value})
 
 
-UNKNOWN = [({"halflife": 5}, "half_life"), ({"min_cuont": 3}, "min_count"), ({1: 2}, "1"), ("all", "pgrpo")]
+UNKNOWN = [
+    ({"halflife": 5}, "half_life"),
+    ({"use_kl": True}, "algorithm.use_kl_in_reward"),
+    ({"min_cuont": 3}, "min_count"),
+    ({1: 2}, "1"),
+    ("all", "pgrpo"),
+]
 
 
 @pytest.mark.parametrize(("options", "mentions"), UNKNOWN)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import multiprocessing
 import pickle
 
 import numpy as np
@@ -205,6 +206,20 @@ def test_copies_and_files_continue_bit_for_bit(tmp_path_factory, options, past, 
         assert each.config == config
     for name in ("advantages", "mean", "std", "count", "scale", "shift"):
         assert len({getattr(result, name).tobytes() for result in results}) == 1
+
+
+def updated(history):
+    history.update(["a", "ü", "new"], [5.0, 6.0, 7.0])
+    return history
+
+
+def test_a_history_sent_to_another_process_knows_its_groups(monkeypatch):
+    """In which string hashes have another salt."""
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    history = updated(GroupHistoryManager())
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        returned = pool.apply(updated, (history,))
+    assert_same(returned, updated(history))
 
 
 def test_update_order_scale_and_epsilon():

@@ -89,6 +89,8 @@ def test_a_new_run_may_start_from_an_earlier_history(config, tmp_path):
         restored(config("+algorithm.pgrpo.initial_history=nothing.parquet"))
     saved(tmp_path, 7)
     assert restored(config(start)) == (2, 7)  # the checkpoint's history continues; it is not added a second time
+    (tmp_path / "global_step_7" / HISTORY_FILE).unlink()  # as in a checkpoint of grpo
+    assert restored(config(start, "+algorithm.pgrpo.on_missing_history=reset")) == (4, 7)
 
 
 def test_checkpoints_that_verl_ignores_are_named(config, tmp_path, capsys):
