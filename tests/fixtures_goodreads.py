@@ -11,16 +11,16 @@ texts, escaped characters. The same arguments give identical bytes.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import hashlib
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
 OPENING = {
     1: "Awful. I hated this boring and terrible book.",
@@ -83,16 +83,12 @@ def _hex(kind: str, number: int) -> str:
     return hashlib.md5(f"{kind} {number}".encode(), usedforsecurity=False).hexdigest()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Invented reviews and books in Goodreads' format.")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--reviews", type=int, default=4000)
-    parser.add_argument("--readers", type=int, default=150)
-    parser.add_argument("--books", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    print(*write_files(args.out, args.reviews, args.readers, args.books, args.seed))
+def main(
+    out: Annotated[Path, typer.Option()], reviews: int = 4000, readers: int = 150, books: int = 60, seed: int = 0
+) -> None:
+    """Write generated reviews and books in Goodreads' format."""
+    print(*write_files(out, reviews, readers, books, seed))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
