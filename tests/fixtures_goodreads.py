@@ -22,13 +22,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-OPENING = {
-    1: "Awful. I hated this boring and terrible book.",
-    2: "Weak and disappointing, with dull and poor pages.",
-    3: "It was fine. Some parts work, some do not.",
-    4: "A good and enjoyable read, with charming people.",
-    5: "Wonderful! I love this brilliant and beautiful book.",
-}
+OPENING = (  # by rating
+    "No stars.", "Awful. I hated this boring and terrible book.", "Weak and disappointing, with dull and poor pages.",
+    "It was fine. Some parts work, some do not.", "A good and enjoyable read, with charming people.",
+    "Wonderful! I love this brilliant and beautiful book.",
+)  # fmt: skip
 MIDDLE = (
     "the", "plot", "and", "its", "people", "move", "through", "winter", "towards", "a", "quiet", "end", "in", "old",
     "house", "by", "sea",
@@ -45,7 +43,7 @@ def reviews(count: int, readers: int, books: int, seed: int) -> Iterator[dict[st
         reader = int(rng.integers(readers))
         rating = int(np.clip(rng.integers(2, 6) + generous[reader], 1, 5)) if rng.random() > 0.05 else 0
         words = rng.choice(MIDDLE, size=int(rng.integers(4, 24)) + 30 * int(talkative[reader]))
-        text = f"{OPENING.get(rating, 'No stars.')} {' '.join(words)}. {ODD[i % len(ODD)]}"
+        text = f"{OPENING[rating]} {' '.join(words)}. {ODD[i % len(ODD)]}"
         when = start + timedelta(seconds=int(rng.integers(0, 5 * 365 * 86400)))
         date = when.strftime("%a %b %d %H:%M:%S %z %Y")
         yield {

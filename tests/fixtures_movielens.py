@@ -11,8 +11,6 @@ identical bytes.
 
 from __future__ import annotations
 
-import csv
-import io
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -35,12 +33,12 @@ NOUNS = (
 FIRST, LAST = 956_703_932, 1_046_454_590  # first and last second of ml-1m
 CHUNK = 2_000_000
 
-# layout -> folder, ratings file, separator, films file, encoding, smallest step between stars
+# layout -> folder, ratings file, separator, films file, line of a film, encoding, smallest step between stars
 LAYOUTS = {
-    "ml-100k": ("ml-100k", "u.data", "\t", "u.item", "latin-1", 1.0),
-    "ml-1m": ("ml-1m", "ratings.dat", "::", "movies.dat", "latin-1", 1.0),
-    "ml-10m": ("ml-10M100K", "ratings.dat", "::", "movies.dat", "utf-8", 0.5),
-    "ml-32m": ("ml-32m", "ratings.csv", ",", "movies.csv", "utf-8", 0.5),
+    "ml-100k": ("ml-100k", "u.data", "\t", "u.item", "{id}|{title}|01-Jan-1995||http://x|{flags}", "latin-1", 1.0),
+    "ml-1m": ("ml-1m", "ratings.dat", "::", "movies.dat", "{id}::{title}::{kinds}", "latin-1", 1.0),
+    "ml-10m": ("ml-10M100K", "ratings.dat", "::", "movies.dat", "{id}::{title}::{kinds}", "utf-8", 0.5),
+    "ml-32m": ("ml-32m", "ratings.csv", ",", "movies.csv", "{id},{quoted},{kinds}", "utf-8", 0.5),
 }
 
 
@@ -86,13 +84,20 @@ def write_archive(
     encoding: str | None = None,
 ) -> Path:  # fmt: skip
     """Write an archive in one of `LAYOUTS`; return its path."""
-    folder, rating_file, separator, film_file, own_encoding, step = LAYOUTS[layout]
+    folder, rating_file, separator, film_file, film_line, own_encoding, step = LAYOUTS[layout]
     rng = np.random.default_rng(seed)
     titles, genres = films(num_films, rng)
     user, film, stars, time = ratings(users, genres, count, rng)
     stars = np.clip(np.rint(stars / step) * step, step, 5)
     ids = np.sort(rng.permutation(num_films * 11 // 10)[:num_films]) + 1  # with gaps, as in the originals
-    listing = _listing(film_file, ids.tolist(), titles, genres)
+    listing = "movieId,title,genres\n" if film_file == "movies.csv" else ""
+    for one, title, kinds in zip(ids, titles, genres, strict=True):
+        parts = {
+            "quoted": f'"{title}"' if "," in title else title,
+            "kinds": "|".join(kinds),
+            "flags": genre_flags(kinds),
+        }
+        listing += film_line.format(id=one, title=title, **parts) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(_member(folder, "README"), "A generated archive.\n")
@@ -108,19 +113,6 @@ def write_archive(
                 lines = pc.binary_join_element_wise(*texts, separator).to_pylist()
                 out.write(("\n".join(lines) + "\n").encode("ascii"))
     return path
-
-
-def _listing(name: str, ids: list[int], titles: list[str], genres: list[tuple[str, ...]]) -> str:
-    rows = list(zip(ids, titles, genres, strict=True))
-    if name == "movies.dat":
-        return "".join(f"{one}::{title}::{'|'.join(kinds)}\n" for one, title, kinds in rows)
-    if name == "u.item":
-        return "".join(f"{one}|{title}|01-Jan-1995||http://x|{genre_flags(kinds)}\n" for one, title, kinds in rows)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["movieId", "title", "genres"])
-    writer.writerows([one, title, "|".join(kinds) or "(no genres listed)"] for one, title, kinds in rows)
-    return text.getvalue()
 
 
 def genre_flags(kinds: Collection[str]) -> str:

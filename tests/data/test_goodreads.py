@@ -13,18 +13,16 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
+from tests.data.rows import read_rows
 from tests.fixtures_goodreads import write_files
 from verl_pgrpo.data.goodreads import GoodreadsOptions, prepare
-from verl_pgrpo.data.schema import COLUMNS
 from verl_pgrpo.errors import DataError
 
 OPTIONS = GoodreadsOptions(val_size=60)
 CLUSTERED = replace(OPTIONS, group_by="cluster", groups="3")
-SPLITS = ("train", "val")
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +46,8 @@ def write(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def seconds(text: str) -> int:
-    return int(datetime.strptime(text, "%a %b %d %H:%M:%S %z %Y").timestamp())
+def seconds(review: dict) -> float:
+    return datetime.strptime(review["date_added"], "%a %b %d %H:%M:%S %z %Y").timestamp()
 
 
 def test_rows_hold_to_the_split_and_to_their_reviews(files, clustered: Path, tmp_path: Path) -> None:
@@ -57,30 +55,25 @@ def test_rows_hold_to_the_split_and_to_their_reviews(files, clustered: Path, tmp
     reviews = {row["review_id"]: row for row in lines_of(files[0])}
     titles = {row["book_id"]: row["title"] for row in lines_of(files[1])}
     for folder in (tmp_path, clustered):
-        times = {}
-        for split in SPLITS:
-            rows = pd.read_parquet(folder / f"{split}.parquet")
-            assert tuple(rows) == COLUMNS
-            times[split] = [info["answer_time"] for info in rows["extra_info"]]
-            for row in rows.to_dict("records"):
-                review, truth = reviews[row["extra_info"]["review"]], json.loads(row["reward_model"]["ground_truth"])
-                prompt = row["prompt"][0]["content"]
-                assert truth["reference"] == " ".join(review["review_text"].split())
-                assert truth["rating"] == review["rating"] == row["extra_info"]["rating"] > 0
-                assert 20 <= len(truth["reference"].split()) <= 120
-                assert row["extra_info"]["answer_time"] == seconds(review["date_added"])
-                assert row["data_source"] == f"goodreads/{row['preference_group']}"
-                assert f"the book {titles[review['book_id']]}. I gave it {review['rating']} of 5 stars" in prompt
-                assert truth["reference"] not in prompt
-                assert folder == clustered or row["preference_group"] == f"rating_{review['rating']}"
-        assert max(times["train"]) < min(times["val"])
+        rows = read_rows(folder)
+        for row in rows.itertuples():
+            review, truth = reviews[row.review], json.loads(row.truth)
+            assert truth["reference"] == " ".join(review["review_text"].split())
+            assert truth["rating"] == review["rating"] == row.rating > 0
+            assert 20 <= len(truth["reference"].split()) <= 120
+            assert row.answer_time == seconds(review)
+            assert f"the book {titles[review['book_id']]}. I gave it {review['rating']} of 5 stars" in row.text
+            assert truth["reference"] not in row.text
+            assert folder == clustered or row.preference_group == f"rating_{review['rating']}"
+        times = rows.groupby("split")["answer_time"].agg(["min", "max"])
+        assert times["max"]["train"] < times["min"]["val"]
 
 
 def test_the_future_changes_no_training_row_and_no_cluster(files, clustered: Path, tmp_path: Path) -> None:
-    cut = min(info["answer_time"] for info in pd.read_parquet(clustered / "val.parquet")["extra_info"])
-    rows = lines_of(files[0])
+    rows, made = lines_of(files[0]), read_rows(clustered)
+    cut = made["answer_time"][made["split"] == "val"].min()
     for row in rows:
-        if seconds(row["date_added"]) >= cut - cut % 86400 and row["rating"]:
+        if seconds(row) >= cut - cut % 86400 and row["rating"]:
             row |= {"rating": 6 - row["rating"], "review_text": row["review_text"][::-1]}
     prepare(write(tmp_path / "reviews.json.gz", rows), files[1], tmp_path, CLUSTERED)
     for name in ("train.parquet", "groups.json"):
@@ -91,7 +84,7 @@ def test_the_seed_decides_every_byte_and_the_order_of_lines_none(files, tmp_path
     reverse = write(tmp_path / "reversed.json.gz", lines_of(files[0])[::-1])
     for name, reviews, seed in (("a", files[0], 0), ("b", reverse, 0), ("c", files[0], 1)):
         prepare(reviews, files[1], tmp_path / name, replace(OPTIONS, train_size=500, seed=seed))
-    for split in SPLITS:
+    for split in ("train", "val"):
         a, b, c = ((tmp_path / folder / f"{split}.parquet").read_bytes() for folder in "abc")
         assert a == b != c
 
@@ -100,20 +93,17 @@ def test_missing_values_are_counted_drops_and_a_description_is_optional(files, t
     reviews, books = map(lines_of, files)
     required = ["review_id", "user_id", "book_id", "rating", "date_added", "review_text"]
     for i, row in enumerate(reviews[5::10]):
-        field = required[i % 6]
-        row[field] = "  " if i % 4 < 2 and field != "rating" else None
+        row[required[i % 6]] = "  " if i % 4 < 2 and i % 6 != 3 else None  # a rating has no blank form
     for row in books[::5]:
         row["title"] = None
     for row in books[1::2]:
         del row["description"]
-    changed = write(tmp_path / "r.json.gz", reviews), write(tmp_path / "b.json.gz", books)
-    summary = prepare(*changed, tmp_path, OPTIONS)
+    summary = prepare(write(tmp_path / "r.json.gz", reviews), write(tmp_path / "b.json.gz", books), tmp_path, OPTIONS)
     assert summary.dropped["reviews with a missing id, rating, date or text"] == 200
     assert summary.dropped["sampled reviews of books that the books file does not list with a title"] > 150
-    for split in SPLITS:
-        rows = pd.read_parquet(tmp_path / f"{split}.parquet")
-        assert not {"none", "nan"} & set(rows.astype(str).to_string().lower().split())
-        assert all("the book The House" in messages[0]["content"] for messages in rows["prompt"])
+    rows = read_rows(tmp_path)
+    assert not {"none", "nan"} & set(rows.astype(str).to_string().lower().split())
+    assert rows["text"].str.contains("the book The House").all()
 
 
 def with_line_41(line: dict | bytes) -> Callable[[bytes], bytes]:

@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
+from tests.data.rows import read_rows
 from tests.fixtures_movielens import LAYOUTS, genre_flags, write_archive
 from verl_pgrpo.data.movielens import MovieLensOptions, prepare
 from verl_pgrpo.data.movielens_archive import read_archive
-from verl_pgrpo.data.schema import COLUMNS
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.rewards import movielens as next_reward
 from verl_pgrpo.rewards import movielens_stars as stars_reward
@@ -59,15 +59,6 @@ def prepared(archive: Path, tmp_path_factory) -> dict[tuple[str, str], Path]:
     for kind, folder in folders.items():
         prepare(archive, folder, options(*kind))
     return folders
-
-
-def rows_of(folder: Path) -> list[tuple[str, dict, dict, str]]:
-    """Return split, row, truth and prompt of every row."""
-    return [
-        (split, row, json.loads(row["reward_model"]["ground_truth"]), row["prompt"][0]["content"])
-        for split in ("train", "val")
-        for row in pd.read_parquet(folder / f"{split}.parquet").to_dict("records")
-    ]
 
 
 def changed(archive: Path, folder: Path, change: Callable[[list[bytes]], list[bytes]], file="ratings.dat") -> Path:
@@ -122,12 +113,6 @@ def test_a_bad_line_is_an_error_with_its_number(tmp_path: Path, layout: str) -> 
             read_archive(path)
 
 
-def test_windows_1252_is_not_read_as_control_characters(tmp_path: Path) -> None:
-    path = write_archive(tmp_path / "a.zip", count=500, layout="ml-1m", encoding="latin-1")
-    curly = changed(path, tmp_path, lambda lines: [line.replace(b"\xe9", b"\x92") for line in lines], "movies.dat")
-    assert any(title.startswith("Caf\u2019") for title in read_archive(curly)[1].titles)
-
-
 def test_a_wrong_archive_is_an_error(archive: Path, tmp_path: Path) -> None:
     whole = archive.read_bytes()
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
@@ -144,19 +129,13 @@ def test_a_wrong_archive_is_an_error(archive: Path, tmp_path: Path) -> None:
 
 
 @every_kind
-def test_rows_are_what_verl_reads_and_the_control_has_the_groups_sizes(prepared, task: str, split: str) -> None:
-    for side, row, _, _ in rows_of(prepared[task, split]):
-        assert tuple(row) == COLUMNS
-        assert [message["role"] for message in row["prompt"]] == ["user"]
-        source = "movielens_stars" if task == "stars" else "movielens"
-        assert row["data_source"] == f"{source}/{row['preference_group']}"
-        assert row["extra_info"]["split"] == side
+def test_the_control_has_the_groups_sizes_and_validation_rows_are_divided_equally(prepared, task, split) -> None:
     users = pd.read_parquet(prepared[task, split] / "user_groups.parquet")
     true, random = users["preference_group"], users["random_group"]
     assert sorted(true) == sorted(random)
     assert (true == random).mean() < 0.6
     val = pd.read_parquet(prepared[task, split] / "val.parquet")["preference_group"].value_counts()
-    assert split == "time" or val.max() - val.min() <= 8, "validation rows are divided equally"
+    assert split == "time" or val.max() - val.min() <= 8
 
 
 @every_split
@@ -166,37 +145,34 @@ def test_next_rows_hold_to_the_split(log: pd.DataFrame, prepared, split: str) ->
     newest = log.groupby("user")["time"].max()
     end = pd.Series(cut, newest.index) if split == "time" else newest
     past = log[log["time"] < log["user"].map(end)].groupby("user")["title"].agg(set)
-    for side, row, truth, prompt in rows_of(prepared["next", split]):
-        user, answer, candidates = row["extra_info"]["user"], truth["answer"], truth["candidates"]
-        rated, offered = prompt.split("\n\n")[:2]
+    for row in read_rows(prepared["next", split]).itertuples():
+        answer, candidates = json.loads(row.truth).values()
+        rated, offered = row.text.split("\n\n")[:2]
         shown = [line[2:].partition(" [")[0] for line in rated.splitlines()[1:]]
         assert answer not in shown
-        assert max(when[user, title] for title in shown) <= when[user, answer]
-        assert split == "last" or (when[user, answer] >= cut) == (side == "val")
-        assert split == "time" or side == "train" or when[user, answer] == newest[user]
+        assert max(when[row.user, title] for title in shown) <= when[row.user, answer]
+        assert split == "last" or (when[row.user, answer] >= cut) == (row.split == "val")
+        assert split == "time" or row.split == "train" or when[row.user, answer] == newest[row.user]
         assert len(candidates) == 10
         assert all(f"- {title} [" in offered for title in candidates)
-        assert not (set(candidates) - {answer}) & past[user], "films rated before are not candidates"
-        assert next_reward.compute_score("", answer, json.dumps(truth))["score"] == 1.0
+        assert not (set(candidates) - {answer}) & past[row.user], "films rated before are not candidates"
+        assert next_reward.compute_score("", answer, row.truth)["score"] == 1.0
 
 
 @every_split
 def test_no_candidates_stars_are_in_a_prompt(log: pd.DataFrame, prepared, split: str) -> None:
     rated = log.set_index(["user", "film"])
     shown, asked = set(), {"train": set(), "val": set()}
-    for side, row, truth, prompt in rows_of(prepared["stars", split]):
-        info, given = row["extra_info"], truth["stars"]
-        past, candidates = ([(info["user"], film) for film in info[name]] for name in ("shown", "candidates"))
+    for row in read_rows(prepared["stars", split]).itertuples():
+        past, candidates = ([(row.user, film) for film in films] for films in (row.shown, row.candidates))
         shown.update(past)
-        asked[side].update(candidates)
+        asked[row.split].update(candidates)
         assert min(rated["time"][one] for one in candidates) >= max(rated["time"][one] for one in past)
-        assert given == dict(zip("ABCDE", (rated["stars"][one] for one in candidates), strict=True))
-        assert not any(line.endswith((": 5", ": 4", ": 3.5")) for line in prompt.partition("\n\n")[2].splitlines())
-        worst, best = min(given.values()), max(given.values())
-        assert worst < best, "sets without a choice are dropped"
-        for letter, stars in given.items():
-            score = stars_reward.compute_score("", f"{letter}.", json.dumps(truth))
-            assert (score["score"], score["utility"]) == (stars, (stars - worst) / (best - worst))
+        given = dict(zip("ABCDE", (rated["stars"][one] for one in candidates), strict=True))
+        assert json.loads(row.truth) == {"stars": given}
+        assert not any(line.endswith((": 5", ": 4", ": 3.5")) for line in row.text.partition("\n\n")[2].splitlines())
+        assert min(given.values()) < max(given.values()), "sets without a choice are dropped"
+        assert [stars_reward.compute_score("", letter, row.truth)["score"] for letter in given] == [*given.values()]
     assert not shown & (asked["train"] | asked["val"])
     assert not asked["train"] & asked["val"]
 
@@ -208,11 +184,11 @@ def test_held_out_ratings_change_nothing_of_the_training_side(archive, log, prep
         late = log["time"] >= np.sort(log["time"])[int(len(log) * 0.9)]
     else:  # ties are ordered by a hash of user and film, so only the stars of validation's answers may change here
         late = pd.Series(False, log.index)
-        for side, row, truth, _ in rows_of(prepared[task, split]):
-            if side == "val":
-                info = row["extra_info"]
-                asked = log["title"] == truth["answer"] if task == "next" else log["film"].isin(info["candidates"])
-                late |= asked & (log["user"] == info["user"])
+        rows = read_rows(prepared[task, split])
+        for row in rows[rows["split"] == "val"].itertuples():
+            title = json.loads(row.truth).get("answer")
+            asked = log["title"] == title if task == "next" else log["film"].isin(row.candidates)
+            late |= asked & (log["user"] == row.user)
     assert late.sum() > 50
     rng = np.random.default_rng(0)
 
@@ -284,6 +260,39 @@ def test_an_option_out_of_range_is_an_error(archive: Path, tmp_path: Path, chang
     with pytest.raises(DataError):
         prepare(archive, tmp_path / "out", options(**changes))
     assert not (tmp_path / "out").exists()
+
+
+# -- the reward of the task stars
+
+STARS = json.dumps({"stars": {"A": 3.5, "B": 5.0, "C": 0.5, "D": 3.5, "E": 2.0}})
+VALID = [
+    "B", "b", " B\n", "B.", "(B)", "**B**", "B. Heat (1995)", "B) Heat", "B: Heat", "B - Heat", "B, as I like it",
+    "Answer: B", "The answer is B.", "the answer is **B**", '"B"', "B\n\nI like it.", "<think>A or B?</think>B",
+    "A it is.</think>B", "B!", "B?", "B;", "\\boxed{B}", "$\\boxed{B}$", "Option B", "The answer is option B.",
+    "**B.** Heat", "(B.)", "B. E.T. the Extra-Terrestrial (1982)", "B. D.O.A. (1988)", "B. I'd say B.",
+    "B. Edward D. Wood Jr. (1995)", "B. Monkey (1998)",
+]  # fmt: skip
+INVALID = [
+    "", "F", "Heat (1995)", "A film that I like", "I choose B", "Because", "BB", "A B C D E", "<think>B", "1", "é",
+    "E.T. the Extra-Terrestrial (1982)", "A.I. Artificial Intelligence (2001)", "D.O.A. (1988)", "a.m.", "A) or B)",
+    "B, C", "A, B, C, D or E?", "B. Heat\nC. Alien", "B. Heat (1995) or C. Alien (1979)", "B\n\nC",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "valid"), [*((t, True) for t in VALID), *((t, False) for t in INVALID)])
+def test_a_letter_at_the_start_is_an_answer_and_anything_else_is_invalid(text: str, valid: bool) -> None:
+    assert stars_reward.compute_score("", text, STARS) == {
+        "score": 5.0 * valid,
+        "utility": 1.0 * valid,
+        "valid": 1.0 * valid,
+    }
+
+
+def test_utility_is_comparable_between_users() -> None:
+    assert stars_reward.compute_score("", "C", STARS) == {"score": 0.5, "utility": 0.0, "valid": 1.0}
+    generous = json.dumps({"stars": {"A": 4.0, "B": 5.0}})
+    assert [stars_reward.compute_score("", letter, generous)["utility"] for letter in "AB"] == [0.0, 1.0]
+    assert stars_reward.compute_score("", "E", STARS)["utility"] == pytest.approx(1.5 / 4.5)
 
 
 # -- size

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.data.rows import read_rows
 from verl_pgrpo.cli import main
 from verl_pgrpo.data.columns import label_values
 from verl_pgrpo.data.schema import COLUMNS
@@ -65,18 +66,6 @@ def run(folder: Path, table: str | pd.DataFrame | list[dict], *options: str, gro
     return main(["data", "table", "--input", str(folder / name), "--out", str(folder / out), *columns, *options])
 
 
-def read(folder: Path, out: str = "out") -> dict[str, pd.DataFrame]:
-    return {split: pd.read_parquet(folder / out / f"{split}.parquet") for split in ("train", "val")}
-
-
-def all_rows(folder: Path) -> pd.DataFrame:
-    """Return all rows with prompt, truth and fields of extra_info as columns."""
-    rows = pd.concat(read(folder).values(), ignore_index=True)
-    rows["prompt"] = [messages[-1]["content"] for messages in rows["prompt"]]
-    rows["truth"] = [model["ground_truth"] for model in rows["reward_model"]]
-    return rows.join(pd.DataFrame(rows["extra_info"].tolist()))
-
-
 def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("verl-pgrpo: error: ")
@@ -100,15 +89,14 @@ def test_every_format_gives_the_same_bytes(tmp_path: Path, frame: pd.DataFrame) 
         for name in ("train.parquet", "val.parquet"):
             made = (tmp_path / source.replace(".", "_") / name).read_bytes()
             assert made == (tmp_path / "table_parquet" / name).read_bytes(), (source, name)
-    rows = read(tmp_path, "table_csv")
-    assert tuple(rows["train"]) == COLUMNS
-    assert (len(rows["train"]), len(rows["val"])) == (270, 30)
-    for row in pd.concat(rows.values()).to_dict("records"):
-        [message] = row["prompt"]
-        number = int(message["content"].partition(":")[0])
-        assert message == {"role": "user", "content": frame["q"][number]}
-        assert row["data_source"] == f"mine/{row['preference_group']}"
-        assert row["reward_model"]["ground_truth"] == frame["wanted"][number], "a date in JSON stays as written"
+    rows = read_rows(tmp_path / "table_csv")
+    assert tuple(rows)[: len(COLUMNS)] == COLUMNS
+    assert rows["split"].value_counts().to_dict() == {"train": 270, "val": 30}
+    expected = frame.set_index("q").loc[rows["text"]]
+    assert rows["preference_group"].tolist() == expected["g"].tolist()
+    assert rows["truth"].tolist() == expected["wanted"].tolist(), "a date in JSON stays as written"
+    assert (rows["data_source"] == "mine/" + rows["preference_group"]).all()
+    assert {(len(messages), messages[0]["role"]) for messages in rows["prompt"]} == {(1, "user")}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1250"])
@@ -123,16 +111,16 @@ def test_text_is_never_read_in_the_wrong_encoding(tmp_path: Path, capsys, encodi
         assert status == 2
         assert "--encoding" in error_of(capsys)
         assert run(tmp_path, f"t{suffix}", "--encoding", encoding) == 0
-    made = all_rows(tmp_path)
-    assert (set(made["prompt"]), set(made["preference_group"])) == (set(texts), {"é"})
+    made = read_rows(tmp_path / "out")
+    assert (set(made["text"]), set(made["preference_group"])) == (set(texts), {"é"})
 
 
 def test_a_pandas_index_is_a_column(tmp_path: Path, frame: pd.DataFrame, capsys) -> None:
     assert run(tmp_path, frame.set_index(["user", "g"]), "--user-column", "user") == 0
-    assert set(all_rows(tmp_path)["preference_group"]) == {"rare", "common"}
+    assert set(read_rows(tmp_path / "out")["preference_group"]) == {"rare", "common"}
     index = pd.RangeIndex(5, 5 + 3 * ROWS, 3, name="id")  # pandas stores its bounds only
     assert run(tmp_path, frame.set_index(index), "--user-column", "id") == 0
-    assert set(all_rows(tmp_path)["user"]) == set(map(str, index))
+    assert set(read_rows(tmp_path / "out")["user"]) == set(map(str, index))
     periods = pd.period_range("2024-01", periods=ROWS, freq="M", name="id")
     assert run(tmp_path, frame.set_index(periods), group="id") == 2
     assert "pandas.period" in error_of(capsys)
@@ -216,8 +204,8 @@ def test_any_type_and_any_missing_value(tmp_path: Path, group, truth, user) -> N
         return
     summary = prepare(path, tmp_path / "out", TableOptions(**options, bad_rows="drop"))
     assert sum(summary.dropped.values()) == 24 - len(good)
-    rows = all_rows(tmp_path).sort_values("prompt", key=lambda number: number.astype(int))
-    assert rows["prompt"].tolist() == [str(i) for i in good]
+    rows = read_rows(tmp_path / "out").sort_values("text", key=lambda number: number.astype(int))
+    assert rows["text"].tolist() == [str(i) for i in good]
     assert rows["preference_group"].tolist() == [label(group[1][i]) for i in good]
     assert rows["truth"].tolist() == [truth[1][i] for i in good]
     assert rows["user"].tolist() == [label(user[1][i]) for i in good]
@@ -254,16 +242,16 @@ def test_a_missing_value_is_an_error_or_a_counted_drop(tmp_path: Path, capsys, s
         assert "row 4:" in error_of(capsys)
         assert run(tmp_path, source, *options, "--bad-rows", "drop", "--json", group=group) == 0
         assert list(json.loads(capsys.readouterr().out)["dropped"].values()) == [1] * used
-        made = all_rows(tmp_path)
+        made = read_rows(tmp_path / "out")
         assert len(made) == 40 - used
-        seen = set(made[["preference_group", "truth", "prompt"]].to_numpy().ravel())
+        seen = set(made[["preference_group", "truth", "text"]].to_numpy().ravel())
         assert not {"none", "nan", "null", "<na>", "nat", "na"} & {str(text).lower() for text in seen}
 
 
 def test_large_integers_are_exact_or_an_error(tmp_path: Path, capsys) -> None:
     rows = [{"q": f"q {i}", "g": "a", "u": 2**53 + i} for i in range(20)]
     assert run(tmp_path, rows, "--user-column", "u", "--truth-column", "u") == 0
-    made = all_rows(tmp_path)
+    made = read_rows(tmp_path / "out")
     assert set(made["user"]) == set(made["truth"]) == {str(2**53 + i) for i in range(20)}
     rows[7]["u"] = 0.5  # makes it a column of floats, in which neighbors are the same number
     assert run(tmp_path, rows, "--user-column", "u") == 2
@@ -274,8 +262,8 @@ def test_kept_columns_keep_their_type_and_structured_truths_become_json(tmp_path
     truths = [{"x": [1, 2.5], "y": i} if i % 2 else {"z": "é"} for i in range(20)]
     rows = [{"q": f"{i}", "g": "a", "n": i, "l": [{"a": i}], "t": truths[i]} for i in range(20)]
     assert run(tmp_path, rows, "--truth-column", "t") == 0
-    made = all_rows(tmp_path)
-    assert [json.loads(truth) for truth in made["truth"]] == [truths[int(number)] for number in made["prompt"]]
+    made = read_rows(tmp_path / "out")
+    assert [json.loads(truth) for truth in made["truth"]] == [truths[int(number)] for number in made["text"]]
     kept = pd.DataFrame(rows).astype({"n": "uint8"}).assign(c=pd.Categorical(["x"] * 20))
     assert run(tmp_path, kept, "--keep", "n,l,c") == 0
     kind = pq.read_schema(tmp_path / "out" / "train.parquet").field("extra_info").type
@@ -291,7 +279,7 @@ def test_labels_are_normalized_and_look_alikes_reported(tmp_path: Path, capsys) 
     warnings, [note] = summary["warnings"], summary["notes"]
     assert note.count("8 rows") == 2, "the two spellings of Pokémon"
     assert "U+0301 COMBINING ACUTE ACCENT" in note
-    assert set(all_rows(tmp_path)["preference_group"]) == {nfc, "jazz", "jazz\u200b", "nan"}
+    assert set(read_rows(tmp_path / "out")["preference_group"]) == {nfc, "jazz", "jazz\u200b", "nan"}
     assert any("U+200B" in warning for warning in warnings)
     assert any("'nan'" in warning for warning in warnings), "text that spells a missing value"
 
@@ -304,7 +292,7 @@ def test_class_labels_are_written_by_name(tmp_path: Path) -> None:
     data.save_to_disk(tmp_path / "folder")
     for source in ("t.parquet", "folder"):
         assert run(tmp_path, source, "--bad-rows", "drop") == 0
-        assert all_rows(tmp_path)["preference_group"].value_counts().to_dict() == {"jazz": 20, "rock": 19}
+        assert read_rows(tmp_path / "out")["preference_group"].value_counts().to_dict() == {"jazz": 20, "rock": 19}
 
 
 # -- splits and groups
@@ -312,14 +300,14 @@ def test_class_labels_are_written_by_name(tmp_path: Path) -> None:
 
 def test_no_user_or_prompt_is_on_both_sides_and_random_groups_have_the_true_sizes(tmp_path: Path, frame) -> None:
     assert run(tmp_path, frame, "--user-column", "user") == 0
-    made = all_rows(tmp_path)
+    made = read_rows(tmp_path / "out")
     users = made.drop_duplicates(["user", "split"])
     assert users["user"].is_unique
     assert users["split"].value_counts().to_dict() == {"train": users["user"].nunique() - 6, "val": 6}
     control = users[users["split"] == "train"]
     assert sorted(control["random_group"]) == sorted(control["preference_group"])
     assert run(tmp_path, frame.assign(q=[f"{i % 50}?" for i in range(ROWS)])) == 0
-    assert all_rows(tmp_path).groupby("prompt")["split"].nunique().max() == 1
+    assert read_rows(tmp_path / "out").groupby("text")["split"].nunique().max() == 1
 
 
 @pytest.mark.parametrize("kind", ["text", "date", "timestamp", "float", "large integer", "number as text", "time zone"])
@@ -332,7 +320,7 @@ def test_by_time_the_latest_are_for_validation(tmp_path: Path, frame: pd.DataFra
     }[kind]  # fmt: skip
     shuffled = frame.assign(when=when, order=frame.index).sample(frac=1, random_state=0)
     assert run(tmp_path, shuffled, "--time-column", "when", "--keep", "order") == 0
-    made = all_rows(tmp_path)
+    made = read_rows(tmp_path / "out")
     assert sorted(made["order"][made["split"] == "val"]) == list(range(270, 300))
 
 
@@ -345,8 +333,8 @@ def test_clusters_use_the_training_side_only(tmp_path: Path, frame: pd.DataFrame
         assert run(tmp_path, table, *options, group="", out=out) == 0
     for name in ("train.parquet", "groups.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    groups = [read(tmp_path, out)["val"]["preference_group"].tolist() for out in "ab"]
-    assert groups[0] == groups[1], "a user's group comes from the user's training rows"
+    a, b = (read_rows(tmp_path / out)["preference_group"].tolist() for out in "ab")
+    assert a == b, "a user's group comes from the user's training rows"
 
 
 def test_a_grouping_made_elsewhere_is_applied_and_chat_messages_stay(tmp_path: Path, frame: pd.DataFrame) -> None:
@@ -359,7 +347,7 @@ def test_a_grouping_made_elsewhere_is_applied_and_chat_messages_stay(tmp_path: P
         prompts = map(json.dumps, chat) if suffix == ".csv" else chat
         WRITERS[suffix](frame.assign(q=list(prompts)), tmp_path / f"chat{suffix}")
         assert run(tmp_path, f"chat{suffix}", "--groups-file", str(grouping), group="") == 0
-        made = read(tmp_path)["train"]
+        made = read_rows(tmp_path / "out")
         assert [message["role"] for message in made["prompt"][0]] == ["system", "user"]
         assert set(made["preference_group"]) == {"g0", "g1", "g2"}
 
