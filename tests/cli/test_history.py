@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,25 +99,16 @@ def test_there_and_back_to_the_last_bit(files, capsys, table):
 
 @pytest.mark.parametrize("half_life", [None, 100.0])
 def test_a_run_starts_from_ratings_collected_earlier(files, capsys, half_life):
-    """With std instead of m2; a group with a single rating has no std."""
-    with open("ratings.csv", "w") as file:
-        file.write("group,count,mean,std\na,5,3.5,2.0\nb,1,1.0,\n")
+    """With std instead of m2; a group with a single rating has no std. They say nothing about how prompts differ."""
+    Path("ratings.csv").write_text("group,count,mean,std\na,1000,0.5,1.0\nb,1,1.0,\n")
     option = [] if half_life is None else ["--half-life", half_life]
     run(capsys, "convert", "ratings.csv", "--out", "h.parquet", *option)
-    started = GroupHistoryManager.load("h.parquet", PGRPOConfig(half_life=half_life))
+    started = GroupHistoryManager.load("h.parquet", PGRPOConfig(half_life=half_life, baseline="shrinkage"))
     found = started.statistics(["a", "b"])
-    assert found.count.tolist() == [5, 1]
-    np.testing.assert_allclose(found.std, [2.0, 0.0], rtol=1e-15)
-
-
-def test_ratings_without_prompts_say_nothing_about_prompts(files, capsys):
-    """Nor do their spread and the spread within new prompts together."""
-    with open("ratings.csv", "w") as file:
-        file.write("group,count,mean,std\na,1000,0.5,1.0\n")
-    run(capsys, "convert", "ratings.csv", "--out", "h.parquet")
-    start = GroupHistoryManager.load("h.parquet", PGRPOConfig(baseline="shrinkage"))
+    assert found.count.tolist() == [1000, 1]
+    np.testing.assert_allclose(found.std, [1.0, 0.0], rtol=1e-15)
     rewards = np.random.default_rng(0).normal(0.5, 0.1, 64)  # prompts do not differ
-    result = start.compute_advantages(["a"] * 64, rewards, [i // 2 for i in range(64)])
+    result = started.compute_advantages(["a"] * 64, rewards, [i // 2 for i in range(64)])
     np.testing.assert_allclose(result.advantages, (rewards - result.mean) / result.std, atol=0.02)
 
 
@@ -142,10 +134,8 @@ def test_an_invalid_or_contradictory_value_is_named(tmp_path, capsys, line, colu
 
 def test_errors_in_one_line(files, capsys):
     for name, text in (("few", "group,count\na,1\n"), ("part", "group,count,mean,std,within\na,3,0,1,1\n")):
-        with open(f"{name}.csv", "w") as file:
-            file.write(text)
-    with open("first.parquet", "rb") as whole, open("cut.parquet", "wb") as cut:
-        cut.write(whole.read()[:-20])
+        Path(f"{name}.csv").write_text(text)
+    Path("cut.parquet").write_bytes(Path("first.parquet").read_bytes()[:-20])
     for arguments, message in (
         ("show none.parquet", "no reward history"),
         ("show cut.parquet", "truncated"),

@@ -281,11 +281,8 @@ INVALID = [
 
 @pytest.mark.parametrize(("text", "valid"), [*((t, True) for t in VALID), *((t, False) for t in INVALID)])
 def test_a_letter_at_the_start_is_an_answer_and_anything_else_is_invalid(text: str, valid: bool) -> None:
-    assert stars_reward.compute_score("", text, STARS) == {
-        "score": 5.0 * valid,
-        "utility": 1.0 * valid,
-        "valid": 1.0 * valid,
-    }
+    best = {"score": 5.0, "utility": 1.0, "valid": 1.0}
+    assert stars_reward.compute_score("", text, STARS) == (best if valid else dict.fromkeys(best, 0.0))
 
 
 def test_utility_is_comparable_between_users() -> None:
@@ -298,33 +295,18 @@ def test_utility_is_comparable_between_users() -> None:
 # -- size
 
 
-@pytest.fixture
-def ml_100k(tmp_path: Path) -> Path:
-    """ml-100k in GroupLens's layout, from the wheel `recbole`, which is not part of this repository."""
+@pytest.mark.slow
+def test_real_ml_100k(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the wheel `recbole`, which is not part of this repository."""
+    from benchmarks.movielens_stars import read
+
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", tmp_path, "recbole"]
     if subprocess.run(command, check=False, capture_output=True, timeout=120).returncode:
         pytest.skip("the package recbole cannot be downloaded")
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        inter, item = (
-            wheel.read(f"recbole/dataset_example/ml-100k/ml-100k.{kind}").decode().splitlines()[1:]
-            for kind in ("inter", "item")
-        )
-    films = [
-        f"{film}|{title} ({year})|01-Jan-{year}||http://x|{genre_flags(kinds.split(' '))}\n"
-        for film, title, year, kinds in (line.split("\t") for line in item)
-    ]
-    path = tmp_path / "ml-100k.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("ml-100k/u.data", "".join(f"{line}\n" for line in inter))
-        archive.writestr("ml-100k/u.item", "".join(films).encode("latin-1"))
-    return path
-
-
-@pytest.mark.slow
-def test_real_ml_100k(ml_100k: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr("verl_pgrpo.data.movielens.read_archive", read)
     counts = {}
     for task, split in KINDS:
-        summary = prepare(ml_100k, tmp_path / task / split, MovieLensOptions(task=task, split=split, groups="8"))
+        summary = prepare(next(tmp_path.glob("*.whl")), tmp_path, options(task, split, groups="8", val_size=1024))
         assert summary.read == {"ratings": 100_000, "films": 1664, "users": 943}
         counts[task, split] = tuple(summary.files.values())
         assert bool(summary.warnings) == (split == "time")

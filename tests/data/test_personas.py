@@ -38,19 +38,20 @@ def test_the_command_writes_what_verl_reads_and_the_seed_decides_every_byte(tmp_
 
 
 def test_shares_are_exact_in_training_and_equal_in_validation() -> None:
-    train = make_split("train", 1000)["preference_group"].value_counts()
-    assert all(train[p.name] == round(1000 * p.share) for p in PERSONAS)
-    assert set(make_split("val", 70)["preference_group"].value_counts()) == {10}
-    assert make_split("train", 7)["preference_group"].nunique() == 7, "no persona is rounded away"
+    train, val, few = (
+        make_split(*size)["preference_group"].value_counts() for size in (("train", 1000), ("val", 70), ("train", 7))
+    )
+    assert train.to_dict() == {p.name: round(1000 * p.share) for p in PERSONAS}
+    assert set(val) == {10}
+    assert set(few) == {1}, "no persona is rounded away"
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_random_groups_have_the_shares_and_mean_nothing(split: str) -> None:
+@pytest.mark.parametrize(("split", "by_chance"), [("train", sum(p.share**2 for p in PERSONAS)), ("val", 1 / 7)])
+def test_random_groups_have_the_shares_and_mean_nothing(split: str, by_chance: float) -> None:
     rows = make_split(split, 2100)
     true, drawn = rows["preference_group"], pd.Series([info["random_group"] for info in rows["extra_info"]])
     assert sorted(drawn) == sorted(true)
-    expected = sum(p.share**2 for p in PERSONAS) if split == "train" else 1 / 7
-    assert np.mean(drawn == true) == pytest.approx(expected, abs=0.04), "correct as often as by chance"
+    assert np.mean(drawn == true) == pytest.approx(by_chance, abs=0.04)
 
 
 def test_toy_vocabulary_holds_every_word_once_and_repeating_a_prompt_earns_nothing() -> None:
