@@ -10,6 +10,7 @@ import re
 import unicodedata
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -55,13 +56,10 @@ def frame() -> pd.DataFrame:
     )
 
 
-def run(folder: Path, table: str | pd.DataFrame | list[dict], *options: str, group: str = "g", out: str = "out") -> int:
-    """Run the command on a file of the folder, or on a table, with prompts in the column q."""
-    if isinstance(table, list):  # unlike pandas, this keeps the type of each value
-        (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
-    elif isinstance(table, pd.DataFrame):
-        table.to_parquet(folder / "t.parquet")
-    name = {list: "t.jsonl", pd.DataFrame: "t.parquet"}.get(type(table), table)
+def run(folder: Path, name: str, *options: str, group: str = "g", out: str = "out", table: Any = None) -> int:
+    """Run the command on a file of the folder, to which `table` is written first; prompts are in the column q."""
+    if table is not None:
+        WRITERS[Path(name).suffix](table, folder / name)
     columns = ["--prompt-column", "q", *(["--group-column", group] if group else [])]
     return main(["data", "table", "--input", str(folder / name), "--out", str(folder / out), *columns, *options])
 
@@ -116,13 +114,13 @@ def test_text_is_never_read_in_the_wrong_encoding(tmp_path: Path, capsys, encodi
 
 
 def test_a_pandas_index_is_a_column(tmp_path: Path, frame: pd.DataFrame, capsys) -> None:
-    assert run(tmp_path, frame.set_index(["user", "g"]), "--user-column", "user") == 0
+    assert run(tmp_path, "t.parquet", "--user-column", "user", table=frame.set_index(["user", "g"])) == 0
     assert set(read_rows(tmp_path / "out")["preference_group"]) == {"rare", "common"}
     index = pd.RangeIndex(5, 5 + 3 * ROWS, 3, name="id")  # pandas stores its bounds only
-    assert run(tmp_path, frame.set_index(index), "--user-column", "id") == 0
+    assert run(tmp_path, "t.parquet", "--user-column", "id", table=frame.set_index(index)) == 0
     assert set(read_rows(tmp_path / "out")["user"]) == set(map(str, index))
     periods = pd.period_range("2024-01", periods=ROWS, freq="M", name="id")
-    assert run(tmp_path, frame.set_index(periods), group="id") == 2
+    assert run(tmp_path, "t.parquet", group="id", table=frame.set_index(periods)) == 2
     assert "pandas.period" in error_of(capsys)
 
 
@@ -247,11 +245,11 @@ def test_a_missing_value_is_an_error_or_a_counted_drop(tmp_path: Path, capsys, s
 def test_kept_columns_keep_their_type_and_structured_truths_become_json(tmp_path: Path) -> None:
     truths = [{"x": [1, 2.5], "y": i} if i % 2 else {"z": "é"} for i in range(20)]
     rows = [{"q": f"{i}", "g": "a", "n": i, "l": [{"a": i}], "t": truths[i]} for i in range(20)]
-    assert run(tmp_path, rows, "--truth-column", "t") == 0
+    assert run(tmp_path, "t.jsonl", "--truth-column", "t", table=pd.DataFrame(rows)) == 0
     made = read_rows(tmp_path / "out")
     assert [json.loads(truth) for truth in made["truth"]] == [truths[int(number)] for number in made["text"]]
     kept = pd.DataFrame(rows).astype({"n": "uint8"}).assign(c=pd.Categorical(["x"] * 20))
-    assert run(tmp_path, kept, "--keep", "n,l,c") == 0
+    assert run(tmp_path, "t.parquet", "--keep", "n,l,c", table=kept) == 0
     kind = pq.read_schema(tmp_path / "out" / "train.parquet").field("extra_info").type
     assert kind.field("n").type == pa.uint8()
     assert kind.field("l").type == pa.list_(pa.struct([("a", pa.int64())]))
@@ -260,7 +258,8 @@ def test_kept_columns_keep_their_type_and_structured_truths_become_json(tmp_path
 def test_labels_are_normalized_and_look_alikes_reported(tmp_path: Path, capsys) -> None:
     nfc = "Pok\u00e9mon"
     alike = (nfc, unicodedata.normalize("NFD", nfc), " jazz ", "jazz\u200b", "nan")
-    assert run(tmp_path, [{"q": f"q {i}", "g": alike[i % 5]} for i in range(40)], "--json") == 0
+    table = pd.DataFrame({"q": [f"q {i}" for i in range(40)], "g": alike * 8})
+    assert run(tmp_path, "t.parquet", "--json", table=table) == 0
     summary = json.loads(capsys.readouterr().out)
     warnings, [note] = summary["warnings"], summary["notes"]
     assert note.count("8 rows") == 2, "the two spellings of Pokémon"
@@ -285,14 +284,14 @@ def test_class_labels_are_written_by_name(tmp_path: Path) -> None:
 
 
 def test_no_user_or_prompt_is_on_both_sides_and_random_groups_have_the_true_sizes(tmp_path: Path, frame) -> None:
-    assert run(tmp_path, frame, "--user-column", "user") == 0
+    assert run(tmp_path, "t.parquet", "--user-column", "user", table=frame) == 0
     made = read_rows(tmp_path / "out")
     users = made.drop_duplicates(["user", "split"])
     assert users["user"].is_unique
     assert users["split"].value_counts().to_dict() == {"train": users["user"].nunique() - 6, "val": 6}
     control = users[users["split"] == "train"]
     assert sorted(control["random_group"]) == sorted(control["preference_group"])
-    assert run(tmp_path, frame.assign(q=[f"{i % 50}?" for i in range(ROWS)])) == 0
+    assert run(tmp_path, "t.parquet", table=frame.assign(q=[f"{i % 50}?" for i in range(ROWS)])) == 0
     assert read_rows(tmp_path / "out").groupby("text")["split"].nunique().max() == 1
 
 
@@ -305,7 +304,7 @@ def test_by_time_the_latest_are_for_validation(tmp_path: Path, frame: pd.DataFra
         "number as text": [str(2**62 + i) for i in frame.index], "time zone": [f"{t.isoformat()}+05:30" for t in times],
     }[kind]  # fmt: skip
     shuffled = frame.assign(when=when, order=frame.index).sample(frac=1, random_state=0)
-    assert run(tmp_path, shuffled, "--time-column", "when", "--keep", "order") == 0
+    assert run(tmp_path, "t.parquet", "--time-column", "when", "--keep", "order", table=shuffled) == 0
     made = read_rows(tmp_path / "out")
     assert sorted(made["order"][made["split"] == "val"]) == list(range(270, 300))
 
@@ -316,7 +315,7 @@ def test_clusters_use_the_training_side_only(tmp_path: Path, frame: pd.DataFrame
     other.loc[270:, "q"] = "something else"
     options = ("--cluster-features", "x,y", "--user-column", "user", "--time-column", "when", "--groups", "3")
     for out, table in (("a", frame), ("b", other)):
-        assert run(tmp_path, table, *options, group="", out=out) == 0
+        assert run(tmp_path, "t.csv", *options, group="", out=out, table=table) == 0
     for name in ("train.parquet", "groups.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     a, b = (read_rows(tmp_path / out)["preference_group"].tolist() for out in "ab")
@@ -331,8 +330,8 @@ def test_a_grouping_made_elsewhere_is_applied_and_chat_messages_stay(tmp_path: P
     chat = [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": q}] for q in frame["q"]]
     for suffix in (".parquet", ".jsonl", ".csv"):
         prompts = map(json.dumps, chat) if suffix == ".csv" else chat
-        WRITERS[suffix](frame.assign(q=list(prompts)), tmp_path / f"chat{suffix}")
-        assert run(tmp_path, f"chat{suffix}", "--groups-file", str(grouping), group="") == 0
+        table = frame.assign(q=list(prompts))
+        assert run(tmp_path, f"t{suffix}", "--groups-file", str(grouping), group="", table=table) == 0
         made = read_rows(tmp_path / "out")
         assert [message["role"] for message in made["prompt"][0]] == ["system", "user"]
         assert set(made["preference_group"]) == {"g0", "g1", "g2"}
@@ -352,6 +351,5 @@ def test_a_grouping_made_elsewhere_is_applied_and_chat_messages_stay(tmp_path: P
     ],
 )
 def test_a_wrong_option_is_an_error(tmp_path: Path, frame, capsys, group: str, options: list, message: str) -> None:
-    frame.to_csv(tmp_path / "table.csv", index=False)
-    assert run(tmp_path, "table.csv", *options, group=group) == 2
+    assert run(tmp_path, "t.csv", *options, group=group, table=frame) == 2
     assert message in error_of(capsys)
