@@ -92,12 +92,9 @@ def write_archive(
     ids = np.sort(rng.permutation(num_films * 11 // 10)[:num_films]) + 1  # with gaps, as in the originals
     listing = "movieId,title,genres\n" if film_file == "movies.csv" else ""
     for one, title, kinds in zip(ids, titles, genres, strict=True):
-        parts = {
-            "quoted": f'"{title}"' if "," in title else title,
-            "kinds": "|".join(kinds),
-            "flags": genre_flags(kinds),
-        }
-        listing += film_line.format(id=one, title=title, **parts) + "\n"
+        quoted = f'"{title}"' if "," in title else title
+        parts = {"id": one, "title": title, "quoted": quoted, "kinds": "|".join(kinds), "flags": genre_flags(kinds)}
+        listing += film_line.format(**parts) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(_member(folder, "README"), "A generated archive.\n")

@@ -43,14 +43,13 @@ def archive(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def log(archive: Path) -> pd.DataFrame:
     """The archive's ratings in its order, read independently of the code that makes rows."""
+    columns = {"ratings": ["user", "film", "stars", "time"], "movies": ["film", "title", "genres"]}
     with zipfile.ZipFile(archive) as opened:
         ratings, films = (
-            [line.split("::") for line in opened.read(f"ml-10M100K/{name}.dat").decode().splitlines()]
-            for name in ("ratings", "movies")
+            pd.read_csv(opened.open(f"ml-10M100K/{file}.dat"), sep="::", names=names, engine="python")
+            for file, names in columns.items()
         )
-    frame = pd.DataFrame(ratings, columns=["user", "film", "stars", "time"])
-    titles = {film: title for film, title, _ in films}
-    return frame.assign(title=frame["film"].map(titles)).astype({"user": int, "film": int, "stars": float, "time": int})
+    return ratings.merge(films, how="left")
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +140,9 @@ def test_the_control_has_the_groups_sizes_and_validation_rows_are_divided_equall
 @every_split
 def test_next_rows_hold_to_the_split(log: pd.DataFrame, prepared, split: str) -> None:
     cut = int(np.sort(log["time"])[int(len(log) * 0.9)])
-    when = log.set_index(["user", "title"])["time"]
+    when = log.set_index(["user", "title"])["time"].to_dict()
     newest = log.groupby("user")["time"].max()
-    end = pd.Series(cut, newest.index) if split == "time" else newest
-    past = log[log["time"] < log["user"].map(end)].groupby("user")["title"].agg(set)
+    past = log[log["time"] < (cut if split == "time" else log["user"].map(newest))].groupby("user")["title"].agg(set)
     for row in read_rows(prepared["next", split]).itertuples():
         answer, candidates = json.loads(row.truth).values()
         rated, offered = row.text.split("\n\n")[:2]
@@ -161,14 +159,14 @@ def test_next_rows_hold_to_the_split(log: pd.DataFrame, prepared, split: str) ->
 
 @every_split
 def test_no_candidates_stars_are_in_a_prompt(log: pd.DataFrame, prepared, split: str) -> None:
-    rated = log.set_index(["user", "film"])
+    stars, time = log.set_index(["user", "film"])[["stars", "time"]].to_dict().values()
     shown, asked = set(), {"train": set(), "val": set()}
     for row in read_rows(prepared["stars", split]).itertuples():
         past, candidates = ([(row.user, film) for film in films] for films in (row.shown, row.candidates))
         shown.update(past)
         asked[row.split].update(candidates)
-        assert min(rated["time"][one] for one in candidates) >= max(rated["time"][one] for one in past)
-        given = dict(zip("ABCDE", (rated["stars"][one] for one in candidates), strict=True))
+        assert min(time[one] for one in candidates) >= max(time[one] for one in past)
+        given = dict(zip("ABCDE", (stars[one] for one in candidates), strict=True))
         assert json.loads(row.truth) == {"stars": given}
         assert not any(line.endswith((": 5", ": 4", ": 3.5")) for line in row.text.partition("\n\n")[2].splitlines())
         assert min(given.values()) < max(given.values()), "sets without a choice are dropped"

@@ -38,12 +38,10 @@ def test_the_command_writes_what_verl_reads_and_the_seed_decides_every_byte(tmp_
 
 
 def test_shares_are_exact_in_training_and_equal_in_validation() -> None:
-    train, val, few = (
-        make_split(*size)["preference_group"].value_counts() for size in (("train", 1000), ("val", 70), ("train", 7))
-    )
+    train = make_split("train", 1000)["preference_group"].value_counts()
     assert train.to_dict() == {p.name: round(1000 * p.share) for p in PERSONAS}
-    assert set(val) == {10}
-    assert set(few) == {1}, "no persona is rounded away"
+    assert set(make_split("val", 70)["preference_group"].value_counts()) == {10}
+    assert set(make_split("train", 7)["preference_group"].value_counts()) == {1}, "no persona is rounded away"
 
 
 @pytest.mark.parametrize(("split", "by_chance"), [("train", sum(p.share**2 for p in PERSONAS)), ("val", 1 / 7)])
