@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""MovieLens: every published format, both tasks, splits that do not leak, equal bytes, errors that name the line."""
+"""MovieLens: every published format, both tasks, splits that do not leak, equal bytes, errors, the reward of stars."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ import re
 import unicodedata
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
@@ -56,7 +55,7 @@ def frame() -> pd.DataFrame:
     )
 
 
-def run(folder: Path, name: str, *options: str, group: str = "g", out: str = "out", table: Any = None) -> int:
+def run(folder: Path, name: str, *options: str, group: str = "g", out: str = "out", table=None) -> int:
     """Run the command on a file of the folder, to which `table` is written first; prompts are in the column q."""
     if table is not None:
         WRITERS[Path(name).suffix](table, folder / name)
