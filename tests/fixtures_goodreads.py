@@ -11,24 +11,22 @@ texts, escaped characters. The same arguments give identical bytes.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import hashlib
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
-OPENING = {
-    1: "Awful. I hated this boring and terrible book.",
-    2: "Weak and disappointing, with dull and poor pages.",
-    3: "It was fine. Some parts work, some do not.",
-    4: "A good and enjoyable read, with charming people.",
-    5: "Wonderful! I love this brilliant and beautiful book.",
-}
+OPENING = (  # by rating
+    "No stars.", "Awful. I hated this boring and terrible book.", "Weak and disappointing, with dull and poor pages.",
+    "It was fine. Some parts work, some do not.", "A good and enjoyable read, with charming people.",
+    "Wonderful! I love this brilliant and beautiful book.",
+)  # fmt: skip
 MIDDLE = (
     "the", "plot", "and", "its", "people", "move", "through", "winter", "towards", "a", "quiet", "end", "in", "old",
     "house", "by", "sea",
@@ -45,7 +43,7 @@ def reviews(count: int, readers: int, books: int, seed: int) -> Iterator[dict[st
         reader = int(rng.integers(readers))
         rating = int(np.clip(rng.integers(2, 6) + generous[reader], 1, 5)) if rng.random() > 0.05 else 0
         words = rng.choice(MIDDLE, size=int(rng.integers(4, 24)) + 30 * int(talkative[reader]))
-        text = f"{OPENING.get(rating, 'No stars.')} {' '.join(words)}. {ODD[i % len(ODD)]}"
+        text = f"{OPENING[rating]} {' '.join(words)}. {ODD[i % len(ODD)]}"
         when = start + timedelta(seconds=int(rng.integers(0, 5 * 365 * 86400)))
         date = when.strftime("%a %b %d %H:%M:%S %z %Y")
         yield {
@@ -83,16 +81,12 @@ def _hex(kind: str, number: int) -> str:
     return hashlib.md5(f"{kind} {number}".encode(), usedforsecurity=False).hexdigest()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Invented reviews and books in Goodreads' format.")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--reviews", type=int, default=4000)
-    parser.add_argument("--readers", type=int, default=150)
-    parser.add_argument("--books", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    print(*write_files(args.out, args.reviews, args.readers, args.books, args.seed))
+def main(
+    out: Annotated[Path, typer.Option()], reviews: int = 4000, readers: int = 150, books: int = 60, seed: int = 0
+) -> None:
+    """Write generated reviews and books in Goodreads' format."""
+    print(*write_files(out, reviews, readers, books, seed))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

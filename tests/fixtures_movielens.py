@@ -11,15 +11,15 @@ identical bytes.
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import typer
 
 GENRES = ("Action", "Animation", "Children's", "Comedy", "Crime", "Drama", "Film-Noir", "Horror", "Romance", "Sci-Fi")
 ML_100K_GENRES = (
@@ -31,15 +31,14 @@ NOUNS = (
     "Harbour", "Garden", "Comet", "Widow", "Orchard", "Lantern", "Tiger", "Café", "Señor", "Élan", "Façade", "Über",
 )  # fmt: skip
 FIRST, LAST = 956_703_932, 1_046_454_590  # first and last second of ml-1m
-EPOCH = (1980, 1, 1, 0, 0, 0)  # time stamp of the zip's members, for reproducible bytes
 CHUNK = 2_000_000
 
-# layout -> folder, ratings file, separator, films file, encoding, smallest step between stars
+# layout -> folder, ratings file, separator, films file, line of a film, encoding, smallest step between stars
 LAYOUTS = {
-    "ml-100k": ("ml-100k", "u.data", "\t", "u.item", "latin-1", 1.0),
-    "ml-1m": ("ml-1m", "ratings.dat", "::", "movies.dat", "latin-1", 1.0),
-    "ml-10m": ("ml-10M100K", "ratings.dat", "::", "movies.dat", "utf-8", 0.5),
-    "ml-32m": ("ml-32m", "ratings.csv", ",", "movies.csv", "utf-8", 0.5),
+    "ml-100k": ("ml-100k", "u.data", "\t", "u.item", "{id}|{title}|01-Jan-1995||http://x|{flags}", "latin-1", 1.0),
+    "ml-1m": ("ml-1m", "ratings.dat", "::", "movies.dat", "{id}::{title}::{kinds}", "latin-1", 1.0),
+    "ml-10m": ("ml-10M100K", "ratings.dat", "::", "movies.dat", "{id}::{title}::{kinds}", "utf-8", 0.5),
+    "ml-32m": ("ml-32m", "ratings.csv", ",", "movies.csv", "{id},{quoted},{kinds}", "utf-8", 0.5),
 }
 
 
@@ -84,14 +83,18 @@ def write_archive(
     path: Path, users: int = 200, num_films: int = 150, count: int = 8000, seed: int = 0, layout: str = "ml-1m",
     encoding: str | None = None,
 ) -> Path:  # fmt: skip
-    """Write an archive in one of `LAYOUTS`."""
-    folder, rating_file, separator, film_file, own_encoding, step = LAYOUTS[layout]
+    """Write an archive in one of `LAYOUTS`; return its path."""
+    folder, rating_file, separator, film_file, film_line, own_encoding, step = LAYOUTS[layout]
     rng = np.random.default_rng(seed)
     titles, genres = films(num_films, rng)
     user, film, stars, time = ratings(users, genres, count, rng)
     stars = np.clip(np.rint(stars / step) * step, step, 5)
     ids = np.sort(rng.permutation(num_films * 11 // 10)[:num_films]) + 1  # with gaps, as in the originals
-    listing = _listing(film_file, ids.tolist(), titles, genres)
+    listing = "movieId,title,genres\n" if film_file == "movies.csv" else ""
+    for one, title, kinds in zip(ids, titles, genres, strict=True):
+        quoted = f'"{title}"' if "," in title else title
+        parts = {"id": one, "title": title, "quoted": quoted, "kinds": "|".join(kinds), "flags": genre_flags(kinds)}
+        listing += film_line.format(**parts) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(_member(folder, "README"), "A generated archive.\n")
@@ -109,39 +112,23 @@ def write_archive(
     return path
 
 
-def _listing(name: str, ids: list[int], titles: list[str], genres: list[tuple[str, ...]]) -> str:
-    rows = list(zip(ids, titles, genres, strict=True))
-    if name == "movies.dat":
-        return "".join(f"{one}::{title}::{'|'.join(kinds)}\n" for one, title, kinds in rows)
-    if name == "u.item":
-        flags = ["|".join(str(int(genre in kinds)) for genre in ML_100K_GENRES) for _, _, kinds in rows]
-        return "".join(
-            f"{row[0]}|{row[1]}|01-Jan-1995||http://x|{flag}\n" for row, flag in zip(rows, flags, strict=True)
-        )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["movieId", "title", "genres"])
-    writer.writerows([one, title, "|".join(kinds) or "(no genres listed)"] for one, title, kinds in rows)
-    return text.getvalue()
+def genre_flags(kinds: Collection[str]) -> str:
+    """Return the genres as in ml-100k."""
+    return "|".join(str(int(genre in kinds)) for genre in ML_100K_GENRES)
 
 
 def _member(folder: str, name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(f"{folder}/{name}", date_time=EPOCH)
+    info = zipfile.ZipInfo(f"{folder}/{name}")  # the same time stamp for every member, for reproducible bytes
     info.compress_type = zipfile.ZIP_DEFLATED
     return info
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write a generated archive in a MovieLens format.")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--users", type=int, default=200)
-    parser.add_argument("--films", type=int, default=150)
-    parser.add_argument("--ratings", type=int, default=8000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--layout", choices=LAYOUTS, default="ml-1m")
-    args = parser.parse_args()
-    print(write_archive(args.out, args.users, args.films, args.ratings, args.seed, args.layout))
+def main(
+    out: Annotated[Path, typer.Option()], users: int = 200, films: int = 150, ratings: int = 8000, seed: int = 0
+) -> None:
+    """Write a generated archive in the format of ml-1m."""
+    print(write_archive(out, users, films, ratings, seed))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.data.rows import read_rows
 from verl_pgrpo.cli import main
 from verl_pgrpo.data import tastes
 from verl_pgrpo.data.personas import make_split, toy_vocabulary
@@ -25,51 +25,49 @@ from verl_pgrpo.rewards.personas import utility
 def test_the_command_writes_what_verl_reads_and_the_seed_decides_every_byte(tmp_path: Path, capsys, form: list) -> None:
     sizes = ["--train-size", "200", "--val-size", "21"]
     for folder, seed in (("a", "3"), ("b", "3"), ("c", "4")):
-        arguments = ["--out", str(tmp_path / folder), "--seed", seed, "--surface", *form, *sizes]
-        assert main(["data", "personas", *arguments]) == 0
+        out = ["--out", str(tmp_path / folder), "--seed", seed]
+        assert main(["data", "personas", *out, "--surface", *form, *sizes]) == 0
     assert "formal_jazz 30% 60 3 1.0 to 5.0" in " ".join(capsys.readouterr().out.split())
     assert form != ["toy"] or (tmp_path / "a" / "vocabulary.txt").read_text().split() == toy_vocabulary()
-    prompts = []
-    for split, size in (("train", 200), ("val", 21)):
+    for split in ("train", "val"):
         a, b, c = ((tmp_path / folder / f"{split}.parquet").read_bytes() for folder in "abc")
         assert a == b != c
-        rows = pd.read_parquet(tmp_path / "a" / f"{split}.parquet")
-        for row in rows.to_dict("records"):
-            assert row["data_source"] == f"personas/{row['preference_group']}"
-            assert json.loads(row["reward_model"]["ground_truth"])["persona"] == row["preference_group"]
-        assert sorted(row["index"] for row in rows["extra_info"]) == list(range(size))
-        prompts.append({p[-1]["content"] for p in rows["prompt"]})
-    assert not prompts[0] & prompts[1], "no request of the validation split is trained on"
+    rows = read_rows(tmp_path / "a")
+    assert rows["split"].value_counts().to_dict() == {"train": 200, "val": 21}
+    assert rows.groupby("text")["split"].nunique().max() == 1, "no request of the validation split is trained on"
 
 
 def test_shares_are_exact_in_training_and_equal_in_validation() -> None:
-    assert math.isclose(sum(p.share for p in PERSONAS), 1.0)
-    assert len({(p.scale, p.offset) for p in PERSONAS}) == len(PERSONAS), "every persona has a scale of its own"
     train = make_split("train", 1000)["preference_group"].value_counts()
-    assert all(train[p.name] == round(1000 * p.share) for p in PERSONAS)
+    assert train.to_dict() == {p.name: round(1000 * p.share) for p in PERSONAS}
     assert set(make_split("val", 70)["preference_group"].value_counts()) == {10}
-    assert make_split("train", 7)["preference_group"].nunique() == 7, "no persona is rounded away"
+    assert set(make_split("train", 7)["preference_group"].value_counts()) == {1}, "no persona is rounded away"
 
 
-def test_toy_vocabulary_holds_every_word_once() -> None:
+@pytest.mark.parametrize(("split", "by_chance"), [("train", sum(p.share**2 for p in PERSONAS)), ("val", 1 / 7)])
+def test_random_groups_have_the_shares_and_mean_nothing(split: str, by_chance: float) -> None:
+    rows = make_split(split, 2100)
+    true, drawn = rows["preference_group"], pd.Series([info["random_group"] for info in rows["extra_info"]])
+    assert sorted(drawn) == sorted(true)
+    assert np.mean(drawn == true) == pytest.approx(by_chance, abs=0.04)
+
+
+def test_toy_vocabulary_holds_every_word_once_and_repeating_a_prompt_earns_nothing() -> None:
     words = toy_vocabulary()
     assert len(words) == len(set(words))
     prompts = {w for s in ("train", "val") for p in make_split(s, 500)["prompt"] for w in p[0]["content"].split()}
     liked = {w for lists in (tastes.TOY_STYLES, tastes.TOY_GENRES) for taste in lists.values() for w in taste}
     assert prompts | liked <= set(words)
-    assert not prompts & liked, "repeating the prompt must earn nothing"
+    assert not prompts & liked
 
 
 @pytest.mark.parametrize("short", [False, True])
 def test_copying_an_english_prompt_earns_nothing_or_the_one_genre_word_of_a_short_one(short: bool) -> None:
-    rows = make_split("train", 300, "english", short=short).to_dict("records")
-    texts = [row["prompt"][-1]["content"] for row in rows]
-    for row, text in zip(rows, texts, strict=True):
-        truth = row["reward_model"]["ground_truth"]
+    for row in make_split("train", 300, "english", short=short).to_dict("records"):
+        text, truth = row["prompt"][-1]["content"], row["reward_model"]["ground_truth"]
         assert short or json.loads(truth)["genre"] not in text.lower()
         assert utility(text, truth) == pytest.approx(1 / 6 if short else 0)
-        assert ("\n" in text) != short
-    assert (max(len(text.split()) for text in texts) < 40) == short
+        assert ("\n" not in text and len(text.split()) < 40) == short
 
 
 @pytest.mark.parametrize(
@@ -93,12 +91,3 @@ def test_the_rows_of_published_figures_do_not_change(surface: str, split: str) -
     names = ("data_source", "prompt", "reward_model", "preference_group")
     kept = [[*(row[name] for name in names), row["extra_info"]["index"]] for row in rows]
     assert hashlib.sha256(json.dumps(kept, ensure_ascii=False).encode()).hexdigest()[:16] == ROWS[surface, split]
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_random_groups_have_the_shares_and_mean_nothing(split: str) -> None:
-    rows = make_split(split, 2100)
-    true, drawn = rows["preference_group"], pd.Series([info["random_group"] for info in rows["extra_info"]])
-    assert dict(drawn.value_counts()) == dict(true.value_counts())
-    expected = sum(p.share**2 for p in PERSONAS) if split == "train" else 1 / 7
-    assert np.mean(drawn == true) == pytest.approx(expected, abs=0.04), "correct as often as by chance"
