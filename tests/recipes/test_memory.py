@@ -35,14 +35,9 @@ def test_parameters_are_those_of_transformers(model):
 def test_memory_by_hand():
     """Qwen3-8B, TP2 of 8 GPUs: 2, 4 and 12 / 4 bytes of half its parameters; and the size of one cached token."""
     pytest.importorskip("verl")
-    launch = [
-        "model_engine=megatron",
-        "trainer.n_gpus_per_node=8",
-        f"{TP}=2",
-        f"{ACTOR}.ppo_max_token_len_per_gpu=8192",
-    ]
-    config = composed(["-m", "verl.trainer.main_ppo", *launch])
-    guess = memory.estimate(memory.model_of("/models/Qwen3-8B/"), memory.Launch(config))
+    tokens = f"{ACTOR}.ppo_max_token_len_per_gpu=8192"
+    launch = ["-m", "verl.trainer.main_ppo", "model_engine=megatron", "trainer.n_gpus_per_node=8", f"{TP}=2", tokens]
+    guess = memory.estimate(memory.model_of("/models/Qwen3-8B/"), memory.Launch(composed(launch)))
     half = 8.19e9 / 2 / 2**30
     update = guess.phases["update"].parts
     assert update["weights"] == pytest.approx(2 * half, rel=1e-3)

@@ -21,25 +21,14 @@ ONE = {"x": ("192.0.2.1", 8)}
 BOTH = {**ONE, "y": ("192.0.2.2", 8)}
 
 
-@pytest.mark.parametrize(
-    ("present", "variables", "size"),
-    [
-        (BOTH, {}, (2, 8)),
-        (BOTH, {"NGPUS_PER_NODE": "4"}, (2, 4)),
-        (BOTH, {"JUDGE": "some/model"}, (1, 8)),
-        (BOTH, {"JUDGE": "some/model", "JUDGE_NNODES": "2"}, None),
-        (BOTH, {"NGPUS_PER_NODE": "9"}, None),
-        ({**BOTH, "z": ("192.0.2.3", 4)}, {}, None),
-    ],
-)
-def test_the_size_is_what_ray_has(present: nodes.Nodes, variables: dict[str, str], size: tuple[int, int] | None):
-    if size is None:
+def test_the_size_is_what_ray_has():
+    assert nodes.run_size(BOTH, {}) == {"NNODES": "2", "NGPUS_PER_NODE": "8"}
+    assert nodes.run_size(BOTH, {"NGPUS_PER_NODE": "4"})["NGPUS_PER_NODE"] == "4"
+    assert nodes.run_size(BOTH, {"JUDGE": "some/model"})["NNODES"] == "1"
+    uneven = {**BOTH, "z": ("192.0.2.3", 4)}
+    for alive, bad in ((BOTH, {"JUDGE": "m", "JUDGE_NNODES": "2"}), (BOTH, {"NGPUS_PER_NODE": "9"}), (uneven, {})):
         with pytest.raises(nodes.ClusterError):
-            nodes.run_size(present, variables)
-    else:
-        assert nodes.run_size(present, variables) == dict(
-            zip(("NNODES", "NGPUS_PER_NODE"), map(str, size), strict=True)
-        )
+            nodes.run_size(alive, bad)
 
 
 def poll_of(report: Callable[[], nodes.Nodes]) -> Callable[[float], nodes.Nodes]:
@@ -58,16 +47,10 @@ def test_waiting_ends_with_the_names_of_missing_nodes():
         nodes.wait_for_nodes(poll_of(lambda: ONE), 3, names, limit=0.5, stopped=lambda: False)
 
 
-def supervise(
-    script: str,
-    report: Callable[[], nodes.Nodes] = lambda: BOTH,
-    received: list[int] | None = None,
-    needed: int = 2,
-    grace: float = 1.0,
-    **options: Any,
-) -> int:
-    command = ["bash", "-c", script]
-    return cluster.supervise(command, os.environ, BOTH, poll_of(report), {}, received or [], needed, grace, **options)
+def supervise(script: str, report: Callable[[], nodes.Nodes] = lambda: BOTH, **options: Any) -> int:
+    """The status of a script on two nodes, of which those that are reported are alive."""
+    options = {"names": {}, "received": [], "needed": 2, "grace": 1.0, **options}
+    return cluster.supervise(["bash", "-c", script], os.environ, BOTH, poll_of(report), **options)
 
 
 def test_the_status_is_the_runs():
@@ -116,6 +99,6 @@ def test_a_signal_reaches_the_whole_run(tmp_path: Path):
         received.extend([signal.SIGTERM] * (tmp_path / "up").exists())
         return BOTH
 
-    status = supervise(f"bash -c {shlex.quote(child)}; true", report, received, grace=20.0)
+    status = supervise(f"bash -c {shlex.quote(child)}; true", report, received=received, grace=20.0)
     assert status == 128 + signal.SIGTERM
     assert (tmp_path / "signalled").exists()
