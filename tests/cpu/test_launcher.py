@@ -170,38 +170,24 @@ def test_ray_may_end_workers_without_work_and_all_may_end_after_the_driver():
     assert [run.wait(timeout=60) for run in [launch("-c", WORKERS, *case) for case in cases]] == [0, 0, 0]
 
 
-def watched(monkeypatch, folder: Path, *moments: list[tuple[int, str, int]]) -> tuple[watchdog.Watchdog, list]:
-    """A watchdog, and its reasons to end the run at moments with these processes (pid, title, parent)."""
-    dog, reasons = watchdog.Watchdog("v0000000", folder), []
-    for moment in moments:
-        alive = [
-            SimpleNamespace(pid=pid, cmdline=lambda title=title: [title], ppid=lambda parent=parent: parent)
-            for pid, title, parent in moment
-        ]
-        monkeypatch.setattr(watchdog, "processes_of", lambda run_id, alive=alive: alive)
-        reasons.append(dog.look())
-    return dog, reasons
+def test_the_watchdog_names_the_worker_that_died_and_no_other(monkeypatch, tmp_path):
+    """A process that a worker starts has the worker's title until it runs its own program; storage may end early."""
+    titles = {2: "ray::TaskRunner.run", 3: "VLLM::EngineCore", 4: "ray::SimpleStorageUnit", 5: "ray::TaskRunner.run"}
 
+    def process(pid: int) -> SimpleNamespace:
+        return SimpleNamespace(pid=pid, cmdline=lambda: [titles[pid]], ppid=lambda: 2 if pid > 2 else 1)
 
-DRIVER, ENGINE = (2, "ray::TaskRunner.run", 1), (3, "VLLM::EngineCore", 2)
-
-
-def test_a_failed_run_names_the_worker_that_died_before(monkeypatch, tmp_path):
-    storage = (4, "ray::SimpleStorageUnit", 1)
-    dog, reasons = watched(monkeypatch, tmp_path, [DRIVER, ENGINE, storage], [DRIVER, ENGINE], [DRIVER])
-    assert reasons == [None, None, None]
+    monkeypatch.setattr(watchdog, "processes_of", lambda run_id: map(process, titles))
+    dog = watchdog.Watchdog("v0000000", tmp_path)
+    assert dog.look() is None
+    for pid in (5, 4, 3):
+        del titles[pid]
+        assert dog.look() is None
     (tmp_path / processes.ERROR).write_text(
         "RayTaskError(Missing): ray::run()\n  line\nOSError: 2\n\nThe above:\n\n  line\nmodule.Missing: no\nrollouts\n"
     )
     reason = dog.failure()
     assert reason.startswith("VLLM::EngineCore (pid 3) died")
     assert reason.endswith(": module.Missing: no rollouts")
-
-
-def test_a_process_that_a_worker_starts_is_not_a_worker(monkeypatch, tmp_path):
-    """Between fork and exec it has the worker's title."""
     monkeypatch.setattr(watchdog, "GRACE", -1.0)
-    forked = (4, "ray::TaskRunner.run", 2)
-    _, reasons = watched(monkeypatch, tmp_path, [DRIVER, forked, ENGINE], [DRIVER, ENGINE], [DRIVER])
-    assert reasons[:2] == [None, None]
-    assert "VLLM::EngineCore (pid 3)" in reasons[2]
+    assert "VLLM::EngineCore (pid 3)" in dog.look()

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.cpu import support
 from verl_cpu.tiny_model import make_tiny_qwen3
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 from verl_pgrpo.data import personas
@@ -20,11 +21,11 @@ TIMEOUT = 600.0
 MAIN_PPO = "verl.trainer.main_ppo"
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, rows: int = 256, noise: float = 0.1) -> None:
     """Persona data and a tiny model of random weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    for split, size in (("train", 256), ("val", 7)):
-        personas.make_split(split, size, noise=0.1).to_parquet(folder / f"{split}.parquet")
+    for split, size in (("train", rows), ("val", 7)):
+        personas.make_split(split, size, noise=noise).to_parquet(folder / f"{split}.parquet")
     make_tiny_qwen3(folder / "model", personas.toy_vocabulary(), seed=0)
 
 
@@ -89,12 +90,9 @@ def finish(run: subprocess.Popen[bytes], folder: Path, name: str) -> str:
     return log
 
 
-def wait_for(path: Path, run, seconds: float = TIMEOUT) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert run.poll() is None, f"the run ended before it wrote {path}"
-        assert time.monotonic() < deadline, f"{path} was not written in {seconds} s"
-        time.sleep(0.2)
+def wait_for(path: Path, run: subprocess.Popen[bytes]) -> None:
+    """Wait until the run has written a file."""
+    support.wait_for(path.exists, TIMEOUT, run)
 
 
 def last_line(run: subprocess.Popen[bytes], folder: Path, name: str) -> str:

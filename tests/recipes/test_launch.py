@@ -6,9 +6,11 @@ tests/e2e/test_clusters.py."""
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -119,24 +121,24 @@ def test_many_nodes_without_a_model_folder_are_warned(tmp_path: Path):
     assert f"actor_rollout_ref.model.path={tmp_path / 'model'}" in verl_command(run)
 
 
-def documented() -> list[str]:
-    skip = ("scancel ", "scontrol ", "verl-pgrpo ", "docker ", "timeout ", "hf ", "patch ", "kubectl ")
-    return [line for line in commands_of(ROOT / "docs" / "multinode.md") if not line.startswith(skip)]
+PAGES = [ROOT / "docs" / "multinode.md", RECIPES / "large_models.md", *RECIPES.glob("*/README.md")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", documented())
-def test_a_documented_command_launches(line: str):
-    words = shlex.split(line, comments=True)
-    count = next(index for index, word in enumerate(words) if "=" not in word or word.startswith("-"))
-    variables, words = dict(word.split("=", 1) for word in words[:count]), words[count:]
-    if words[0] == "sbatch":
-        at = next(index for index, word in enumerate(words) if word.endswith(".sbatch"))
-        words = ["bash", words[at], *words[1:at], *words[at + 1 :]]
-    launcher = words[1].removeprefix("recipes/launch/")
-    if launcher in LAUNCHERS:
-        command = verl_command(call(launcher, "--dry-run", *(w for w in words[2:] if w != "--dry-run"), **variables))
-    else:
-        command = recipe.record(words[1], words[2:], environment(**variables))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_documented_commands_launch(page: Path):
     pytest.importorskip("verl")
-    assert broken_rules(composed(command[1:])) <= {"idle pipeline"}
+    for line in filter(re.compile("/run_").search, commands_of(page)):
+        words = shlex.split(line, comments=True)
+        pairs = [*takewhile(lambda word: "=" in word and not word.startswith("-"), words)]
+        variables = dict(pair.split("=", 1) for pair in pairs)
+        program, *words = words[len(pairs) :]
+        if program == "sbatch":  # its options precede the script
+            words.sort(key=lambda word: not word.endswith(".sbatch"))
+        launcher = words[0].removeprefix("recipes/launch/")
+        if launcher in LAUNCHERS:
+            arguments = [word for word in words[1:] if word != "--dry-run"]
+            command = verl_command(call(launcher, "--dry-run", *arguments, **variables))
+        else:
+            command = recipe.record(ROOT / words[0], words[1:], environment(**variables))
+        assert "cpu" in line or broken_rules(composed(command[1:])) <= {"idle pipeline"}, line

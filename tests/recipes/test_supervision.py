@@ -53,28 +53,32 @@ def supervise(script: str, report: Callable[[], nodes.Nodes] = lambda: BOTH, **o
     return cluster.supervise(["bash", "-c", script], os.environ, BOTH, poll_of(report), **options)
 
 
-def test_the_status_is_the_runs():
-    assert supervise("exit 0") == 0
-    assert supervise("exit 3", grace=0.2) == 3
-    assert supervise("kill -KILL $$", grace=0.2) == 137
+def headless() -> nodes.Nodes:
+    raise nodes.ClusterError("Ray's head is gone")
 
 
-def test_a_lost_node_or_head_ends_a_run_that_hangs(capsys: pytest.CaptureFixture[str]):
-    def headless() -> nodes.Nodes:
-        raise nodes.ClusterError("Ray's head is gone")
-
+@pytest.mark.parametrize(
+    ("script", "report", "options", "status"),
+    [
+        ("exit 0", lambda: BOTH, {}, 0),
+        ("exit 3", lambda: BOTH, {"grace": 0.2}, 3),
+        ("kill -KILL $$", lambda: BOTH, {"grace": 0.2}, 137),
+        ("sleep 1000", lambda: ONE, {}, cluster.RETRY),
+        ("sleep 1000", headless, {}, cluster.RETRY),
+        pytest.param("sleep 0.5", lambda: ONE, {"needed": 1}, 0, id="a spare node"),
+        pytest.param("sleep 0.5", lambda: ONE, {"grace": 20.0}, 0, id="the run ended well"),
+    ],
+)
+def test_a_lost_node_or_head_ends_a_run_that_hangs(script: str, report, options: dict[str, float], status: int):
     started = time.monotonic()
-    assert supervise("sleep 100", lambda: ONE) == cluster.RETRY
-    assert supervise("sleep 100", headless) == cluster.RETRY
+    assert supervise(script, report, **options) == status
     assert time.monotonic() - started < 60
-    assert "192.0.2.2" in capsys.readouterr().err
-    assert supervise("sleep 0.5", lambda: ONE, needed=1) == 0, "a spare node"
-    assert supervise("sleep 0.5", lambda: ONE, grace=20.0) == 0, "the run ended well"
 
 
-def test_a_node_that_the_run_missed_before_ray_is_found_afterwards():
+def test_a_node_that_the_run_missed_before_ray_is_found_afterwards(capsys: pytest.CaptureFixture[str]):
     failed = time.monotonic() + 0.5
     assert supervise("exit 1", lambda: BOTH if time.monotonic() < failed else ONE, grace=10.0) == cluster.RETRY
+    assert "192.0.2.2" in capsys.readouterr().err
 
 
 def test_a_run_without_progress_is_ended_to_be_started_again(tmp_path: Path):
