@@ -62,7 +62,7 @@ def test_verl_sees_one_list_of_gpus(tmp_path: Path, listener: socket.socket):
 
 
 def test_ray_gets_the_hard_limits_of_files_and_locked_memory(tmp_path: Path, listener: socket.socket):
-    before = "ulimit -S -n 256; ulimit -H -n 2048; ulimit -l 64"
+    before = "ulimit -S -n 256; ulimit -H -n 2048; ulimit -l 64; ulimit -S -l 32"
     run = node("worker", listener, tmp_path, "ulimit -S -n; ulimit -S -l", before)
     assert run.stdout.splitlines() == ["2048", "64"]
     assert "2048 open files" in run.stderr

@@ -81,11 +81,6 @@ def linked_copy(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return linked_copy(tmp_path_factory.mktemp("stock"))
-
-
-@pytest.fixture(scope="module")
 def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The copy with all patches applied in order."""
     folder = linked_copy(tmp_path_factory.mktemp("patched"))
@@ -97,8 +92,9 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def probes(stock: Path, patched: Path) -> list[dict]:
-    """The probes' results with and without the patches."""
+def probes(patched: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """The probes' results without and with the patches."""
+    stock = linked_copy(tmp_path_factory.mktemp("stock"))
     probe = str(Path(__file__).with_name("patch_probe.py"))
     found = [json.loads(python(copy, probe)) for copy in (stock, patched)]
     assert [one.pop("verl") for one in found] == [str(stock), str(patched)]
