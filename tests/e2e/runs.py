@@ -58,23 +58,17 @@ def command(
     return [*launcher, *config, *(f"{key}={value}" for key, value in arguments.items()), *overrides]
 
 
-def start(
-    folder: Path, name: str, *overrides: str, mode: str = "sync", preset: str = "cpu", module: str = MAIN_PPO
-) -> subprocess.Popen[bytes]:
-    """Start a run; its output goes to `<name>.log`, its metrics to `<name>.jsonl`."""
+def start(folder: Path, name: str, *overrides: str, **where: str) -> subprocess.Popen[bytes]:
+    """Start a run (`where`: see `command`); its output goes to `<name>.log`, its metrics to `<name>.jsonl`."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "VERL_FILE_LOGGER_PATH": str(folder / f"{name}.jsonl"),
     }
+    arguments = command(folder, *overrides, **where)
     with open(folder / f"{name}.log", "wb") as log:
-        return subprocess.Popen(
-            command(folder, *overrides, mode=mode, preset=preset, module=module),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
+        return subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 def finish(run: subprocess.Popen[bytes], folder: Path, name: str) -> str:
@@ -125,6 +119,13 @@ def metrics(folder: Path, name: str) -> dict[int, dict[str, float]]:
     """A run's metrics by step, from verl's `file` logger; a killed run's last line may be cut off."""
     lines = (folder / f"{name}.jsonl").read_text().rpartition("\n")[0].splitlines()
     return {line["step"]: line["data"] for line in map(json.loads, lines)}
+
+
+def totals(folder: Path, name: str) -> dict[int, float]:
+    """Rewards in the history by step (or version, for which a run may log several times)."""
+    lines = (folder / f"{name}.jsonl").read_text().rpartition("\n")[0].splitlines()
+    key = "pgrpo/observed_total"
+    return {line["step"]: line["data"][key] for line in map(json.loads, lines) if key in line["data"]}
 
 
 def replay(
