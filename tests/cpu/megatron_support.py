@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,16 +13,15 @@ from pathlib import Path
 import torch
 
 from tests.conftest import ROOT
+from tests.cpu.support import free_port
 from verl_cpu.tiny_model import make_tokenizer
 from verl_pgrpo import GroupHistoryManager
 
 
 def in_processes(size: int, *arguments: str, seconds: float = 240) -> None:
     """Run `python *arguments` once per rank, in the environment of a run; if one fails, fail with its output."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     shared = {"PYTHONPATH": str(ROOT), "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     shared |= {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
     pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     ranks = []

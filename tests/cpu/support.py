@@ -1,10 +1,11 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Shared by the tests of verl_cpu."""
+"""Shared by tests that start processes."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -28,9 +29,16 @@ def python(code: str, *arguments: str, timeout: float = 240, **environment: str)
     return result.stdout
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until the condition holds."""
+def wait_for(condition: Callable[[], object], seconds: float = 60, run: subprocess.Popen | None = None) -> None:
+    """Wait until the condition holds, while the run goes on."""
     deadline = time.monotonic() + seconds
     while not condition():
+        assert run is None or run.poll() is None, "the run has ended"
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

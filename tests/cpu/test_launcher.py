@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -68,35 +69,37 @@ def start_untidy(facts: Path, seconds: float = 1000, timeout: float = 0.0) -> tu
     return launcher, int(pid), [Path(path) for path in paths]
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+def left(pid: int, paths: list[Path]) -> list[object]:
+    """What is left of a run."""
+    existing: list[object] = [path for path in paths if path.exists()]
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        existing += [pid] if state != "Z" else []
+    return existing
 
 
 @pytest.mark.parametrize(
-    ("how", "status"),
-    [("exits", 7), ("times out", TIMED_OUT), ("Ctrl-C", 130), ("SIGTERM", 143), ("Ctrl-C twice", 130)],
+    ("seconds", "timeout", "signals", "status"),
+    [
+        pytest.param(0.1, 0.0, [], 7, id="exits"),
+        pytest.param(1000, 2.0, [], TIMED_OUT, id="times out"),
+        pytest.param(1000, 0.0, [signal.SIGINT], 130, id="Ctrl-C"),
+        pytest.param(1000, 0.0, [signal.SIGTERM], 143, id="SIGTERM"),
+        pytest.param(1000, 0.0, [signal.SIGINT, signal.SIGINT], 130, id="Ctrl-C twice"),
+    ],
 )
-def test_a_run_leaves_nothing_behind_and_touches_nothing_else(tmp_path, how, status):
+def test_a_run_leaves_nothing_behind_and_touches_nothing_else(tmp_path, seconds, timeout, signals, status):
     foreign = shared_memory.SharedMemory(create=True, size=100)
     other = Path(f"/tmp/rl-colocate-zmq-vother{os.getpid()}-01-replica-0-rank-0.sock")
     other.touch()
-    seconds, timeout = {"exits": (0.1, 0.0), "times out": (1000, 2.0)}.get(how, (1000, 0.0))
     try:
         launcher, pid, paths = start_untidy(tmp_path / "facts", seconds, timeout)
-        if how == "SIGTERM":
-            launcher.terminate()
-        elif how.startswith("Ctrl-C"):
-            launcher.send_signal(signal.SIGINT)
-            if how.endswith("twice"):
-                time.sleep(0.2)
-                launcher.send_signal(signal.SIGINT)
+        for number in signals:
+            launcher.send_signal(number)
+            time.sleep(0.2)
         output, _ = launcher.communicate(timeout=60)
         assert launcher.returncode == status, output
-        assert not is_alive(pid)
-        assert [path for path in paths if path.exists()] == []
+        assert left(pid, paths) == []
         assert other.exists()
         assert (processes.SHARED_MEMORY / foreign.name).exists()
     finally:
@@ -110,16 +113,14 @@ def test_the_next_launcher_removes_what_a_killed_one_left(tmp_path, monkeypatch,
     monkeypatch.setenv("TMPDIR", str(short_tmpdir))  # out of sight of the launchers of other tests
     launcher, pid, paths = start_untidy(tmp_path / "facts")
     assert launch("-c", "").wait(timeout=60) == 0
-    assert is_alive(pid)
-    assert all(path.exists() for path in paths)
+    assert left(pid, paths) == [*paths, pid]
     launcher.kill()
     launcher.wait()
     after = launch("-c", "")
     output, _ = after.communicate(timeout=60)
     assert after.returncode == 0
     assert str(paths[-1]) in output
-    assert not is_alive(pid)
-    assert [path for path in paths if path.exists()] == []
+    assert left(pid, paths) == []
 
 
 def test_folders_of_others_stay(tmp_path):
@@ -156,13 +157,11 @@ driver.wait()
 
 def test_a_dead_worker_ends_the_run_with_its_error():
     titles = ["VLLM::EngineCore", "ray::WorkerDict.actor_update", "ray::vllm_server_0:vLLMHttpServer"]
-    started = time.monotonic()
     for title, launcher in [(title, launch("-c", WORKERS, "1000", title)) for title in titles]:
-        output, _ = launcher.communicate(timeout=60)
+        output, _ = launcher.communicate(timeout=30)
         assert launcher.returncode == 1
-        assert time.monotonic() - started < 30
         last = output.splitlines()[-1]
-        assert title.partition(" ")[0] in last
+        assert title in last
         assert last.endswith("ValueError: too small")
 
 
@@ -171,35 +170,24 @@ def test_ray_may_end_workers_without_work_and_all_may_end_after_the_driver():
     assert [run.wait(timeout=60) for run in [launch("-c", WORKERS, *case) for case in cases]] == [0, 0, 0]
 
 
-def test_a_failed_run_names_the_worker_that_died_before(monkeypatch, tmp_path):
-    class Process:
-        def __init__(self, pid: int, title: str) -> None:
-            self.pid, self.cmdline, self.ppid = pid, lambda: [title], lambda: 1
+def test_the_watchdog_names_the_worker_that_died_and_no_other(monkeypatch, tmp_path):
+    """A process that a worker starts has the worker's title until it runs its own program; storage may end early."""
+    titles = {2: "ray::TaskRunner.run", 3: "VLLM::EngineCore", 4: "ray::SimpleStorageUnit", 5: "ray::TaskRunner.run"}
 
-    titles = ("ray::TaskRunner.run", "VLLM::EngineCore", "ray::SimpleStorageUnit")
-    alive = [Process(pid, title) for pid, title in enumerate(titles, 2)]
-    monkeypatch.setattr(watchdog, "processes_of", lambda run_id: alive)
+    def process(pid: int) -> SimpleNamespace:
+        return SimpleNamespace(pid=pid, cmdline=lambda: [titles[pid]], ppid=lambda: 2 if pid > 2 else 1)
+
+    monkeypatch.setattr(watchdog, "processes_of", lambda run_id: map(process, titles))
     dog = watchdog.Watchdog("v0000000", tmp_path)
-    for _ in range(3):
+    assert dog.look() is None
+    for pid in (5, 4, 3):
+        del titles[pid]
         assert dog.look() is None
-        alive.pop()
     (tmp_path / processes.ERROR).write_text(
         "RayTaskError(Missing): ray::run()\n  line\nOSError: 2\n\nThe above:\n\n  line\nmodule.Missing: no\nrollouts\n"
     )
     reason = dog.failure()
     assert reason.startswith("VLLM::EngineCore (pid 3) died")
     assert reason.endswith(": module.Missing: no rollouts")
-
-
-def test_a_process_that_a_worker_starts_is_not_a_worker(monkeypatch, tmp_path):
-    """Between fork and exec it has the worker's title."""
     monkeypatch.setattr(watchdog, "GRACE", -1.0)
-    driver = [SimpleNamespace(pid=2, cmdline=lambda: ["ray::TaskRunner.run"], ppid=lambda: 1)]
-    forked = SimpleNamespace(pid=3, cmdline=lambda: ["ray::TaskRunner.run"], ppid=lambda: 2)
-    engine = SimpleNamespace(pid=4, cmdline=lambda: ["VLLM::EngineCore"], ppid=lambda: 2)
-    dog, ended = watchdog.Watchdog("v0000000", tmp_path), []
-    for alive in ([forked, engine], [engine], []):
-        monkeypatch.setattr(watchdog, "processes_of", lambda run_id, alive=alive: driver + alive)
-        ended.append(dog.look())
-    assert ended[:2] == [None, None]
-    assert "VLLM::EngineCore (pid 4)" in ended[2]
+    assert "VLLM::EngineCore (pid 3)" in dog.look()

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.cpu import support
 from verl_cpu.tiny_model import make_tiny_qwen3
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 from verl_pgrpo.data import personas
@@ -20,11 +21,11 @@ TIMEOUT = 600.0
 MAIN_PPO = "verl.trainer.main_ppo"
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, rows: int = 256, noise: float = 0.1) -> None:
     """Persona data and a tiny model of random weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    for split, size in (("train", 256), ("val", 7)):
-        personas.make_split(split, size, noise=0.1).to_parquet(folder / f"{split}.parquet")
+    for split, size in (("train", rows), ("val", 7)):
+        personas.make_split(split, size, noise=noise).to_parquet(folder / f"{split}.parquet")
     make_tiny_qwen3(folder / "model", personas.toy_vocabulary(), seed=0)
 
 
@@ -57,23 +58,17 @@ def command(
     return [*launcher, *config, *(f"{key}={value}" for key, value in arguments.items()), *overrides]
 
 
-def start(
-    folder: Path, name: str, *overrides: str, mode: str = "sync", preset: str = "cpu", module: str = MAIN_PPO
-) -> subprocess.Popen[bytes]:
-    """Start a run; its output goes to `<name>.log`, its metrics to `<name>.jsonl`."""
+def start(folder: Path, name: str, *overrides: str, **where: str) -> subprocess.Popen[bytes]:
+    """Start a run (`where`: see `command`); its output goes to `<name>.log`, its metrics to `<name>.jsonl`."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "VERL_FILE_LOGGER_PATH": str(folder / f"{name}.jsonl"),
     }
+    arguments = command(folder, *overrides, **where)
     with open(folder / f"{name}.log", "wb") as log:
-        return subprocess.Popen(
-            command(folder, *overrides, mode=mode, preset=preset, module=module),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
+        return subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 def finish(run: subprocess.Popen[bytes], folder: Path, name: str) -> str:
@@ -89,12 +84,9 @@ def finish(run: subprocess.Popen[bytes], folder: Path, name: str) -> str:
     return log
 
 
-def wait_for(path: Path, run, seconds: float = TIMEOUT) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert run.poll() is None, f"the run ended before it wrote {path}"
-        assert time.monotonic() < deadline, f"{path} was not written in {seconds} s"
-        time.sleep(0.2)
+def wait_for(path: Path, run: subprocess.Popen[bytes]) -> None:
+    """Wait until the run has written a file."""
+    support.wait_for(path.exists, TIMEOUT, run)
 
 
 def last_line(run: subprocess.Popen[bytes], folder: Path, name: str) -> str:
@@ -127,6 +119,13 @@ def metrics(folder: Path, name: str) -> dict[int, dict[str, float]]:
     """A run's metrics by step, from verl's `file` logger; a killed run's last line may be cut off."""
     lines = (folder / f"{name}.jsonl").read_text().rpartition("\n")[0].splitlines()
     return {line["step"]: line["data"] for line in map(json.loads, lines)}
+
+
+def totals(folder: Path, name: str) -> dict[int, float]:
+    """Rewards in the history by step (or version, for which a run may log several times)."""
+    lines = (folder / f"{name}.jsonl").read_text().rpartition("\n")[0].splitlines()
+    key = "pgrpo/observed_total"
+    return {line["step"]: line["data"][key] for line in map(json.loads, lines) if key in line["data"]}
 
 
 def replay(

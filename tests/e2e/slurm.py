@@ -12,6 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.cpu.support import free_port
 from tests.e2e.loopback import Loopback
 
 HERE = Path(__file__).resolve().parent
@@ -33,12 +34,6 @@ def why_not() -> str | None:
     install = ["apt-get", "install", "-y", "--no-install-recommends", "slurm-wlm", "slurm-client"]
     subprocess.run(install, env=environment, check=False, timeout=600, **quiet)
     return None if all(map(shutil.which, PROGRAMS)) else "apt-get could not install slurm-wlm"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Slurm:

@@ -19,11 +19,10 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
+from tests.cpu.support import free_port
 from tests.e2e import loopback, runs, slurm
 from tests.e2e.loopback import Loopback
-from verl_cpu.tiny_model import make_tiny_qwen3
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
-from verl_pgrpo.data import personas
 
 pytestmark = pytest.mark.clusters
 
@@ -38,9 +37,7 @@ PATIENCE = 900.0  # seconds until a run reaches what a test waits for
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Persona data and a tiny model, as the recipe expects them in DATA_DIR."""
     folder = tmp_path_factory.mktemp("data")
-    for split, size in (("train", 1024), ("val", 7)):
-        personas.make_split(split, size, noise=0.2).to_parquet(folder / f"{split}.parquet")
-    make_tiny_qwen3(folder / "model", personas.toy_vocabulary(), seed=0)
+    runs.prepare(folder, rows=1024, noise=0.2)
     return folder
 
 
@@ -201,7 +198,7 @@ class Ray:
     def __init__(self, folder: Path, network: Loopback) -> None:
         self.folder = folder
         self.network = network
-        self.port, self.dashboard = slurm.free_port(), slurm.free_port()
+        self.port, self.dashboard = free_port(), free_port()
         self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         # As on another machine: with a shared folder, each node would remove the other's files of a job.
@@ -210,7 +207,7 @@ class Ray:
     def start(self, address: str) -> None:
         if address == FIRST:
             how = ["--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}"]
-            how.append(f"--ray-client-server-port={slurm.free_port()}")
+            how.append(f"--ray-client-server-port={free_port()}")
         else:
             how = [f"--address={FIRST}:{self.port}", f"--temp-dir={self.second_folder}"]
         command = [sys.executable, str(LAUNCH / "cpu_ray.py"), "start", "--block", f"--node-ip-address={address}"]

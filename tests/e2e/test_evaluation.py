@@ -13,7 +13,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.conftest import ROOT
+from tests.cpu.support import free_port, wait_for
 from verl_cpu.tiny_model import make_tiny_qwen3
 from verl_pgrpo.cli.evaluate import EXAMPLE
 from verl_pgrpo.data import personas
@@ -132,20 +132,13 @@ def test_an_interrupted_run_leaves_no_vllm(folder: Path, ended: signal.Signals, 
     command = [sys.executable, "-m", "verl_pgrpo.cli", *ONE, "--out", f"stopped{status}"]
     run = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     log = folder / f"stopped{status}" / "grpo.vllm.log"
-    deadline = time.monotonic() + 90
-    while not (log.exists() and log.stat().st_size):
-        assert run.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: log.exists() and log.stat().st_size, 90, run)
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     [worker] = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     run.send_signal(ended)
     assert ("interrupted" in run.communicate(timeout=60)[1]) == (ended == signal.SIGINT)
     assert run.returncode == status
-    deadline = time.monotonic() + 30
-    while alive(worker):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: not alive(worker), 30)
     assert not list(log.parent.glob("*.jsonl*"))
 
 
@@ -153,9 +146,7 @@ def test_an_interrupted_run_leaves_no_vllm(folder: Path, ended: signal.Signals, 
 def vllm(folder: Path) -> Iterator[str]:
     """A tiny model behind vLLM's OpenAI-compatible server on 127.0.0.1."""
     make_tiny_qwen3(folder / "judge", ["A", "B", "TIE", *personas.toy_vocabulary()], seed=5)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder / "judge")]
     command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
     with (folder / "server.log").open("wb") as log:

@@ -64,13 +64,6 @@ def kill(run, folder: Path, title: str | None) -> None:
     assert title.removeprefix("ray::") in runs.last_line(run, folder, "first")
 
 
-def totals_of(folder: Path, name: str) -> dict[int, float]:
-    """Return `pgrpo/observed_total` by version, for a run that may log several times per version."""
-    lines = (folder / f"{name}.jsonl").read_text().rpartition("\n")[0].splitlines()
-    key = "pgrpo/observed_total"
-    return {line["step"]: line["data"][key] for line in map(json.loads, lines) if key in line["data"]}
-
-
 @pytest.mark.parametrize(
     ("options", "steps", "updates", "where", "title"),
     [
@@ -101,7 +94,7 @@ def test_run_is_killed_and_resumed_with_exact_accounting(tmp_path, options, step
     afresh = GroupHistoryManager()
     fold(afresh, [rollouts / f"{number}.jsonl" for number in range(1, updates * compared + 1)])
     runs.assert_same(afresh, runs.history_of(tmp_path, compared))
-    assert totals_of(tmp_path, "first")[compared] == size * compared
+    assert runs.totals(tmp_path, "first")[compared] == size * compared
     rollouts.rename(tmp_path / "first_rollouts")
 
     end = saved + 3
@@ -112,7 +105,7 @@ def test_run_is_killed_and_resumed_with_exact_accounting(tmp_path, options, step
     assert f"history so far: {size * saved} rewards" in log
     final = max(int(path.name.split("_")[-1]) for path in (tmp_path / "checkpoints").glob("global_step_*"))
     assert final > saved
-    assert totals_of(tmp_path, "second") == {step: size * step for step in range(saved + 1, final + 1)}
+    assert runs.totals(tmp_path, "second") == {step: size * step for step in range(saved + 1, final + 1)}
     continued = runs.history_of(tmp_path, saved)
     fold(continued, sorted(rollouts.iterdir(), key=lambda path: int(path.stem)))
     runs.assert_same(continued, runs.history_of(tmp_path, final))

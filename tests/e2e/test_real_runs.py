@@ -51,10 +51,7 @@ def test_sync_run_is_killed_and_resumed_with_exact_accounting(tmp_path):
     log = runs.finish(second, tmp_path, "second")
     assert f"history so far: {16 * saved} rewards" in log
     resumed = runs.metrics(tmp_path, "second")
-    assert sorted(resumed) == list(range(saved + 1, end + 1))
-    assert [resumed[step]["pgrpo/observed_total"] for step in sorted(resumed)] == [
-        16.0 * step for step in range(saved + 1, end + 1)
-    ]
+    assert runs.totals(tmp_path, "second") == {step: 16.0 * step for step in range(saved + 1, end + 1)}
     # verl deletes the weights of the second run's first checkpoint, and only those; the history stays.
     weights = {int(path.parent.name.split("_")[-1]) for path in (tmp_path / "checkpoints").glob("global_step_*/actor")}
     assert {saved, end} <= weights
@@ -104,5 +101,5 @@ def test_colocate_async_run_with_options_ends_with_the_error_of_a_weight_sync(tm
     afresh = GroupHistoryManager(PGRPOConfig(half_life=64))
     counts = runs.replay(afresh, tmp_path, range(1, 5))
     runs.assert_same(afresh, runs.history_of(tmp_path, 4, afresh.config))
-    totals = [values["pgrpo/observed_total"] for _, values in sorted(runs.metrics(tmp_path, "run").items())]
-    assert totals[:4] == np.cumsum(counts).tolist()
+    totals = runs.totals(tmp_path, "run")
+    assert [totals[step] for step in range(1, 5)] == np.cumsum(counts).tolist()

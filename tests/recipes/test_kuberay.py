@@ -5,13 +5,11 @@ RAYJOB_CRD is the path of KubeRay's ray.io_rayjobs.yaml, of its Helm chart 1.6 o
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,27 @@ import yaml
 from tests.recipes.launches import RECIPES, environment
 
 SUBMIT = RECIPES / "launch" / "kuberay" / "submit.py"
-MANIFEST = SUBMIT.with_name("rayjob.yaml")
+MANIFEST = yaml.safe_load(SUBMIT.with_name("rayjob.yaml").read_text(encoding="utf-8"))
 CRD = os.environ.get("RAYJOB_CRD")
+OPTIONS = ["--nodes", "4", "--gpus-per-node", "4", "--image", "registry.example/a:1", "--claim", "mine"]
+OPTIONS += ["--memory", "1200Gi", "--rdma", "rdma/ib=8", "personas/run_qwen3_32b_megatron", "trainer.save_freq=10"]
 
-needs_crd = pytest.mark.skipif(CRD is None, reason="RAYJOB_CRD is not set")
+
+def dry_run(*arguments: str, submit: Path = SUBMIT, **variables: str) -> str:
+    command = [sys.executable, str(submit), "--dry-run", *arguments]
+    run = subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def rendered(*arguments: str, **variables: str) -> dict[str, Any]:
+    return yaml.safe_load(dry_run(*arguments, **variables))
+
+
+def pods(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Head and worker."""
+    cluster = job["spec"]["rayClusterSpec"]
+    return [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
 
 
 def strict(schema: Any) -> Any:
@@ -44,9 +59,8 @@ def strict(schema: Any) -> Any:
     return result
 
 
-@pytest.fixture(scope="module")
-def validate() -> Callable[[dict[str, Any]], None]:
-    """Raise ValidationError unless KubeRay's schema accepts every field of a RayJob."""
+@pytest.mark.skipif(CRD is None, reason="RAYJOB_CRD is not set")
+def test_what_is_submitted_is_valid():
     definition = yaml.load(Path(CRD or "").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     version = next(entry for entry in definition["spec"]["versions"] if entry["storage"])
     schema = strict(version["schema"]["openAPIV3Schema"])
@@ -54,85 +68,58 @@ def validate() -> Callable[[dict[str, Any]], None]:
     schema["properties"]["apiVersion"] = {"const": f"{definition['spec']['group']}/{version['name']}"}
     schema["properties"]["kind"] = {"const": definition["spec"]["names"]["kind"]}
     schema["properties"]["metadata"] = {"type": "object", "required": ["generateName"]}
-    return jsonschema.Draft7Validator(schema).validate
+    validator = jsonschema.Draft7Validator(schema)
+    for job in (MANIFEST, rendered(*OPTIONS)):
+        validator.validate(job)
+    for spec in ({"backOffLimit": 3}, {"backoffLimit": "20"}, {"rayClusterSpec": {}}):
+        assert not validator.is_valid({**MANIFEST, "spec": {**MANIFEST["spec"], **spec}})
 
 
-def rendered(*arguments: str, **variables: str) -> dict[str, Any]:
-    command = [sys.executable, str(SUBMIT), "--dry-run", *arguments]
-    run = subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=60, check=False)
-    assert run.returncode == 0, run.stderr
-    return yaml.safe_load(run.stdout)
-
-
-def containers(job: dict[str, Any]) -> list[dict[str, Any]]:
-    """Head and worker."""
-    cluster = job["spec"]["rayClusterSpec"]
-    templates = (cluster["headGroupSpec"]["template"], cluster["workerGroupSpecs"][0]["template"])
-    return [template["spec"]["containers"][0] for template in templates]
-
-
-@needs_crd
-def test_what_is_submitted_is_valid(validate):
-    manifest = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    validate(manifest)
-    for spec in ({"backOffLimit": 3}, {"backoffLimit": "20"}, {"entrypoint": ["python3"]}, {"rayClusterSpec": {}}):
-        with pytest.raises(jsonschema.ValidationError):
-            validate({**manifest, "spec": {**manifest["spec"], **spec}})
-    options = ["--nodes", "4", "--gpus-per-node", "4", "--image", "registry.example/a:1", "--claim", "mine"]
-    options += ["--memory", "1200Gi", "--rdma", "rdma/ib=8", "personas/run_qwen3_32b_megatron", "trainer.save_freq=10"]
-    job = rendered(*options, ESTIMATOR="grpo", NUMBER="1")
-    validate(job)
+def test_options_reach_the_pods():
+    job = rendered(*OPTIONS, ESTIMATOR="grpo", NUMBER="1")
     (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"] == 4
-    for container in containers(job):
+    for pod in pods(job):
+        container = pod["containers"][0]
         assert container["image"] == "registry.example/a:1"
         values = {entry["name"]: entry.get("value") for entry in container["env"]}
         assert values["RECIPE"] == "personas/run_qwen3_32b_megatron"
         assert json.loads(values["ARGUMENTS"]) == ["trainer.save_freq=10"]
         assert values["ESTIMATOR"] == "grpo"
         assert "NUMBER" not in values
-    assert workers["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == "mine"
-    worker = containers(job)[1]
-    assert worker["resources"]["limits"] == {"memory": "1200Gi", "nvidia.com/gpu": 4, "rdma/ib": 8}
-    assert worker["resources"]["requests"]["memory"] == "1200Gi"
-    assert worker["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
+        assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "mine"
+    assert container["resources"]["limits"] == {"memory": "1200Gi", "nvidia.com/gpu": 4, "rdma/ib": 8}
+    assert container["resources"]["requests"]["memory"] == "1200Gi"
+    assert container["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
 
 
 def test_an_edited_manifest_is_kept(tmp_path: Path):
     """Its variables, which the dry run uses; a worker whose `env` is empty, a sidecar, another volume."""
     shutil.copytree(RECIPES, tmp_path / "recipes")
-    job = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    cluster = job["spec"]["rayClusterSpec"]
+    submit = tmp_path / "recipes" / SUBMIT.relative_to(RECIPES)
+    job = json.loads(json.dumps(MANIFEST))  # without YAML's aliases
     token = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "t"}}}
     kept = [token, {"name": "NCCL_SOCKET_IFNAME", "value": "eth1"}, {"name": "ESTIMATOR", "value": "grpo"}]
     sidecar = {"name": "logs", "image": "registry.example/logs:1"}
-    for group, env in ((cluster["headGroupSpec"], kept), (cluster["workerGroupSpecs"][0], None)):
-        pod = group["template"]["spec"]
-        pod["containers"] = [pod["containers"][0] | {"env": env and [*env, {"name": "RECIPE", "value": "x"}]}, sidecar]
-        pod["volumes"] = [{"name": "scratch", "emptyDir": {}}, *pod["volumes"]]
-    submit = tmp_path / "recipes" / SUBMIT.relative_to(RECIPES)
+    for pod, env in zip(pods(job), ([*kept, {"name": "RECIPE", "value": "x"}], None), strict=True):
+        pod["containers"] = [{**pod["containers"][0], "env": env}, sidecar]
+        pod["volumes"].insert(0, {"name": "scratch", "emptyDir": {}})
     submit.with_name("rayjob.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
-    command = [sys.executable, str(submit), "--dry-run", "--claim", "mine", "personas/run_tiny_cpu"]
-    run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=True)
-    assert "algorithm.adv_estimator=grpo" in run.stdout
-    cluster = yaml.safe_load(run.stdout)["spec"]["rayClusterSpec"]
-    for group, env in ((cluster["headGroupSpec"], kept), (cluster["workerGroupSpecs"][0], [])):
-        pod = group["template"]["spec"]
-        names = ("RECIPE", "ARGUMENTS")
-        assert [entry for entry in pod["containers"][0]["env"] if entry["name"] not in names] == env
+    text = dry_run("--claim", "mine", "personas/run_tiny_cpu", submit=submit)
+    assert "algorithm.adv_estimator=grpo" in text
+    for pod, env in zip(pods(yaml.safe_load(text)), (kept, []), strict=True):
+        assert [entry for entry in pod["containers"][0]["env"] if entry["name"] not in ("RECIPE", "ARGUMENTS")] == env
         assert {"name": "RECIPE", "value": "personas/run_tiny_cpu"} in pod["containers"][0]["env"]
         assert pod["containers"][1] == sidecar
         assert [volume.get("persistentVolumeClaim") for volume in pod["volumes"]] == [None, {"claimName": "mine"}, None]
 
 
 def test_the_manifest_has_what_a_run_needs():
-    job = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    assert job["spec"]["backoffLimit"] > 0, "a preempted run must start again"
-    for container in containers(job):
-        assert {"/dev/shm", "/storage"} == {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert MANIFEST["spec"]["backoffLimit"] > 0, "a preempted run must start again"
+    for pod in pods(MANIFEST):
+        assert {"/dev/shm", "/storage"} == {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
     defaults = rendered("personas/run_qwen3_1_7b_fsdp")
-    defaults["metadata"] = copy.deepcopy(job["metadata"])
-    assert defaults == job, "the file by itself is what the defaults give"
+    assert {**defaults, "metadata": MANIFEST["metadata"]} == MANIFEST, "the file by itself is what the defaults give"
 
 
 def test_kubectl_gets_the_manifest_and_its_status_is_returned(tmp_path: Path):

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.recipes.launches import memory, model_sizes
+from tests.recipes.launches import composed, memory, model_sizes
+from verl_pgrpo.preflight.sizes import ACTOR, TP
 
 PUBLISHED = {
     "Qwen/Qwen3-1.7B": 1_720_574_976,
@@ -18,39 +19,16 @@ PUBLISHED = {
 }
 
 
-TP = "actor_rollout_ref.actor.megatron.tensor_model_parallel_size"
-
-
-@pytest.mark.parametrize("model", model_sizes.MODELS, ids=lambda model: model.path)
-def test_parameters_are_those_of_transformers(model):
-    """Built from the dimensions, without allocating weights. A tied table is in the first and the last bucket."""
-    torch = pytest.importorskip("torch")
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    kind = "qwen3_moe" if model.experts else "qwen3" if model.qk_norm else "gemma"
-    sizes = {
-        "vocab_size": model.vocab, "hidden_size": model.hidden, "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads, "num_key_value_heads": model.kv_heads, "head_dim": model.head_dim,
-        "intermediate_size": model.ffn, "tie_word_embeddings": model.tied,
-    }  # fmt: skip
-    if model.experts:
-        sizes |= {"num_experts": model.experts, "num_experts_per_tok": model.topk}
-        sizes["moe_intermediate_size"] = model.moe_ffn
-    with torch.device("meta"):
-        built = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes))
-    assert sum(weight.numel() for weight in built.parameters()) == model.parameters == PUBLISHED[model.path]
-    names = list(built.state_dict())
-    assert (names[0], names[-1]) == ("model.embed_tokens.weight", "lm_head.weight")
+def test_parameters_are_the_published_ones():
+    assert {model.path: model.parameters for model in model_sizes.MODELS} == PUBLISHED
 
 
 def test_memory_by_hand():
     """Qwen3-8B, TP2 of 8 GPUs: 2, 4 and 12 / 4 bytes of half its parameters; and the size of one cached token."""
     pytest.importorskip("verl")
-    from verl_pgrpo.preflight.command_line import compose, parse
-
-    tokens = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192"
-    launch = ["model_engine=megatron", "trainer.n_gpus_per_node=8", f"{TP}=2", tokens]
-    guess = memory.estimate(model_sizes.model_of("/models/Qwen3-8B/"), memory.Launch(compose(parse(launch))))
+    tokens = f"{ACTOR}.ppo_max_token_len_per_gpu=8192"
+    launch = ["-m", "verl.trainer.main_ppo", "model_engine=megatron", "trainer.n_gpus_per_node=8", f"{TP}=2", tokens]
+    guess = memory.estimate(model_sizes.model_of("/models/Qwen3-8B/"), memory.Launch(composed(launch)))
     half = 8.19e9 / 2 / 2**30
     update = guess.phases["update"].parts
     assert update["weights"] == pytest.approx(2 * half, rel=1e-3)

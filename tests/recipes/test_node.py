@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import threading
@@ -13,8 +14,6 @@ import pytest
 
 from tests.recipes.launches import RECIPES, environment
 
-LAUNCH = RECIPES / "launch"
-
 
 @pytest.fixture
 def listener():
@@ -22,56 +21,49 @@ def listener():
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
-            while True:
-                try:
+            with contextlib.suppress(OSError):
+                while True:
                     server.accept()[0].close()
-                except OSError:
-                    return
 
         threading.Thread(target=serve, daemon=True).start()
         yield server
 
 
 def node(
-    role: str, port: int, tmp_path: Path, ray: str = "exit 1", before: str = "", **variables: str
+    role: str, head: socket.socket, folder: Path, ray: str = "exit 1", before: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """node.sh with a program `ray` that runs `before` and then `ray` in the same shell."""
-    (tmp_path / "ray").write_text(f"#!/usr/bin/env bash\n{ray}\n")
-    (tmp_path / "ray").chmod(0o755)
+    (folder / "ray").write_text(f"#!/usr/bin/env bash\n{ray}\n")
+    (folder / "ray").chmod(0o755)
     values = {"NODES": "alpha=127.0.0.1,beta=127.0.0.3", "NODE_ADDRESS": "127.0.0.3", "NODE_GPUS": "1"}
-    values |= {"RAY_PORT": str(port), "JOIN_LIMIT": "2", **variables}
-    values = environment(**values)
-    values["PATH"] = f"{tmp_path}:{values['PATH']}"
-    script = f"{before}\nexec bash {LAUNCH}/node.sh {role} personas/run_qwen3_1_7b_fsdp"
+    values = environment(**values, RAY_PORT=str(head.getsockname()[1]), JOIN_LIMIT="2", **variables)
+    values["PATH"] = f"{folder}:{values['PATH']}"
+    script = f"{before}\nexec bash {RECIPES}/launch/node.sh {role} personas/run_qwen3_1_7b_fsdp"
     return subprocess.run(["bash", "-c", script], env=values, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_worker_waits_for_its_head_with_a_limit_and_ends_with_it(tmp_path: Path, listener: socket.socket):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        run = node("worker", closed.getsockname()[1], tmp_path)
+        run = node("worker", closed, tmp_path)
     assert run.returncode == 69
-    assert "the head, alpha=127.0.0.1, did not answer" in run.stderr
-    port = listener.getsockname()[1]
-    assert node("worker", port, tmp_path).returncode == 75, "it lost Ray, not its head"
-    assert node("head", port, tmp_path).returncode == 69, "the port is taken"
+    assert "alpha=127.0.0.1" in run.stderr
+    assert node("worker", listener, tmp_path).returncode == 75, "it lost Ray, not its head"
+    assert node("head", listener, tmp_path).returncode == 69, "the port is taken"
     threading.Timer(1, lambda: listener.shutdown(socket.SHUT_RDWR)).start()
-    assert node("worker", port, tmp_path, "sleep 2; exit 1").returncode == 0
+    assert node("worker", listener, tmp_path, "sleep 2; exit 1").returncode == 0
 
 
 def test_verl_sees_one_list_of_gpus(tmp_path: Path, listener: socket.socket):
     """verl rejects ROCR_VISIBLE_DEVICES together with other vendors' variables, and Slurm sets both."""
-    ray, port = 'echo "$CUDA_VISIBLE_DEVICES ${ROCR_VISIBLE_DEVICES-none}"', listener.getsockname()[1]
-    run = node("worker", port, tmp_path, ray, CUDA_VISIBLE_DEVICES="0,1", ROCR_VISIBLE_DEVICES="0,1")
-    assert run.stdout == "0,1 none\n"
-    assert node("worker", port, tmp_path, ray, ROCR_VISIBLE_DEVICES="0,1").stdout == " 0,1\n"
+    ray, rocr = 'echo "$CUDA_VISIBLE_DEVICES ${ROCR_VISIBLE_DEVICES-none}"', {"ROCR_VISIBLE_DEVICES": "0,1"}
+    assert node("worker", listener, tmp_path, ray, CUDA_VISIBLE_DEVICES="0,1", **rocr).stdout == "0,1 none\n"
+    assert node("worker", listener, tmp_path, ray, **rocr).stdout == " 0,1\n"
 
 
 def test_ray_gets_the_hard_limits_of_files_and_locked_memory(tmp_path: Path, listener: socket.socket):
-    port = listener.getsockname()[1]
-    run = node(
-        "worker", port, tmp_path, "ulimit -S -n; ulimit -S -l", "ulimit -S -n 256; ulimit -H -n 2048; ulimit -l 64"
-    )
+    before = "ulimit -S -n 256; ulimit -H -n 2048; ulimit -l 64; ulimit -S -l 32"
+    run = node("worker", listener, tmp_path, "ulimit -S -n; ulimit -S -l", before)
     assert run.stdout.splitlines() == ["2048", "64"]
     assert "2048 open files" in run.stderr
     assert "64 KiB of locked memory" in run.stderr

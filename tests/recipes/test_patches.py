@@ -40,31 +40,35 @@ VERLS_TESTS = [
 ]
 
 
-def apply(patch: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def apply(patch: Path, folder: Path) -> None:
     """`git apply`, which tolerates shifted lines but no changed context; `folder` is not in a repository."""
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(folder.parent)}
-    command = ["git", "apply", *options, str(patch)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    command = ["git", "apply", str(patch)]
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
-def files_of(patch: Path) -> list[str]:
-    return re.findall(r"^\+\+\+ b/(.*)$", patch.read_text(encoding="utf-8"), re.MULTILINE)
+def python(copy: Path, *arguments: str) -> str:
+    """Run Python with a copy of verl first on the path; return its output."""
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(copy)}
+    command = [sys.executable, *arguments]
+    run = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
+    return run.stdout
 
 
 def installed(name: str) -> Path:
     return Path(metadata.distribution("verl").locate_file(name))
 
 
-def copy_files(names: list[str], folder: Path) -> dict[str, bytes]:
-    """Copy those of verl's files that exist; return their contents."""
-    contents = {}
-    for name in names:
-        if installed(name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).unlink(missing_ok=True)
-            shutil.copyfile(installed(name), folder / name)
-            contents[name] = (folder / name).read_bytes()
-    return contents
+def copy_files(patch: Path, folder: Path) -> list[Path]:
+    """Copy those files of verl that a patch changes; return all paths that it writes."""
+    names = re.findall(r"^\+\+\+ b/(.*)$", patch.read_text(encoding="utf-8"), re.MULTILINE)
+    for name in filter(lambda name: installed(name).exists(), names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).unlink(missing_ok=True)
+        shutil.copyfile(installed(name), folder / name)
+    return [folder / name for name in names]
 
 
 def linked_copy(folder: Path) -> Path:
@@ -77,57 +81,45 @@ def linked_copy(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return linked_copy(tmp_path_factory.mktemp("stock"))
-
-
-@pytest.fixture(scope="module")
 def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The copy with all patches applied in order."""
     folder = linked_copy(tmp_path_factory.mktemp("patched"))
-    copy_files([name for patch in PATCHES for name in files_of(patch)], folder)
     for patch in PATCHES:
-        run = apply(patch, folder)
-        assert run.returncode == 0, run.stderr
+        copy_files(patch, folder)
+    for patch in PATCHES:
+        apply(patch, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def probes(stock: Path, patched: Path) -> list[dict]:
-    """The probes' results with and without the patches."""
-    command, pipe = [sys.executable, str(Path(__file__).with_name("patch_probe.py"))], subprocess.PIPE
-    found = []
-    for copy in (stock, patched):
-        environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(copy)}
-        run = subprocess.run(command, cwd=copy, env=environment, stdout=pipe, stderr=pipe, text=True, timeout=400)
-        assert run.returncode == 0, run.stderr[-4000:]
-        found.append(json.loads(run.stdout))
-        assert found[-1].pop("verl") == str(copy)
+def probes(patched: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """The probes' results without and with the patches."""
+    stock = linked_copy(tmp_path_factory.mktemp("stock"))
+    probe = str(Path(__file__).with_name("patch_probe.py"))
+    found = [json.loads(python(copy, probe)) for copy in (stock, patched)]
+    assert [one.pop("verl") for one in found] == [str(stock), str(patched)]
     return found
 
 
-@newest_verl
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
-def test_a_patch_applies_alone_and_is_undone(patch: Path, tmp_path: Path):
-    names = files_of(patch)
-    before = copy_files(names, tmp_path)
-    run = apply(patch, tmp_path)
-    assert run.returncode == 0, run.stderr
-    for name in names:
-        assert (tmp_path / name).read_bytes() != before.get(name)
-        ast.parse((tmp_path / name).read_text(encoding="utf-8"))
-    assert apply(patch, tmp_path, "-R").returncode == 0
-    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+@pytest.mark.parametrize(
+    "patch", [pytest.param(p, id=p.stem, marks=[newest_verl] * (p.name[:4] not in versions.PATCHES)) for p in PATCHES]
+)
+def test_a_patch_applies_alone_and_preflight_recognizes_it(patch: Path, tmp_path: Path, monkeypatch):
+    number = patch.name[:4]
+    files = copy_files(patch, tmp_path)
+    before = {file: file.read_bytes() for file in files if file.exists()}
+    monkeypatch.setattr("verl.__file__", str(tmp_path / "verl" / "__init__.py"))
+    assert number not in versions.PATCHES or not versions.has_patch(number)
+    apply(patch, tmp_path)
+    assert number not in versions.PATCHES or versions.has_patch(number)
+    for file in files:
+        assert file.read_bytes() != before.get(file)
+        ast.parse(file.read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow
 def test_verls_own_tests_pass_with_the_patches(patched: Path):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *VERLS_TESTS]
-    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(patched)}
-    run = subprocess.run(
-        command, cwd=patched, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert run.returncode == 0, run.stdout[-4000:]
+    python(patched, "-m", "pytest", "-q", "-p", "no:cacheprovider", *VERLS_TESTS)
 
 
 @pytest.mark.slow
@@ -144,16 +136,6 @@ def test_0003_sends_a_tied_table_once(probes):
     assert before["tied"] == [*after["tied"], "lm_head.weight"]
     assert after["untied"] == before["untied"]
     assert after["untied"][-1] == "lm_head.weight"
-
-
-@pytest.mark.parametrize("number", versions.PATCHES)
-def test_preflight_recognizes_a_patch(number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (patch,) = (one for one in PATCHES if one.name.startswith(number))
-    copy_files(files_of(patch), tmp_path)
-    monkeypatch.setattr("verl.__file__", str(tmp_path / "verl" / "__init__.py"))
-    assert not versions.has_patch(number)
-    assert apply(patch, tmp_path).returncode == 0
-    assert versions.has_patch(number)
 
 
 @pytest.mark.slow
