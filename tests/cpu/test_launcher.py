@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from multiprocessing import shared_memory
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from tests.cpu.support import wait_for
@@ -28,7 +28,8 @@ sys.exit(run.supervise([sys.executable, *sys.argv[2:]], timeout=float(sys.argv[1
 """
 
 # A run as hard to clean up as Ray: a grandchild in its own session, whose parent has exited, ignores SIGTERM and holds
-# a shared memory segment and a socket of the run. Arguments: a file to write, seconds to run.
+# a shared memory segment and a socket of the run. Its child has no environment, like Ray's agents, only a log in the
+# TMPDIR. Arguments: a file to write, seconds to run.
 UNTIDY = """
 import os, signal, sys, tempfile, time
 from multiprocessing import resource_tracker, shared_memory
@@ -42,9 +43,13 @@ if os.fork() == 0:
         segment = shared_memory.SharedMemory(f"{run}_1234", create=True, size=100)
         path = f"/tmp/rl-colocate-zmq-{run}-01-replica-0-rank-0.sock"
         open(path, "w").close()
-        open(os.path.join(folder, "rubbish"), "w").close()
+        log = open(os.path.join(folder, "agent.log"), "w")
+        agent = os.fork()
+        if agent == 0:
+            os.dup2(log.fileno(), 1)
+            os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(1000)"], {})
         with open(sys.argv[1] + ".part", "w") as facts:
-            facts.write(f"{os.getpid()} /dev/shm/{segment.name} {path} {folder}")
+            facts.write(f"/proc/{os.getpid()} /proc/{agent} /dev/shm/{segment.name} {path} {folder}")
         os.rename(sys.argv[1] + ".part", sys.argv[1])
         time.sleep(1000)
     os._exit(0)
@@ -61,21 +66,19 @@ def launch(*command: str, timeout: float = 0.0) -> subprocess.Popen[str]:
     return subprocess.Popen(arguments, text=True, stdout=pipe, stderr=subprocess.STDOUT)
 
 
-def start_untidy(facts: Path, seconds: float = 1000, timeout: float = 0.0) -> tuple[subprocess.Popen, int, list[Path]]:
-    """Start such a run; return its launcher, a process of the run, and everything that it created."""
+def start_untidy(facts: Path, seconds: float = 1000, timeout: float = 0.0) -> tuple[subprocess.Popen, list[Path]]:
+    """Start such a run; return its launcher, and the paths of its processes and of everything that it created."""
     launcher = launch("-c", UNTIDY, str(facts), str(seconds), timeout=timeout)
     wait_for(facts.exists)
-    pid, *paths = facts.read_text().split()
-    return launcher, int(pid), [Path(path) for path in paths]
+    return launcher, [Path(path) for path in facts.read_text().split()]
 
 
-def left(pid: int, paths: list[Path]) -> list[object]:
-    """What is left of a run."""
-    existing: list[object] = [path for path in paths if path.exists()]
-    with contextlib.suppress(OSError):
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        existing += [pid] if state != "Z" else []
-    return existing
+def exists(path: Path) -> bool:
+    """Whether a file or folder exists, or a process that is no zombie."""
+    try:
+        return path.exists() and (path.parts[1] != "proc" or psutil.Process(int(path.name)).status() != "zombie")
+    except psutil.Error:
+        return False
 
 
 @pytest.mark.parametrize(
@@ -93,13 +96,13 @@ def test_a_run_leaves_nothing_behind_and_touches_nothing_else(tmp_path, seconds,
     other = Path(f"/tmp/rl-colocate-zmq-vother{os.getpid()}-01-replica-0-rank-0.sock")
     other.touch()
     try:
-        launcher, pid, paths = start_untidy(tmp_path / "facts", seconds, timeout)
+        launcher, paths = start_untidy(tmp_path / "facts", seconds, timeout)
         for number in signals:
             launcher.send_signal(number)
             time.sleep(0.2)
         output, _ = launcher.communicate(timeout=60)
         assert launcher.returncode == status, output
-        assert left(pid, paths) == []
+        assert [path for path in paths if exists(path)] == []
         assert other.exists()
         assert (processes.SHARED_MEMORY / foreign.name).exists()
     finally:
@@ -111,16 +114,16 @@ def test_a_run_leaves_nothing_behind_and_touches_nothing_else(tmp_path, seconds,
 def test_the_next_launcher_removes_what_a_killed_one_left(tmp_path, monkeypatch, short_tmpdir):
     """Including its processes, but nothing of a run whose launcher is alive."""
     monkeypatch.setenv("TMPDIR", str(short_tmpdir))  # out of sight of the launchers of other tests
-    launcher, pid, paths = start_untidy(tmp_path / "facts")
+    launcher, paths = start_untidy(tmp_path / "facts")
     assert launch("-c", "").wait(timeout=60) == 0
-    assert left(pid, paths) == [*paths, pid]
+    assert all(map(exists, paths))
     launcher.kill()
     launcher.wait()
     after = launch("-c", "")
     output, _ = after.communicate(timeout=60)
     assert after.returncode == 0
     assert str(paths[-1]) in output
-    assert left(pid, paths) == []
+    assert [path for path in paths if exists(path)] == []
 
 
 def test_folders_of_others_stay(tmp_path):
