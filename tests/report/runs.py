@@ -24,7 +24,6 @@ def write_run(
     utility: bool = True,
     prefix: str = "group",
     output: str = "la la",
-    log: bool = True,
 ) -> Path:
     """`rollouts/<step>.jsonl`, `metrics.jsonl`, `hydra/.hydra/config.yaml` and, for pgrpo, a checkpoint's history.
 
@@ -60,8 +59,7 @@ def write_run(
             monitor.add(rewards, history.compute_advantages(labels, rewards, [row["input"] for row in rows]))
             line |= monitor.end_step()
         logged.append(json.dumps({"step": step, "data": line}) + "\n")
-    if log:
-        (folder / "metrics.jsonl").write_text("".join(logged))
+    (folder / "metrics.jsonl").write_text("".join(logged))
     (folder / "hydra/.hydra").mkdir(parents=True)
     config = f"algorithm:\n  adv_estimator: {estimator}\ndata:\n  seed: {seed}\n  api_key: hunter2\n"
     (folder / "hydra/.hydra/config.yaml").write_text(config)
