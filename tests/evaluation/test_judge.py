@@ -278,25 +278,22 @@ def test_the_key_is_never_shown_or_stored(tmp_path, capsys):
     assert not [name for name, text in texts.items() if KEY in text]
 
 
+LINE = {"prompt_id": "val/0", "preference_group": "jazz", "prompt": "jazz, please <now>", "response": "b"}
+FILES = {"empty": [], "cut": ["{"], "other": [{**LINE, "prompt": "x"}], "twice": [LINE, {**LINE, "prompt": "x"}]}
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("option", "value"),
     [
-        ["--base-url", "localhost:8000"], ["--base-url", "http://me:pw@127.0.0.1"], ["--concurrency", "0"],
-        ["--rate", "nan"], ["--max-cost", "1"], ["--price-in", "nan"], ["--max-tokens", "0"],
-        ["--option", "model=x"], ["--json", "."], ["--json", "a.jsonl"], ["--cache", "a.jsonl"],
+        ("--base-url", "localhost:8000"), ("--base-url", "http://me:pw@127.0.0.1"), ("--concurrency", "0"),
+        ("--rate", "nan"), ("--max-cost", "1"), ("--price-in", "nan"), ("--max-tokens", "0"), ("--option", "model=x"),
+        ("--json", "."), ("--json", "a.jsonl"), ("--cache", "a.jsonl"), *(("--b", name) for name in FILES),
     ],
 )  # fmt: skip
-def test_a_bad_option_is_named(tmp_path, monkeypatch, judge, options):
+def test_a_bad_option_or_file_is_named(tmp_path, monkeypatch, judge, option, value):
     monkeypatch.chdir(tmp_path)
-    line, _ = judge(says("A"), *options, status=2)
-    assert options[0] in line
+    for name, rows in FILES.items():
+        write(tmp_path / name, rows)
+    line, _ = judge(says("A"), option, value, status=2)
+    assert (value if option == "--b" else option) in line
     assert "pw" not in line
-
-
-LINE = {"prompt_id": "val/0", "preference_group": "jazz", "prompt": "jazz, please <now>", "response": "b"}
-
-
-@pytest.mark.parametrize("rows", [[], ["{"], [{**LINE, "prompt": "x"}], [LINE, {**LINE, "prompt": "x"}]])
-def test_a_bad_file_is_named(tmp_path, judge, rows):
-    write(tmp_path / "b.jsonl", rows)
-    assert "b.jsonl" in judge(says("A"), status=2)[0]

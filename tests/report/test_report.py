@@ -99,14 +99,11 @@ def test_arms_by_name(runs):
 
 
 def test_without_a_utility_groups_are_compared_with_themselves(runs):
-    folder = runs / "stars"
-    found = report(folder / "grpo", folder / "pgrpo")
-    assert found["value"] == "standardized"
-    start = table(folder / "grpo").query("step <= 2").groupby("group")["score"]
-    end = table(folder / "pgrpo").query("step > 8").groupby("group")["score"].mean()
-    for value, expected in (("standardized", (end - start.mean()) / start.std()), ("score", end)):
-        found = report(folder / "grpo", folder / "pgrpo", value=value)
-        assert ends(found, "pgrpo") == pytest.approx(expected.to_dict())
+    arms = runs / "stars/grpo", runs / "stars/pgrpo"
+    start = table(arms[0]).query("step <= 2").groupby("group")["score"]
+    end = table(arms[1]).query("step > 8").groupby("group")["score"].mean()
+    for value, expected in (("auto", (end - start.mean()) / start.std()), ("score", end)):
+        assert ends(report(*arms, value=value), "pgrpo") == pytest.approx(expected.to_dict())
 
 
 def test_a_group_with_hardly_any_responses_is_not_the_worst(tmp_path):
@@ -184,13 +181,8 @@ def test_groups_from_training_data(run, tmp_path):
     run = tmp_path / "plain"
     for file in run.glob("rollouts/*"):
         file.write_text(file.read_text().replace("preference_group", "user"))
-    data = pd.DataFrame(
-        {
-            "prompt": [[{"role": "user", "content": "hi"}]] * 3,
-            "reward_model": [{"ground_truth": json.dumps({"user": f"group{i}"})} for i in range(3)],
-            "preference_group": [f"data{i}" for i in range(3)],
-        }
-    )
+    truths = [{"ground_truth": json.dumps({"user": f"group{i}"})} for i in range(3)]
+    data = pd.DataFrame({"reward_model": truths, "preference_group": [f"data{i}" for i in range(3)]})
     data.to_parquet(tmp_path / "elsewhere.parquet")
     with pytest.raises(DataError):
         report(run)
