@@ -241,11 +241,9 @@ def test_no_secret_of_a_configuration_reaches_the_page(runs, run, tmp_path, page
         "algorithm.pgrpo.initial_history": SECRET,
         "algorithm.pgrpo.default_group": f"Basic {SECRET}",
         "algorithm.pgrpo.group_key": f"hf_{SECRET}",
-        "data.prompt_key": SECRET,
         "data.train_files": [f"hf://{SECRET}@x/train.parquet"],
         "data.truncation": f"Basic {SECRET}==",
         "trainer.device": f"https://host/hf_{SECRET}",
-        "trainer.experiment_name": SECRET,
         "reward.custom_reward_function.reward_kwargs.headers": {"Authorization": SECRET},
         "ray_kwargs.ray_init.runtime_env.env_vars": {"HF": f"hf_{SECRET}", "MY_PAT": SECRET},
     }

@@ -86,6 +86,11 @@ def test_dumps_of_an_abandoned_branch_are_dropped(tmp_path, written, logged, las
     assert (list(dumps.files), dumps.abandoned) == (list(range(1, last + 1)), tuple(range(last + 1, 11)))
 
 
+def test_a_folder_without_dumps_is_an_error(tmp_path):
+    with pytest.raises(DataError):
+        find_dumps(tmp_path)
+
+
 def test_padding_and_earlier_outputs_of_a_session_do_not_count(tmp_path):
     uids = {"p_0_0": 9, "p_0_1": 1, "p_1_1": 2, "p_1_0": 9, "pad1_0_0": 9}
     rows = read_dump(write(tmp_path / "3.jsonl", "".join(response(uids[uid], uid=uid) for uid in uids)), GROUP)
