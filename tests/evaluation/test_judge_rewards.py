@@ -96,10 +96,9 @@ def test_verl_awaits_the_judge_and_passes_nan_on():
     from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManager
     from verl.trainer.ppo.reward import get_custom_reward_fn
 
-    settings = {"path": "pkg://verl_pgrpo.rewards.goodreads_judge", "name": "compute_score"}
-    options = {"stop": ["\n"], "max_tokens": 99}
-    settings["reward_kwargs"] = {"judge_model": "j", "judge_constrain": True, "judge_options": options}
-    config = OmegaConf.create({"reward": {"custom_reward_function": settings}})
+    kwargs = {"judge_model": "j", "judge_constrain": True, "judge_options": {"stop": ["\n"], "max_tokens": 99}}
+    function = {"path": "pkg://verl_pgrpo.rewards.goodreads_judge", "name": "compute_score", "reward_kwargs": kwargs}
+    config = OmegaConf.create({"reward": {"custom_reward_function": function}})
     tokenizer = SimpleNamespace(decode=lambda ids, skip_special_tokens: "Nice.")
     columns = {"data_source": "goodreads/x", "reward_model": {"ground_truth": REVIEW}, "extra_info": {}}
     data = DataProto.from_dict(

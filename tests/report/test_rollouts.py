@@ -76,6 +76,7 @@ def test_metrics_files_in_the_order_of_writing(tmp_path, logs, order):
         ([1, 2, 3, 4, 5, 100, 7, 8, 9, 10], [], 6),  # a single resumed step
         ([0, 0, 0, 0, 0, 100, 0, 0, 0, 0], [], 10),  # copied, then edited
         ([1, 2, 3, 4, 5, 10.5, 7, 8, 9, 10], [], 10),  # copied
+        ([0, 50, 40, 60, 1, 2, 3, 4, 5, 6], [], 10),  # copied in no order
     ],
 )
 def test_dumps_of_an_abandoned_branch_are_dropped(tmp_path, written, logged, last):
