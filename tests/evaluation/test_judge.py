@@ -145,7 +145,7 @@ def test_the_request_has_the_given_options(tmp_path, judge, monkeypatch):
 
 
 def test_the_estimate_comes_first(tmp_path, judge):
-    prices = ("--price-in", "1", "--price-out", "10", "--max-tokens", "100")
+    prices = ("--price-in", "1", "--price-out", "10", "--option", "max_completion_tokens=100")
     before, seen = judge(biased(), *prices, "--dry-run")
     line, also_seen = judge(biased(), *prices, "--max-cost", "0.01", status=2)
     assert "--max-cost" in line
