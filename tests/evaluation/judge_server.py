@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import random
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 Reply = tuple[int, dict[str, str], Any]  # status, headers, JSON body or bytes
+Answer = Reply | Callable[[dict[str, Any]], Reply]  # always this reply, or one that depends on the request's body
 KEY = "sk-a-very-secret-key-0123456789"
 GROUPS = {"jazz": 0.8, "rock": 0.2, "folk": 0.5}  # probability that a's response is the longer one
 
@@ -47,11 +47,11 @@ class Seen:
 
 def shown(body: dict[str, Any]) -> tuple[str, str]:
     """The two responses of a request, in the order in which they are shown."""
-    found = re.findall(r"<response_[AB]>\n(.*?)\n</response", body["messages"][0]["content"], re.DOTALL)
-    return html.unescape(found[0]), html.unescape(found[1])
+    one, other = re.findall(r"<response_[AB]>\n(.*?)\n</response", body["messages"][0]["content"], re.DOTALL)
+    return one, other
 
 
-def biased(first: float, malformed: float = 0.0) -> Callable[[dict], Reply]:
+def biased(first: float = 0.0, malformed: float = 0.0) -> Answer:
     """A judge that prefers the first with this probability, else the longer one. Equal requests get equal answers."""
 
     def answer(body: dict[str, Any]) -> Reply:
@@ -67,7 +67,7 @@ def biased(first: float, malformed: float = 0.0) -> Callable[[dict], Reply]:
 
 
 @contextmanager
-def judge_server(answer: Callable[[dict[str, Any]], Reply], delay: float = 0.0) -> Iterator[tuple[str, Seen]]:
+def judge_server(answer: Answer, delay: float = 0.0) -> Iterator[tuple[str, Seen]]:
     """Serve; yields the base URL and what was seen."""
     seen, lock = Seen(), threading.Lock()
 
@@ -83,10 +83,11 @@ def judge_server(answer: Callable[[dict[str, Any]], Reply], delay: float = 0.0) 
                 seen.in_progress += 1
                 seen.most = max(seen.most, seen.in_progress)
             time.sleep(delay)
-            status, headers, reply = answer(body) if self.path == "/v1/chat/completions" else fails(404, self.path)
+            reply = answer(body) if callable(answer) else answer
+            status, headers, content = reply if self.path == "/v1/chat/completions" else fails(404, self.path)
             with lock:
                 seen.in_progress -= 1
-            content = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
+            content = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", "Content-Length": len(content), **headers}.items():
                 self.send_header(name, str(value))
@@ -107,20 +108,25 @@ def judge_server(answer: Callable[[dict[str, Any]], Reply], delay: float = 0.0) 
         server.server_close()
 
 
-def write_pairs(folder: Path, prompts: int = 60, samples: int = 1) -> None:
-    """Write a.jsonl and b.jsonl; which response is the longer one is drawn by the preference group."""
+def write_pairs(folder: Path, prompts: int = 10, samples: int = 1) -> dict[str, list[dict[str, Any]]]:
+    """Write a.jsonl and b.jsonl, return their rows. The group decides how likely a's response is the longer one."""
     chance = random.Random(7)
-    lines: dict[str, list[str]] = {"a": [], "b": []}
+    files: dict[str, list[dict[str, Any]]] = {"a": [], "b": []}
     for number in range(prompts):
         group = list(GROUPS)[number % len(GROUPS)]
         row = {"prompt_id": f"val/{number}", "preference_group": group, "prompt": f"{group}, please <now>"}
         for sample in range(samples):
             longer = "a" if chance.random() < GROUPS[group] else "b"
-            for name, several in lines.items():
+            for name, rows in files.items():
                 response = f"{name} {number} {sample}" + " long" * (name == longer)
-                several.append(json.dumps({**row, "response": response, "sample": sample}))
-    for name, several in lines.items():
-        (folder / f"{name}.jsonl").write_text("\n".join(several) + "\n")
+                rows.append({**row, "response": response, "sample": sample})
+    for name, rows in files.items():
+        write(folder / f"{name}.jsonl", rows)
+    return files
+
+
+def write(path: Path, rows: list[Any]) -> None:
+    path.write_text("\n".join(map(json.dumps, rows)))
 
 
 def arguments(folder: Path, url: str, *more: str) -> list[str]:

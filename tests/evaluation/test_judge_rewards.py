@@ -13,7 +13,7 @@ import pytest
 
 from tests.evaluation.judge_server import fails, judge_server, says
 from verl_pgrpo.rewards import goodreads_judge, personas_judge
-from verl_pgrpo.rewards import judge as judging
+from verl_pgrpo.rewards.judge import parse_mark
 from verl_pgrpo.rewards.personas import noise, utility
 
 REVIEW = json.dumps({"reference": "A quiet book about the sea.", "rating": 4, "max_words": 40, "title": "T {braces}"})
@@ -45,59 +45,46 @@ def test_each_judge_sees_what_is_wanted_and_the_response_between_its_tags():
 
 
 def test_marks_are_parsed_strictly():
-    marks = {
-        "7": 0.7, " 0\n": 0.0, "10": 1.0, "10/10": 1.0, "**8**.": 0.8, '"3"': 0.3, "hm, 9</think>3": 0.3,
-        "<think>9</think>3": 0.3,
-    }  # fmt: skip
-    assert {answer: judging.parse_mark(answer) for answer in marks} == pytest.approx(marks)
-    for answer in ("0.8", "-3", "11", "1O", "7 or 8", "Mark: 7", "good", "٣", "<think>7", "", None):
-        assert math.isnan(judging.parse_mark(answer)), answer
+    marks = {"7": 0.7, " 0\n": 0.0, "10/10": 1.0, "**8**.": 0.8, "hm, 9</think>3": 0.3, "<think>9</think>3": 0.3}
+    assert {answer: parse_mark(answer) for answer in marks} == pytest.approx(marks)
+    for answer in ("0.8", "-3", "11", "1O", "7 or 8", "Mark: 7", "٣", "<think>7", "", None):
+        assert math.isnan(parse_mark(answer)), answer
 
 
 def test_a_malformed_answer_is_nan_and_keeps_the_keys():
-    for reply in (says("0.8"), says(None), says("1", "length")):
-        result, _ = ask(goodreads_judge, "Nice.", REVIEW, lambda body, reply=reply: reply)
+    for reply in (says(None), says("1", "length")):
+        result, _ = ask(goodreads_judge, "Nice.", REVIEW, reply)
         assert result == pytest.approx({"score": math.nan, "judged": 0.0}, nan_ok=True)
-    good, _ = ask(personas_judge, "Hm.", TASTE, lambda body: says("5"))
-    bad, _ = ask(personas_judge, "Hm.", TASTE, lambda body: says("-3"))
+    good, bad = (ask(personas_judge, "Hm.", TASTE, says(answer))[0] for answer in ("5", "-3"))
     assert list(bad) == list(good), "verl needs the same keys from every call"
-    assert (math.isnan(bad["score"]), math.isnan(bad["mark"]), bad["judged"]) == (True, True, 0.0)
-    assert bad["utility"] == good["utility"]
+    expected = {"score": math.nan, "mark": math.nan, "judged": 0.0, "utility": good["utility"]}
+    assert bad == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_persona_rates_the_mark_on_its_own_scale():
     for text, length in (("Kindly try Monk.", 1.0), ("la " * 160, 0.5)):
-        result, [body] = ask(personas_judge, f"Hm.</think>{text}", TASTE, lambda body: says("8"))
+        result, [body] = ask(personas_judge, f"Hm.</think>{text}", TASTE, says("8"))
         assert result["mark"] == pytest.approx(0.8 * length), "too long an answer loses in proportion"
         assert result["score"] == pytest.approx(1.5 + 3.0 * (0.8 * length + noise(text, TASTE)))
         assert result["utility"] == utility(text, TASTE)
         assert (body["model"], body["temperature"], body["max_tokens"]) == ("j", 0.0, 8)
-    more = {"judge_constrain": True, "judge_options": {"max_tokens": 99}}
-    _, [body] = ask(goodreads_judge, "Nice.", REVIEW, lambda body: says("8"), **more)
-    assert body["max_tokens"] == 99
-    assert body["structured_outputs"]["choice"] == [str(mark) for mark in range(11)]
 
 
 def test_failures_are_retried_and_then_an_error(monkeypatch):
-    monkeypatch.setattr(judging, "BROKEN_REPLIES", (0.0, 0.0))
+    monkeypatch.setattr("verl_pgrpo.rewards.judge.BROKEN_REPLIES", (0.0, 0.0))
     page, empty = (200, {"Content-Type": "text/html"}, b"<html>starting</html>"), (200, {}, {"choices": []})
     replies = [fails(500), fails(429, retry_after="0.1"), page, empty, says("8")]
     result, bodies = ask(goodreads_judge, "Nice.", REVIEW, lambda body: replies.pop(0))
     assert (result["score"], len(bodies)) == (0.8, 5)
-    monkeypatch.setattr(judging, "MAX_RETRIES", 0)
-    for reply, message in (
-        (fails(404, "The model `j` does not exist."), "`j` does not exist"),
-        (fails(500, "boom"), "boom"),
-        (empty, "sent no chat completion"),
+    monkeypatch.setattr("verl_pgrpo.rewards.judge.MAX_RETRIES", 0)
+    for reply, options, message in (
+        (fails(404, "The model `j` does not exist."), {}, "`j` does not exist"),
+        (empty, {}, "sent no chat completion"),
+        (empty, {"reward_router_address": ""}, r"reward\.reward_model\.enable=True"),
+        (empty, {"reward_router_address": "127.0.0.1:9"}, r"the judge at http://127\.0\.0\.1:9/v1 failed"),
     ):
         with pytest.raises(RuntimeError, match=message):
-            ask(goodreads_judge, "y", REVIEW, lambda body, reply=reply: reply)
-    for where, message in (
-        ({}, r"reward\.reward_model\.enable=True"),
-        ({"reward_router_address": "127.0.0.1:9", "judge_model": "j"}, r"the judge at http://127\.0\.0\.1:9/v1 failed"),
-    ):
-        with pytest.raises(RuntimeError, match=message):
-            asyncio.run(goodreads_judge.compute_score("x", "y", REVIEW, **where))
+            ask(goodreads_judge, "y", REVIEW, reply, **options)
 
 
 def test_verl_awaits_the_judge_and_passes_nan_on():
@@ -109,9 +96,9 @@ def test_verl_awaits_the_judge_and_passes_nan_on():
     from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManager
     from verl.trainer.ppo.reward import get_custom_reward_fn
 
-    settings = {"path": "pkg://verl_pgrpo.rewards.goodreads_judge", "name": "compute_score"}
-    settings["reward_kwargs"] = {"judge_model": "j", "judge_options": {"stop": ["\n"]}}
-    config = OmegaConf.create({"reward": {"custom_reward_function": settings}})
+    kwargs = {"judge_model": "j", "judge_constrain": True, "judge_options": {"stop": ["\n"], "max_tokens": 99}}
+    function = {"path": "pkg://verl_pgrpo.rewards.goodreads_judge", "name": "compute_score", "reward_kwargs": kwargs}
+    config = OmegaConf.create({"reward": {"custom_reward_function": function}})
     tokenizer = SimpleNamespace(decode=lambda ids, skip_special_tokens: "Nice.")
     columns = {"data_source": "goodreads/x", "reward_model": {"ground_truth": REVIEW}, "extra_info": {}}
     data = DataProto.from_dict(
@@ -124,7 +111,8 @@ def test_verl_awaits_the_judge_and_passes_nan_on():
         return await manager.run_single(data)
 
     for answer, mark in (("8", 0.8), ("0.8", math.nan)):
-        with judge_server(lambda body, answer=answer: says(answer)) as (url, seen):
+        with judge_server(says(answer)) as (url, seen):
             result = asyncio.run(score(url.removeprefix("http://").removesuffix("/v1")))
         assert result["reward_score"] == pytest.approx(mark, nan_ok=True)
-        assert seen.bodies[0]["stop"] == ["\n"]
+        assert (seen.bodies[0]["stop"], seen.bodies[0]["max_tokens"]) == (["\n"], 99)
+        assert seen.bodies[0]["structured_outputs"]["choice"] == [str(mark) for mark in range(11)]

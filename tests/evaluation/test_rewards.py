@@ -9,6 +9,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from verl_pgrpo.rewards import goodreads, movielens, personas
 from verl_pgrpo.rewards.reasoning import strip_reasoning
@@ -26,7 +27,7 @@ CANDIDATES = {
 }  # fmt: skip
 FILMS = json.dumps({"answer": "Matrix, The (1999)", "candidates": CANDIDATES})
 REFERENCE = "I loved this wonderful book about the sea. The people are charming and the end is quiet."
-REVIEW = json.dumps({"reference": REFERENCE, "rating": 5, "max_words": 40, "title": "T"})
+REVIEW = {"reference": REFERENCE, "rating": 5, "max_words": 40, "title": "T"}
 TOY = "yo dude riff shred growl bro thrash yo"
 METAL = "Yo bro, this is dope: blast Slayer and Megadeth, the riffs are insane."
 
@@ -34,25 +35,15 @@ METAL = "Yo bro, this is dope: blast Slayer and Megadeth, the riffs are insane."
 @pytest.mark.parametrize(
     ("response", "answer"),
     [
-        ("Yes.", "Yes."),
-        (" <think>a</think> Yes.\n", "Yes."),
-        ("a, so\nyes</think>\n\nYes.", "Yes."),  # the template pre-fills the opening tag
+        ("a, so\nyes</think>\n\nYes.\n", "Yes."),  # the template pre-fills the opening tag
         ("<think>a<think>b</think>c</think>Yes.", "Yes."),
         ("<think>a</think>Yes. <think>b</think>No.", "Yes.  No."),
         ("a</think>Yes. <think>b", "Yes."),
-        ("Yes. <think>a</think>", "Yes."),
-        ("Yes. <think>a<think>b</think>c</think>No.", "No."),
         ("<think>a, so Yes.", ""),
-        ("a</think>", ""),
-        ("", ""),
     ],
 )
 def test_reasoning_is_stripped(response, answer):
     assert strip_reasoning(response) == answer
-
-
-def test_with_a_pre_filled_opening_tag_everything_up_to_the_closing_tag_is_reasoning():
-    assert strip_reasoning("a <think> b</think>Yes.", expected=True) == "Yes."
 
 
 @pytest.mark.parametrize(
@@ -61,20 +52,23 @@ def test_with_a_pre_filled_opening_tag_everything_up_to_the_closing_tag_is_reaso
         ("personas", truth(noise=0.2), TOY),
         ("personas", truth("english", noise=0.2), METAL),
         ("movielens", FILMS, "The Matrix"),
-        ("goodreads", REVIEW, REFERENCE),
+        ("goodreads", json.dumps(REVIEW), REFERENCE),
     ],
 )
 def test_no_reward_reads_reasoning(task, ground_truth, good):
     compute_score = importlib.import_module(f"verl_pgrpo.rewards.{task}").compute_score
 
-    def score(response):
-        return compute_score(task, response, ground_truth, extra_info={})
+    def score(response, **options):
+        return compute_score(task, response, ground_truth, extra_info={}, **options)
 
-    for reasoning in ("<think>hm</think>", "hm, so</think>\n\n", "Alien, never\n</think>"):
-        assert score(reasoning + good) == pytest.approx(score(good)), "whether or not the opening tag is there"
-    for hidden in (f"{good}</think>", f"<think>{good}</think>", f"<think>{good}"):
-        assert score(hidden) == pytest.approx(score("")), "nothing was answered"
     assert score(good)["score"] > score("")["score"]
+    for reasoning in ("<think>hm</think>", "Alien, never\n</think>"):
+        assert score(reasoning + good) == pytest.approx(score(good)), "whether or not the opening tag is there"
+    for hidden in (f"{good}</think>", f"<think>{good}"):
+        assert score(hidden) == pytest.approx(score("")), "nothing was answered"
+    # A template that pre-fills the opening tag:
+    assert score(f"Alien <think>b</think>{good}", reasoning=True) == pytest.approx(score(good))
+    assert score(good, reasoning=True) == pytest.approx(score(""))
 
 
 @pytest.mark.parametrize(
@@ -83,13 +77,10 @@ def test_no_reward_reads_reasoning(task, ground_truth, good):
         (TOY, truth(), 1.0),
         ("yo " * 8, truth(), 0.5),  # style alone
         ("yo riff", truth(), 0.25),  # a short answer counts as eight words
-        ("yo dude riff shred " * 3, truth(), 1.0),
         ("sonata violin kindly regards", truth(), 0.0),
         (METAL, truth("english"), 1.0),
         (METAL, truth("english", genre="jazz"), 0.5),
-        (METAL, truth("english", style="formal", genre="jazz"), 0.0),
-        ("I hear metal", truth("english"), 0.5 / 3),  # one word of three
-        ("riff riff riff riff", truth("english"), 0.5 / 3),  # repeating is not more
+        ("riff riff riff riff", truth("english"), 0.5 / 3),  # one word of three; repeating is not more
         ("riff sonata", truth("english"), 0.5 / 3 / 2),  # two tastes at once please half
         ("griffin", truth("english"), 0.0),  # whole words only
         (METAL + " la" * (160 - len(METAL.split())), truth("english"), 0.5),  # twice as long as allowed
@@ -102,9 +93,7 @@ def test_utility_of_personas(text, taste, utility):
 def test_a_persona_rates_on_its_own_scale_with_reproducible_noise():
     rows = [truth(noise=0.3, row=f"train/{i}") for i in range(4000)]
     draws = np.array([personas.noise("yo riff", row) for row in rows])
-    assert abs(draws.mean()) < 4 * 0.3 / 4000**0.5
-    assert draws.std() == pytest.approx(0.3, rel=0.05)
-    assert np.mean(np.abs(draws) < 0.3) == pytest.approx(0.683, abs=0.03)
+    assert stats.kstest(draws / 0.3, "norm").pvalue > 0.01
     assert len(set(draws)) == len(draws), "each row has its own"
     assert personas.noise(" yo  riff\n", rows[0]) == draws[0] != personas.noise("yo riff riff", rows[0])
     assert draws[0] == pytest.approx(0.40653626278838, abs=1e-12), "the same on every machine"
@@ -131,21 +120,16 @@ def test_films_in_any_spelling_get_credit_for_hit_genre_and_format(texts, score)
 
 def test_a_review_is_scored_by_closeness_mood_and_length():
     def review(text, rating=5):
-        return goodreads.compute_score("x", text, json.dumps({**json.loads(REVIEW), "rating": rating}))
+        return goodreads.compute_score("x", text, json.dumps({**REVIEW, "rating": rating}))
 
     result = review("I loved this book. The end is quiet and the people are charming.")
     assert result["score"] == pytest.approx(result["length"] * (0.5 * result["closeness"] + 0.5 * result["sentiment"]))
     assert all(0 <= value <= 1 for value in result.values())
     assert review(REFERENCE)["closeness"] == 1.0
-    praise, blame = "Wonderful and charming, I loved it so much.", "Awful and boring, I hated it so much."
-    assert review(praise, 5)["sentiment"] > review(praise, 3)["sentiment"] > review(praise, 1)["sentiment"]
-    assert review(blame, 1)["sentiment"] > review(blame, 3)["sentiment"] > review(blame, 5)["sentiment"]
+    for text, ratings in (("Wonderful, I loved it so much.", (5, 3, 1)), ("Awful, I hated it so much.", (1, 3, 5))):
+        best, middle, worst = (review(text, rating)["sentiment"] for rating in ratings)
+        assert best > middle > worst
     assert review("", 3)["score"] == 0.0
     assert review(REFERENCE + " the" * 200)["score"] < 0.3 * review(REFERENCE)["score"]
-    for text, reference, f1 in (
-        ("the cat sat", "The cat, sat.", 1.0),
-        ("police killed the gunman", "police kill the gunman", 3 / 4),
-        ("the gunman kill police", "police kill the gunman", 2 / 4),
-        ("", "a", 0.0),
-    ):
-        assert goodreads.rouge_l(text, reference) == pytest.approx(f1), "the longest common subsequence"
+    longest_common = goodreads.rouge_l("The gunman: kill police", "police kill the gunman")
+    assert longest_common == pytest.approx(2 / 4)

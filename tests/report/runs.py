@@ -24,7 +24,6 @@ def write_run(
     utility: bool = True,
     prefix: str = "group",
     output: str = "la la",
-    log: bool = True,
 ) -> Path:
     """`rollouts/<step>.jsonl`, `metrics.jsonl`, `hydra/.hydra/config.yaml` and, for pgrpo, a checkpoint's history.
 
@@ -38,30 +37,29 @@ def write_run(
     (folder / "rollouts").mkdir(parents=True)
     logged = []
     for step in range(1, steps + 1):
-        rows = []
+        rows, labels = [], []
         for prompt, group in enumerate(data.choice(groups, prompts, p=share).tolist()):
             speed = 1.0 if estimator == "pgrpo" else 1.0 - group / max(1, groups - 1)
             wanted = np.clip(0.1 + 0.7 * speed * step / steps + 0.15 * draw.standard_normal(n), 0, 1)
             for session, one in enumerate(wanted.tolist()):
+                labels.append(f"{prefix}{group}")
                 row = {
-                    "input": f"user\nwhat does {prefix}{group} like, no {prompt} of step {step}?\nassistant\n",
+                    "input": f"user\nwhat does {labels[-1]} like, no {prompt} of step {step}?\nassistant\n",
                     "output": f"{output} {estimator} {step}",
-                    "gts": json.dumps({"preference_group": f"{prefix}{group}"}),
+                    "gts": json.dumps({"preference_group": labels[-1]}),
                     "score": group % 5 + (1 + group % 3) * one,
                     "step": step,
                     "uid": f"{step}-{prompt}_{session}_0",
                 }
                 rows.append({**row, "utility": one} if utility else row)
         (folder / "rollouts" / f"{step}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        line = {"training/global_step": step, "critic/rewards/mean": float(np.mean([row["score"] for row in rows]))}
+        line = {"training/global_step": step}
         if estimator == "pgrpo":
-            labels = [json.loads(row["gts"])["preference_group"] for row in rows]
             rewards = [row["score"] for row in rows]
             monitor.add(rewards, history.compute_advantages(labels, rewards, [row["input"] for row in rows]))
             line |= monitor.end_step()
         logged.append(json.dumps({"step": step, "data": line}) + "\n")
-    if log:
-        (folder / "metrics.jsonl").write_text("".join(logged))
+    (folder / "metrics.jsonl").write_text("".join(logged))
     (folder / "hydra/.hydra").mkdir(parents=True)
     config = f"algorithm:\n  adv_estimator: {estimator}\ndata:\n  seed: {seed}\n  api_key: hunter2\n"
     (folder / "hydra/.hydra/config.yaml").write_text(config)

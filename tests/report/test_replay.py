@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -31,18 +30,6 @@ def steps(count: int = 3, n: int = 4) -> list[pd.DataFrame]:
     ]
 
 
-def write_dumps(folder: Path, frames: list[pd.DataFrame]) -> Path:
-    folder.mkdir()
-    for frame in frames:
-        rows = [
-            {"input": "hi", "output": "la", "gts": json.dumps({"wants": row.group}), "score": row.score,
-             "uid": f"{row.prompt_id}_{i}_0"}
-            for i, row in enumerate(frame.itertuples())
-        ]  # fmt: skip
-        (folder / f"{frame['step'][0]}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
 @pytest.mark.parametrize("norm_by_std", [True, False])
 def test_grpo_is_verls(norm_by_std):
     torch = pytest.importorskip("torch")
@@ -58,30 +45,28 @@ def test_grpo_is_verls(norm_by_std):
 
 
 def test_the_sums_follow_from_the_definitions():
-    frames = steps()
+    frames, history = steps(), GroupHistoryManager()
     result = replay(frames, PGRPOConfig())
-    history, rows = GroupHistoryManager(), []
-    for frame in frames:
-        pgrpo = history.compute_advantages(frame["group"].tolist(), frame["score"], frame["prompt_id"].tolist())
-        for (_, row), advantage in zip(frame.iterrows(), pgrpo.advantages, strict=True):
-            same = frame["score"][frame["prompt_id"] == row["prompt_id"]].to_numpy()
-            grpo = (row["score"] - same.mean()) / (same.std(ddof=1) + 1e-6)
-            rows.append((row["group"], grpo, advantage, len(set(same)) == 1))
-    expected = pd.DataFrame(rows, columns=["group", "grpo", "pgrpo", "silent"])
-    assert (result.prompts, result.silent_prompts) == (27, expected["silent"].sum() / 4)
+    rows = pd.concat(frames, ignore_index=True)
+    same = rows.groupby(["step", "prompt_id"])["score"]
+    rows["grpo"] = (rows["score"] - same.transform("mean")) / (same.transform("std") + 1e-6)
+    rows["pgrpo"] = np.concatenate(
+        [history.compute_advantages([*one["group"]], one["score"], [*one["prompt_id"]]).advantages for one in frames]
+    )
+    rows["no signal in grpo"] = same.transform("nunique") == 1
+    rows["opposed"] = rows["grpo"] * rows["pgrpo"] < 0
+    assert (result.prompts, result.silent_prompts) == (27, rows["no signal in grpo"].sum() / 4)
     assert result.silent_prompts >= 9
     table = result.by_group().set_index("group")
-    assert table.index.tolist() == ["jazz", "folk", "rare"]
-    for group, own in expected.groupby("group"):
-        assert table.loc[group, "responses"] == len(own)
-        assert table.loc[group, "opposed"] == pytest.approx((own["grpo"] * own["pgrpo"] < 0).mean())
-        assert table.loc[group, "no signal in grpo"] == pytest.approx(own["silent"].mean())
-        for name in ("grpo", "pgrpo"):
-            assert table.loc[group, f"{name} signal"] == pytest.approx((own[name] ** 2).mean())
-            share = (own[name] ** 2).sum() / (expected[name] ** 2).sum()
-            assert table.loc[group, f"{name} share"] == pytest.approx(share)
-    grpo, pgrpo = expected["grpo"], expected["pgrpo"]
-    assert result.agreement == pytest.approx(grpo @ pgrpo / np.linalg.norm(grpo) / np.linalg.norm(pgrpo))
+    assert table["responses"].to_dict() == {"jazz": 60, "folk": 36, "rare": 12}
+    for name in ("no signal in grpo", "opposed"):
+        assert table[name].to_dict() == pytest.approx(rows.groupby("group")[name].mean().to_dict())
+    for name in ("grpo", "pgrpo"):
+        squares = (rows[name] ** 2).groupby(rows["group"])
+        assert table[f"{name} signal"].to_dict() == pytest.approx(squares.mean().to_dict())
+        assert table[f"{name} share"].to_dict() == pytest.approx((squares.sum() / squares.sum().sum()).to_dict())
+    cosine = rows["grpo"] @ rows["pgrpo"] / np.linalg.norm(rows["grpo"]) / np.linalg.norm(rows["pgrpo"])
+    assert result.agreement == pytest.approx(cosine)
     assert result.by_step(2)["steps"].tolist() == ["1-2", "3"]
     assert result.by_step()["reward"].tolist() == pytest.approx([frame["score"].mean() for frame in frames])
 
@@ -100,16 +85,21 @@ def test_unknown_groups_and_skipped_rewards_are_counted_and_left_out():
 
 
 def test_the_command(tmp_path, capsys):
-    rollouts = write_dumps(tmp_path / "rollouts", steps())
-    assert main(["replay", str(rollouts), "--group-field", "gts.wants", "--option", "half_life=50", "--json"]) == 0
+    for frame in steps():
+        rows = [
+            {"input": "hi", "output": "la", "gts": json.dumps({"wants": row.group}), "score": row.score,
+             "uid": f"{row.prompt_id}_{i}_0"}
+            for i, row in enumerate(frame.itertuples())
+        ]  # fmt: skip
+        (tmp_path / f"{frame['step'][0]}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    call = ["replay", str(tmp_path), "--group-field", "gts.wants"]
+    assert main([*call, "--option", "half_life=50", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["recommended_options"]["baseline"] == "shrinkage"
     assert (found["responses"], found["prompts"], found["responses_of_unknown_group"]) == (108, 27, 0)
     assert [row["steps"] for row in found["steps"]] == ["1", "2", "3"]
     assert sum(row["pgrpo share"] for row in found["groups"]) == pytest.approx(1)
-    assert main(["replay", str(rollouts), "--group-field", "gts.wants", "--parts", "2"]) == 0
-    text = capsys.readouterr().out
-    assert "3 steps, 27 prompts, 108 responses of 3 preference groups" in text
-    assert "1-2" in text
+    assert main([*call, "--parts", "2"]) == 0
+    assert "1-2" in capsys.readouterr().out
     for mistake in ([], ["--group-field", "gts.wants", "--option", "half_live=3"], ["--data", "none.parquet"]):
-        assert main(["replay", str(rollouts), *mistake]) == 2
+        assert main(["replay", str(tmp_path), *mistake]) == 2

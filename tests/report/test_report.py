@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from tests.report.runs import write_run
 from verl_pgrpo.cli import main
@@ -34,6 +35,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_run(folder / f"stars/{estimator}", estimator, groups=3, steps=10, utility=False)
         write_run(folder / f"small/{estimator}", estimator, groups=3, steps=10)
     return folder
+
+
+@pytest.fixture
+def run(runs: Path, tmp_path: Path) -> Path:
+    """A copy of a run of pgrpo with ten steps and three groups."""
+    return Path(shutil.copytree(runs / "small/pgrpo", tmp_path / "run"))
 
 
 def report(*paths: object, **options: object) -> dict:
@@ -84,22 +91,18 @@ def test_seeds_become_means_and_bands(runs, tmp_path, page):
 
 
 def test_arms_by_name(runs):
-    plain = report(runs / "grpo-0", runs / "grpo-1", runs / "pgrpo-0")
-    named = report(f"grpo={runs / 'grpo-0'},{runs / 'grpo-1'}", f"pgrpo={runs / 'pgrpo-0'}")
-    assert repr(named) == repr(plain)  # NaN is unequal to itself
-    twice = report(f"a={runs / 'grpo-0'}", f"b={runs / 'grpo-1'}", baseline="b")
-    assert (twice["baseline"], twice["ours"]) == ("b", "a")
+    one, two, three = runs / "small/grpo", runs / "small/pgrpo", runs / "stars/grpo"
+    found = report(f"a={one},{two}", f"b={three}", baseline="b", value="score")
+    assert [(arm["label"], len(arm["runs"])) for arm in found["arms"]] == [("a", 2), ("b", 1)]
+    assert (found["baseline"], found["ours"]) == ("b", "a")
 
 
 def test_without_a_utility_groups_are_compared_with_themselves(runs):
-    folder = runs / "stars"
-    found = report(folder / "grpo", folder / "pgrpo")
-    assert found["value"] == "standardized"
-    start = table(folder / "grpo").query("step <= 2").groupby("group")["score"]
-    end = table(folder / "pgrpo").query("step > 8").groupby("group")["score"].mean()
-    for value, expected in (("standardized", (end - start.mean()) / start.std()), ("score", end)):
-        found = report(folder / "grpo", folder / "pgrpo", value=value)
-        assert ends(found, "pgrpo") == pytest.approx(expected.to_dict())
+    arms = runs / "stars/grpo", runs / "stars/pgrpo"
+    start = table(arms[0]).query("step <= 2").groupby("group")["score"]
+    end = table(arms[1]).query("step > 8").groupby("group")["score"].mean()
+    for value, expected in (("auto", (end - start.mean()) / start.std()), ("score", end)):
+        assert ends(report(*arms, value=value), "pgrpo") == pytest.approx(expected.to_dict())
 
 
 def test_a_group_with_hardly_any_responses_is_not_the_worst(tmp_path):
@@ -115,21 +118,10 @@ def test_a_group_with_hardly_any_responses_is_not_the_worst(tmp_path):
     assert "worst_tenth" in found["arms"][0]
 
 
-def comparison(per_group: list[int], steps: int = 30) -> Comparison:
-    """A run with this number of responses per group, spread over the steps."""
-    draw = np.random.default_rng(0)
-    group = np.repeat(np.arange(len(per_group)), per_group)
-    step = np.concatenate([np.linspace(1, steps, count).round().astype(int) for count in per_group])
-    value = draw.standard_normal(len(group)) + group
-    cells = pd.DataFrame({"step": step, "group": group.astype(str), "count": 1, "rows": 1, "value": value, "m2": 0.0})
-    return Comparison([Arm("grpo", "grpo", [Run(RunFolder(Path("run")), cells)])], "score")
-
-
 def test_bands_count_the_seeds_that_have_data():
-    full = ConfidenceBand.over_seeds(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
     with_gaps = ConfidenceBand.over_seeds(np.array([1.0, np.nan, 2.0, 3.0, np.nan, 4.0, 5.0]))
-    for band in (full, with_gaps):  # t(0.975, 4) = 2.776, std of the mean 0.7071
-        assert [band.low, band.high] == pytest.approx([3 - 2.776 * 0.7071, 3 + 2.776 * 0.7071], abs=0.001)
+    half = 2.776 * 0.7071  # t(0.975, 4), std of the mean
+    assert [with_gaps.low, with_gaps.high] == pytest.approx([3 - half, 3 + half], abs=0.001)
     several = ConfidenceBand.over_seeds(np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan]]))
     np.testing.assert_equal(
         [several.mean, several.low, several.high], [[2, 5, np.nan], [1, np.nan, np.nan], [3, np.nan, np.nan]]
@@ -137,17 +129,16 @@ def test_bands_count_the_seeds_that_have_data():
 
 
 def test_curves_are_weighted_means_with_a_two_sided_kernel():
-    made = comparison([40, 3, 200])
-    curves = Curves(made)
-    cells, width = made.cells, 30 / 35
-    step = np.arange(1, 31)
-    once = np.exp(-np.abs(np.subtract.outer(step, step)) / width)
-    kernel = once @ once
-    for group in range(3):
-        own = cells[cells["group"] == group]
+    """Of three groups with 40, 3 and 200 responses, spread over the steps."""
+    steps, sizes = np.arange(1, 31), (40, 3, 200)
+    step = np.concatenate([np.linspace(1, 30, size).round().astype(int) for size in sizes])
+    cells = pd.DataFrame({"step": step, "group": np.repeat([*"abc"], sizes), "count": 1, "rows": 1, "m2": 0.0})
+    cells["value"] = np.random.default_rng(0).standard_normal(len(cells))
+    curves = Curves(Comparison([Arm("grpo", "grpo", [Run(RunFolder(Path("run")), cells)])], "score"))
+    kernel = np.linalg.matrix_power(np.exp(-np.abs(np.subtract.outer(steps, steps)) / (30 / 35)), 2)
+    for group, own in enumerate(own for _, own in cells.groupby("group")):
         weights = kernel[:, own["step"] - 1]
-        expected = weights @ own["value"] / weights.sum(axis=1)
-        assert curves.group(0, group).mean == pytest.approx(expected)
+        assert curves.group(0, group).mean == pytest.approx(weights @ own["value"] / weights.sum(axis=1))
     assert curves.mean(0).mean == pytest.approx(curves.groups[0][0].mean(axis=0))
     assert curves.worst(0).mean == pytest.approx(curves.groups[0][0].min(axis=0))
 
@@ -157,16 +148,14 @@ def test_curves_are_weighted_means_with_a_two_sided_kernel():
 
 def test_an_abandoned_branch_is_left_out(runs, tmp_path, page, capsys):
     """Killed at step 40, resumed at step 21 with other results, killed again at step 30."""
-    run = tmp_path / "run"
-    shutil.copytree(runs / "pgrpo-0", run)
-    shutil.copytree(runs / "pgrpo-1", tmp_path / "other")
+    run, other = Path(shutil.copytree(runs / "pgrpo-0", tmp_path / "run")), runs / "pgrpo-1"
     for step in range(21, 31):
-        shutil.copy(tmp_path / f"other/rollouts/{step}.jsonl", run / "rollouts")
-    lines = (tmp_path / "other/metrics.jsonl").read_text().splitlines(keepends=True)
+        shutil.copy(other / f"rollouts/{step}.jsonl", run / "rollouts")
+    lines = (other / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run / "metrics_2.jsonl").write_text("".join(lines[20:30]))
     found = page(run)
     assert found["steps"] == [1, 30]
-    rows = table(runs / "pgrpo-1").query("25 <= step <= 30")
+    rows = table(other).query("25 <= step <= 30")
     assert ends(found, "pgrpo") == pytest.approx(rows.groupby("group")["utility"].mean().to_dict())
     assert any("31 to 40" in line for line in found["cautions"])
     assert "global_step_40" not in (tmp_path / "r.html").read_text()  # a history of the abandoned branch
@@ -186,47 +175,39 @@ def test_metrics_alone_are_enough(runs, tmp_path):
         assert group["responses"] == pytest.approx(responses[group["group"]], rel=0.1)
 
 
-def test_groups_from_training_data(runs, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(runs / "small/grpo/rollouts", run / "rollouts")
+def test_groups_from_training_data(run, tmp_path):
+    shutil.move(run / "rollouts", tmp_path / "plain/rollouts")
+    run = tmp_path / "plain"
     for file in run.glob("rollouts/*"):
         file.write_text(file.read_text().replace("preference_group", "user"))
-    data = pd.DataFrame(
-        {
-            "prompt": [[{"role": "user", "content": "hi"}]] * 3,
-            "reward_model": [{"ground_truth": json.dumps({"user": f"group{i}"})} for i in range(3)],
-            "preference_group": [f"data{i}" for i in range(3)],
-        }
-    )
+    truths = [{"ground_truth": json.dumps({"user": f"group{i}"})} for i in range(3)]
+    data = pd.DataFrame({"reward_model": truths, "preference_group": [f"data{i}" for i in range(3)]})
     data.to_parquet(tmp_path / "elsewhere.parquet")
     with pytest.raises(DataError):
         report(run)
-    assert set(ends(report(run, data=[tmp_path / "elsewhere.parquet"]), "run")) == {"data0", "data1", "data2"}
-    assert set(ends(report(run, group_field="gts.user"), "run")) == {"group0", "group1", "group2"}
+    assert set(ends(report(run, data=[tmp_path / "elsewhere.parquet"]), "plain")) == {"data0", "data1", "data2"}
+    assert set(ends(report(run, group_field="gts.user"), "plain")) == {"group0", "group1", "group2"}
     data.to_parquet(run / "train.parquet")
     assert report(run)["focus"].startswith("data")
 
 
 def test_the_utility_of_personas_is_computed_from_the_text(tmp_path):
-    truth = {"surface": "toy", "persona": "slang_hiphop", "style": "slang", "genre": "hiphop", "offset": 1.0,
-             "scale": 4.0, "noise": 0.0, "seed": 0, "row": "train/0"}  # fmt: skip
+    truth = {"surface": "toy", "style": "slang", "offset": 1.0, "scale": 4.0, "noise": 0.0, "seed": 0, "row": "train/0"}
     rows = [
-        {"input": "x", "output": "yo dude dope bro rap beat rhyme cypher", "gts": json.dumps(one), "score": 9,
-         "uid": f"{one['persona']}_0_0"}
-        for one in (truth, {**truth, "persona": "slang_metal", "genre": "metal"})
+        {"input": "x", "output": "yo dude dope bro rap beat rhyme cypher", "score": 9, "uid": f"{genre}_0_0",
+         "gts": json.dumps({**truth, "persona": f"slang_{genre}", "genre": genre})}
+        for genre in ("hiphop", "metal")
     ]  # fmt: skip
-    (tmp_path / "run/rollouts").mkdir(parents=True)
-    (tmp_path / "run/rollouts/1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = report(tmp_path / "run")
+    (tmp_path / "1.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = report(f"run={tmp_path}")
     assert found["value"] == "utility"
     assert ends(found, "run") == {"slang_hiphop": 1.0, "slang_metal": 0.5}
 
 
-def test_controls_with_other_groups(runs, tmp_path, page):
-    shutil.copytree(runs / "small/pgrpo", tmp_path / "control")
-    config = tmp_path / "control/hydra/.hydra/config.yaml"
-    config.write_text("algorithm:\n  adv_estimator: pgrpo\n  pgrpo:\n    group_key: extra_info.random_group\n")
-    found = page(runs / "small/pgrpo", runs / "small/grpo", tmp_path / "control")
+def test_controls_with_other_groups(runs, run, tmp_path, page):
+    config = "algorithm:\n  adv_estimator: pgrpo\n  pgrpo:\n    group_key: extra_info.random_group\n"
+    (run / "hydra/.hydra/config.yaml").write_text(config)
+    found = page(runs / "small/pgrpo", runs / "small/grpo", run)
     assert [arm["label"] for arm in found["arms"]] == ["pgrpo", "grpo", "pgrpo_random_groups"]
     assert (found["baseline"], found["ours"]) == ("grpo", "pgrpo")
     assert any("other groups" in line for line in found["cautions"])
@@ -236,80 +217,72 @@ def test_controls_with_other_groups(runs, tmp_path, page):
     assert "group0 · pgrpo_random_groups" not in html  # a history of other groups
 
 
-def test_a_damaged_history_or_number_does_not_stop_the_page(runs, tmp_path, page):
-    shutil.copytree(runs / "small/pgrpo", tmp_path / "run")
-    history = tmp_path / "run/checkpoints/global_step_10/pgrpo_history.parquet"
+def test_a_damaged_history_or_number_does_not_stop_the_page(run, tmp_path, page):
+    history = run / "checkpoints/global_step_10/pgrpo_history.parquet"
     history.write_bytes(history.read_bytes()[:-40])
-    file = tmp_path / "run/rollouts/10.jsonl"
+    file = run / "rollouts/10.jsonl"
     rows = [json.loads(line) for line in file.open()]
     rows[0] |= {"score": float("nan"), "utility": 10**400, "input": "\ud800", "output": "lone \ud800 and \x00"}
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"cut')
-    found = page(tmp_path / "run")
+    file.write_text("\n".join(map(json.dumps, rows)) + '\n{"cut')
+    found = page(run)
     assert any("pgrpo_history.parquet" in line for line in found["cautions"])
     assert any("1 response without a finite utility" in line for line in found["cautions"])
     assert "the last logged metrics" in (tmp_path / "r.html").read_text()
     assert b"\x00" not in (tmp_path / "r.html").read_bytes()
-    assert all(group["ends"]["pgrpo"] is not None for group in found["by_group"])
+    assert None not in ends(found, "pgrpo").values()
 
 
-def test_no_secret_of_a_configuration_reaches_the_page(runs, tmp_path, page):
-    shutil.copytree(runs / "small/pgrpo", tmp_path / "run")
-    config = {
-        "actor_rollout_ref": {
-            "model": {"path": f"/home/{SECRET}/model"},
-            "rollout": {"n": 2, "name": "org/x"},
-        },
-        "algorithm": {
-            "adv_estimator": "pgrpo",
-            "openai_key": SECRET,
-            "pgrpo": {"initial_history": SECRET, "default_group": f"Basic {SECRET}", "group_key": f"hf_{SECRET}"},
-        },
-        "data": {
-            "seed": 7,
-            "prompt_key": SECRET,
-            "train_files": [f"hf://{SECRET}@x/train.parquet"],
-            "truncation": f"Basic {SECRET}==",
-        },
-        "ray_kwargs": {"ray_init": {"runtime_env": {"env_vars": {"HF": f"hf_{SECRET}", "MY_PAT": SECRET}}}},
-        "trainer": {
-            "device": f"https://host/hf_{SECRET}",
-            "experiment_name": SECRET,
-            "n_gpus_per_node": 8,
-            "logger": ["console"],
-        },
-        "reward": {"custom_reward_function": {"reward_kwargs": {"headers": {"Authorization": SECRET}}}},
+def test_no_secret_of_a_configuration_reaches_the_page(runs, run, tmp_path, page):
+    shown = {"data.seed": 7, "trainer.n_gpus_per_node": 8, "actor_rollout_ref.rollout.name": "org/x"}
+    config = OmegaConf.create({"actor_rollout_ref": {}, "algorithm": {"adv_estimator": "pgrpo"}})
+    secret = {
+        "actor_rollout_ref.model.path": f"/home/{SECRET}/model",
+        "algorithm.openai_key": SECRET,
+        "algorithm.pgrpo.initial_history": SECRET,
+        "algorithm.pgrpo.default_group": f"Basic {SECRET}",
+        "algorithm.pgrpo.group_key": f"hf_{SECRET}",
+        "data.train_files": [f"hf://{SECRET}@x/train.parquet"],
+        "data.truncation": f"Basic {SECRET}==",
+        "trainer.device": f"https://host/hf_{SECRET}",
+        "reward.custom_reward_function.reward_kwargs.headers": {"Authorization": SECRET},
+        "ray_kwargs.ray_init.runtime_env.env_vars": {"HF": f"hf_{SECRET}", "MY_PAT": SECRET},
     }
-    log = f"+ OPENAI_KEY={SECRET} python3 -m verl.trainer.main_ppo x.api_key={SECRET}\n"
-    log += "\x1b[36m(TaskRunnerV1 pid=7)\x1b[0m " + str(config).replace(", '", ",\n(TaskRunnerV1 pid=7)  '")
-    log += "\n(TaskRunnerV1 pid=7) P-GRPO warning: group 'jazz' has received no rewards\n"
-    (tmp_path / "run/run.log").write_text(log)
-    assert find_run(tmp_path / "run").config == config
-    page(tmp_path / "run", runs / "small/grpo", "--group-field", "gts.preference_group")
+    for name, value in {**shown, **secret}.items():
+        OmegaConf.update(config, name, value)
+    printed = str(OmegaConf.to_container(config)).replace(", '", ",\n(TaskRunnerV1 pid=7)  '")
+    (run / "run.log").write_text(
+        f"+ OPENAI_KEY={SECRET} python3 -m verl.trainer.main_ppo x.api_key={SECRET}\n"
+        f"\x1b[36m(TaskRunnerV1 pid=7)\x1b[0m {printed}\n"
+        "(TaskRunnerV1 pid=7) P-GRPO warning: group 'jazz' has received no rewards\n"
+    )
+    assert find_run(run).config == OmegaConf.to_container(config)
+    page(run, runs / "small/grpo", "--group-field", "gts.preference_group")
     html = (tmp_path / "r.html").read_text()
     assert SECRET not in html
-    for shown in ("data.seed: 7", "trainer.n_gpus_per_node: 8", "actor_rollout_ref.model.path: model", "no rewards"):
-        assert shown in html
+    assert "received no rewards" in html
+    for name, value in {**shown, "actor_rollout_ref.model.path": "model"}.items():
+        assert f"{name}: {value}" in html
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{none}"], "no such run"), (["{empty}"], "neither rollouts"), (["{text}"], "file logger"),
-        (["{good}", "again={good}"], "named twice"), (["{bad}"], "3.jsonl, line 1"),
-        (["{good}", "--baseline", "x"], "the arms are grpo"), (["{good}", "--value", "x"], "'x'"),
-        (["{good}", "--group-field", "x"], "known preference group"), (["{good}", "-o", "{empty}"], "is a folder"),
+        (["none"], "no such run"), (["empty"], "neither rollouts"), (["text"], "file logger"),
+        (["good", "again=good"], "named twice"), (["bad"], "3.jsonl, line 1"),
+        (["good", "--baseline", "x"], "the arms are pgrpo"), (["good", "--value", "x"], "'x'"),
+        (["good", "--group-field", "x"], "known preference group"), (["good", "-o", "empty"], "is a folder"),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_line(runs, tmp_path, capsys, arguments, message):
-    names = {name: tmp_path / name for name in ("none", "empty", "text", "bad")} | {"good": runs / "small/grpo"}
-    names["empty"].mkdir()
-    names["text"].write_text("[1]\n")
-    shutil.copytree(runs / "stars/grpo", names["bad"])
-    (names["bad"] / "rollouts/3.jsonl").write_text("nonsense\n{}\n")
-    out = tmp_path / "r.html"
-    assert main(["report", "-o", str(out), *(text.format(**names) for text in arguments)]) == 2
+def test_mistakes_are_one_line(runs, tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("good").symlink_to(runs / "small/pgrpo")
+    Path("empty").mkdir()
+    Path("text").write_text("[1]\n")
+    shutil.copytree(runs / "stars/grpo", "bad")
+    Path("bad/rollouts/3.jsonl").write_text("nonsense\n{}\n")
+    assert main(["report", "-o", "r.html", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     [line] = captured.err.splitlines()
     assert message in line
-    assert not out.exists()
+    assert not Path("r.html").exists()
