@@ -87,6 +87,15 @@ def test_failures_are_retried_and_then_an_error(monkeypatch):
             ask(goodreads_judge, "y", REVIEW, reply, **options)
 
 
+def test_a_response_that_the_judge_rejects_is_nan_unless_it_rejects_all():
+    too_long = fails(400, "This model's maximum context length is 4096 tokens.")
+    result, bodies = ask(goodreads_judge, "Long.", REVIEW, lambda body: too_long if "Long." in str(body) else says("3"))
+    assert math.isnan(result["score"])
+    assert len(bodies) == 2
+    with pytest.raises(RuntimeError, match="maximum context length"):
+        ask(goodreads_judge, "Long.", REVIEW, too_long)
+
+
 def test_verl_awaits_the_judge_and_passes_nan_on():
     """Through verl's own loader and reward manager, with the keyword arguments of the config."""
     import numpy as np

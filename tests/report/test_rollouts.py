@@ -74,6 +74,7 @@ def test_metrics_files_in_the_order_of_writing(tmp_path, logs, order):
         ([0] * 10, [(6, 8)], 8),  # verl starts its log file anew
         ([1, 2, 3, 4, 5, 1006, 1007, 1008, 9, 10], [], 8),
         ([1, 2, 3, 4, 5, 100, 7, 8, 9, 10], [], 6),  # a single resumed step
+        ([1, 2, 3, 4, 5, 100, 7, 8, 9, 10], [(1, 10)], 10),  # edited: the log has no resumed step
         ([0, 0, 0, 0, 0, 100, 0, 0, 0, 0], [], 10),  # copied, then edited
         ([1, 2, 3, 4, 5, 10.5, 7, 8, 9, 10], [], 10),  # copied
         ([0, 50, 40, 60, 1, 2, 3, 4, 5, 6], [], 10),  # copied in no order
