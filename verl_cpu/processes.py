@@ -4,7 +4,7 @@
 
 Everything is found by the run's id: processes have it in their environment (`RUN_ID`); the run's TMPDIR and anything
 that the run creates elsewhere have it in their names (`verl_shims.py` and `weight_sync.py` put it there). Ray's agents
-overwrite their environment with their title, but they write logs to the run's TMPDIR.
+overwrite their environment with their title, but they write logs to Ray's folder in the run's TMPDIR.
 
 A launcher holds a lock on its run's TMPDIR while it is alive. An unlocked TMPDIR was left behind by a launcher that was
 killed; the next launcher ends the remaining processes of that run and removes its files.
@@ -98,7 +98,7 @@ def end_killed_runs(base: Path) -> list[Path]:
 
 def processes_of(run_id: str) -> list[psutil.Process]:
     """Return the living processes of a run. Zombies have neither environment nor files and are not among them."""
-    found, folder = [], f"/{_PREFIX}{run_id}/"
+    found, folder = [], f"/{_PREFIX}{run_id}/ray/"
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):  # another user's process, or it has just ended
             environment = process.environ()

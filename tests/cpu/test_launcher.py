@@ -28,8 +28,8 @@ sys.exit(run.supervise([sys.executable, *sys.argv[2:]], timeout=float(sys.argv[1
 """
 
 # A run as hard to clean up as Ray: a grandchild in its own session, whose parent has exited, ignores SIGTERM and holds
-# a shared memory segment and a socket of the run. Its child has no environment, like Ray's agents, only a log in the
-# TMPDIR. Arguments: a file to write, seconds to run.
+# a shared memory segment and a socket of the run. Its child has no environment, like Ray's agents, only a log of
+# Ray's. Arguments: a file to write, seconds to run.
 UNTIDY = """
 import os, signal, sys, tempfile, time
 from multiprocessing import resource_tracker, shared_memory
@@ -43,7 +43,8 @@ if os.fork() == 0:
         segment = shared_memory.SharedMemory(f"{run}_1234", create=True, size=100)
         path = f"/tmp/rl-colocate-zmq-{run}-01-replica-0-rank-0.sock"
         open(path, "w").close()
-        log = open(os.path.join(folder, "agent.log"), "w")
+        os.mkdir(os.path.join(folder, "ray"))
+        log = open(os.path.join(folder, "ray", "agent.log"), "w")
         agent = os.fork()
         if agent == 0:
             os.dup2(log.fileno(), 1)
