@@ -21,14 +21,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 from speed import machine
 
+from verl_pgrpo.data.tastes import ENGLISH_GENRES, ENGLISH_STYLES
+from verl_pgrpo.evaluation.rollouts import find_dumps
 from verl_pgrpo.report.loading import load_runs
+from verl_pgrpo.rewards.personas import count_markers
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "personas"
@@ -65,6 +70,26 @@ def measures(arm: str, folder: Path) -> tuple[float, float, float]:
     comparison = load_runs([f"{arm}={folder}"], value="utility")
     end = comparison.ends[0]
     return end.mean(), end.min(), comparison.means(0, comparison.steps).mean()
+
+
+def taste_words(folders: Sequence[Path]) -> pd.DataFrame:
+    """Shares of the last fifth's responses that hold words which the reward looks for; a row for each kind of persona.
+
+    The personas of the most frequent style are one row, the others another.
+    """
+    rows = []
+    for folder in folders:
+        files = list(find_dumps(folder / "rollouts").files.values())
+        for line in "".join(file.read_text(encoding="utf-8") for file in files[-(len(files) // 5) :]).splitlines():
+            row = json.loads(line)
+            truth, styles, genres = json.loads(row["gts"]), ENGLISH_STYLES, ENGLISH_GENRES
+            found = {f"any {style}": count_markers(row["output"], words) > 0 for style, words in styles.items()}
+            own = {"own genre": count_markers(row["output"], genres[truth["genre"]]) > 0}
+            rows.append({"style": truth["style"], **own, "own style": found[f"any {truth['style']}"], **found})
+    frame = pd.DataFrame(rows)
+    most = frame["style"].mode()[0]
+    kinds = np.where(frame["style"] == most, most, "others")
+    return frame.groupby(kinds)[["own genre", "own style", f"any {most}"]].mean()
 
 
 def interval(values: np.ndarray, sign: str = "") -> str:
@@ -115,6 +140,10 @@ def main() -> None:
         else:
             cells += ["", "", ""]
         print(f"| {arm} | {' | '.join(cells)} |")
+    if args.model == "smollm2":
+        for arm in args.arms:
+            print(f"\n{arm}, words in the last fifth:")
+            print(taste_words([out / f"{arm}-{seed}" for seed in seeds]).round(2).to_string())
     if args.json:
         table = [
             {"arm": arm, "seed": seed, "mean": m, "worst": w, "area": a} for (arm, seed), (m, w, a) in found.items()

@@ -78,7 +78,7 @@ def _english_utility(text: str, style: str, genre: str) -> float:
     """Return, per taste, the number of different markers (up to 3) times the persona's share of all markers found."""
 
     def part(taste: str, markers: dict[str, tuple[str, ...]]) -> float:
-        found = {name: _found(text, words) for name, words in markers.items()}
+        found = {name: count_markers(text, words) for name, words in markers.items()}
         own, every = found[taste], sum(found.values())
         return 0.5 * min(1.0, own / ENGLISH_MARKERS) * own / every if own else 0.0
 
@@ -91,7 +91,8 @@ def length_fit(text: str) -> float:
     return min(1.0, ENGLISH_MAX_WORDS / max(len(strip_reasoning(text).split()), 1))
 
 
-def _found(text: str, words: tuple[str, ...]) -> int:
+def count_markers(text: str, words: tuple[str, ...]) -> int:
+    """Return how many different ones of these words are in an English text."""
     return len({match.lower() for match in _pattern(words).findall(text)})
 
 
