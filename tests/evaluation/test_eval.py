@@ -87,7 +87,7 @@ def test_only_common_prompts_are_compared_and_the_rest_counted():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The working folder, with the scored responses of two models, of which the second serves one group better."""
+    """The working folder, with the scored responses of two models. The second serves one group better."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for name, more in (("grpo", 0.0), ("pgrpo", 0.4)):

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
 
-# Launches with wrong settings, none of which hides another. Each is reported at its key, or where the second text says.
+# Launches with wrong settings. Each is reported at its key, or at the place given as the second text.
 LAUNCHES: list[list[str | tuple[str, str]]] = [
     [
         f"{ROLLOUT}.name=vlm",

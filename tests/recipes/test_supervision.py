@@ -48,7 +48,7 @@ def test_waiting_ends_with_the_names_of_missing_nodes():
 
 
 def supervise(script: str, report: Callable[[], nodes.Nodes] = lambda: BOTH, **options: Any) -> int:
-    """The status of a script on two nodes, of which those that are reported are alive."""
+    """The status of a script on two nodes; those that are reported are alive."""
     options = {"names": {}, "received": [], "needed": 2, "grace": 1.0, **options}
     return cluster.supervise(["bash", "-c", script], os.environ, BOTH, poll_of(report), **options)
 
