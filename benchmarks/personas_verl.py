@@ -80,8 +80,7 @@ def taste_words(folders: Sequence[Path]) -> pd.DataFrame:
     rows = []
     for folder in folders:
         files = list(find_dumps(folder / "rollouts").files.values())
-        for line in "".join(file.read_text(encoding="utf-8") for file in files[-(len(files) // 5) :]).splitlines():
-            row = json.loads(line)
+        for row in (json.loads(line) for file in files[-(len(files) // 5) :] for line in file.open(encoding="utf-8")):
             truth, styles, genres = json.loads(row["gts"]), ENGLISH_STYLES, ENGLISH_GENRES
             found = {f"any {style}": count_markers(row["output"], words) > 0 for style, words in styles.items()}
             own = {"own genre": count_markers(row["output"], genres[truth["genre"]]) > 0}

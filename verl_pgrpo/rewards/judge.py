@@ -12,8 +12,8 @@ verl serves the judge behind an OpenAI-compatible API and passes its address to 
 
 An answer that is not a mark, or a response that is too long for the judge, gives the reward NaN, which P-GRPO handles
 according to `on_nonfinite`. verl's own estimators cannot handle NaN, and verl's means of that step are NaN.
-`judge_constrain=True` (vLLM only) rules such answers out. A judge that reasons first needs `judge_options={max_tokens:
-2048}` instead.
+With `judge_constrain=True` (vLLM only) every answer is a mark. A judge that reasons first needs
+`judge_options={max_tokens: 2048}` instead.
 """
 
 from __future__ import annotations
