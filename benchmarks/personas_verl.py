@@ -7,7 +7,7 @@
 
 The setting of `make quickstart` (n = 2, noise 0.2, 100 steps) or of `make quickstart-smollm2` (60 steps), each seed
 with its own data and noise (and model, if tiny), shared by all arms. A run takes about four minutes on two cores, with
-SmolLM2 fifteen; finished runs are kept in `--out` and reused, so the study can be interrupted and extended.
+SmolLM2 twenty; finished runs are kept in `--out` and reused, so the study can be interrupted and extended.
 Utility is that of the last fifth of the run: `mean` weights personas equally, `worst` is the persona with the lowest
 utility. `area` is the mean over personas and all steps. Intervals are Student-t, 95 %, over seeds; differences are
 paired by seed. Rollouts are asynchronous, so a second run with the same seed differs.
