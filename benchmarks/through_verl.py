@@ -1,15 +1,20 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The personas through real verl and vLLM on the CPU: `grpo`, P-GRPO, and P-GRPO with options and random groups.
+"""Recipes through real verl and vLLM on the CPU: `grpo`, P-GRPO, and P-GRPO with options and random groups.
 
-    python benchmarks/personas_verl.py [--model tiny|smollm2] [--first-seed 0] [--seeds 5] [--jobs 1]
-        [--arms grpo pgrpo] [--json FILE]
+    python benchmarks/through_verl.py [--study personas-tiny|personas-smollm2|movielens-smollm2] [--first-seed 0]
+        [--seeds 5] [--jobs 1] [--arms grpo pgrpo] [--archive ml-100k.zip] [--json FILE]
 
-The setting of `make quickstart` (n = 2, noise 0.2, 100 steps) or of `make quickstart-smollm2` (60 steps), each seed
-with its own data and noise (and model, if tiny), shared by all arms. A run takes about four minutes on two cores, with
-SmolLM2 twenty; finished runs are kept in `--out` and reused, so the study can be interrupted and extended.
-Utility is that of the last fifth of the run: `mean` weights personas equally, `worst` is the persona with the lowest
-utility. `area` is the mean over personas and all steps. Intervals are Student-t, 95 %, over seeds; differences are
+| study | setting | a run on two cores |
+|---|---|---|
+| `personas-tiny` | that of `make quickstart`: n = 2, noise 0.2, 100 steps | 4 minutes |
+| `personas-smollm2` | that of `make quickstart-smollm2`: n = 2, noise 0.2, 60 steps | 20 minutes |
+| `movielens-smollm2` | the task `stars` with real ratings: n = 4, 60 steps | 30 minutes |
+
+Each seed has its own data and noise (and model, if tiny), shared by all arms. Finished runs are kept in `--out` and
+reused, so a study can be interrupted and extended.
+Utility is that of the last fifth of the run: `mean` weights preference groups equally, `worst` is the group with the
+lowest utility. `area` is the mean over groups and all steps. Intervals are Student-t, 95 %, over seeds; differences are
 paired by seed. Rollouts are asynchronous, so a second run with the same seed differs.
 """
 
@@ -30,14 +35,20 @@ import pandas as pd
 from scipy import stats
 from speed import machine
 
+from verl_pgrpo.data.movielens import prepare
+from verl_pgrpo.data.movielens_log import MovieLensOptions
 from verl_pgrpo.data.tastes import ENGLISH_GENRES, ENGLISH_STYLES
 from verl_pgrpo.evaluation.rollouts import find_dumps
 from verl_pgrpo.report.loading import load_runs
 from verl_pgrpo.rewards.personas import count_markers
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = ROOT / "recipes" / "personas"
-SCRIPTS = {"tiny": RECIPE / "run_tiny_cpu.sh", "smollm2": RECIPE / "run_smollm2_135m_cpu.sh"}
+RECIPES = ROOT / "recipes"
+SCRIPTS = {
+    "personas-tiny": RECIPES / "personas" / "run_tiny_cpu.sh",
+    "personas-smollm2": RECIPES / "personas" / "run_smollm2_135m_cpu.sh",
+    "movielens-smollm2": RECIPES / "movielens" / "run_smollm2_135m_cpu.sh",
+}
 HALF_LIFE = 128  # rewards of a preference group, as in personas_torch.py
 ARMS: dict[str, dict[str, str]] = {  # variables of the recipe
     "grpo": {"ESTIMATOR": "grpo"},
@@ -48,7 +59,7 @@ ARMS: dict[str, dict[str, str]] = {  # variables of the recipe
 }
 
 
-def run(model: str, arm: str, seed: int, out: Path, jobs: int = 1) -> Path:
+def run(study: str, arm: str, seed: int, out: Path, jobs: int = 1) -> Path:
     """Train one run, with its share of the processor, unless it is finished already, and return its folder."""
     folder = out / f"{arm}-{seed}"
     if (folder / "done").exists():
@@ -57,7 +68,7 @@ def run(model: str, arm: str, seed: int, out: Path, jobs: int = 1) -> Path:
     folder.mkdir(parents=True)
     paths = {"DATA_DIR": str(out / f"data-{seed}"), "RUN_DIR": str(folder), "SEED": str(seed), "PYTHON": sys.executable}
     with open(folder / "run.log", "wb") as log:
-        command = ["bash", str(SCRIPTS[model]), "trainer.save_freq=-1"]
+        command = ["bash", str(SCRIPTS[study]), "trainer.save_freq=-1"]
         share = {"THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), "TIMEOUT": "10800"}
         environment = {**os.environ, **share, **ARMS[arm], **paths}
         subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
@@ -65,8 +76,16 @@ def run(model: str, arm: str, seed: int, out: Path, jobs: int = 1) -> Path:
     return folder
 
 
+def film_data(archive: Path, seed: int, out: Path) -> None:
+    """Create a seed's data, which the script of MovieLens does not."""
+    folder = out / f"data-{seed}"
+    if not (folder / "val.parquet").exists():
+        options = MovieLensOptions(task="stars", groups="4", history=3, seed=seed)
+        prepare(archive, folder, options)
+
+
 def measures(arm: str, folder: Path) -> tuple[float, float, float]:
-    """Mean over personas and worst persona in the last fifth, and the mean over personas and all steps."""
+    """Mean over groups and worst group in the last fifth, and the mean over groups and all steps."""
     comparison = load_runs([f"{arm}={folder}"], value="utility")
     end = comparison.ends[0]
     return end.mean(), end.min(), comparison.means(0, comparison.steps).mean()
@@ -101,35 +120,40 @@ def interval(values: np.ndarray, sign: str = "") -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=SCRIPTS, default="tiny")
+    parser.add_argument("--study", choices=SCRIPTS, default="personas-tiny")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="seeds at a time")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--against", default="grpo", choices=ARMS, help="the arm that the others are compared with")
-    parser.add_argument("--out", type=Path, help="default: runs/benchmarks/personas-MODEL")
+    parser.add_argument("--archive", type=Path, default=ROOT / "data" / "ml-100k.zip", help="default: data/ml-100k.zip")
+    parser.add_argument("--out", type=Path, help="default: runs/benchmarks/STUDY")
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
     args = parser.parse_args()
-    out = (args.out or ROOT / "runs" / "benchmarks" / f"personas-{args.model}").resolve()
+    out = (args.out or ROOT / "runs" / "benchmarks" / args.study).resolve()
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     found: dict[tuple[str, int], tuple[float, float, float]] = {}
 
     def train(seed: int) -> None:  # arms run sequentially: the first one creates the data
+        if args.study == "movielens-smollm2":
+            film_data(args.archive, seed, out)
         for arm in args.arms:
-            found[arm, seed] = measures(arm, run(args.model, arm, seed, out, args.jobs))
+            found[arm, seed] = measures(arm, run(args.study, arm, seed, out, args.jobs))
             print(
                 "{:<12} seed {}: mean {:.2f}, worst {:.2f}, area {:.2f}".format(arm, seed, *found[arm, seed]),
                 flush=True,
             )
 
-    if args.model == "smollm2":  # once, before several jobs look for it
+    if args.study == "movielens-smollm2":
+        subprocess.run([sys.executable, str(RECIPES / "movielens" / "make_ml_100k.py"), str(args.archive)], check=True)
+    if args.study.endswith("smollm2"):  # once, before several jobs look for it
         model = ROOT / "runs" / "models" / "SmolLM2-135M-Instruct"
-        subprocess.run([sys.executable, str(RECIPE / "make_smollm2.py"), str(model)], check=True)
+        subprocess.run([sys.executable, str(RECIPES / "personas" / "make_smollm2.py"), str(model)], check=True)
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(train, seeds))
 
-    print(f"\n{args.model}, seeds {seeds[0]} to {seeds[-1]}; {machine()}\n")
-    print(f"| arm | mean | worst persona | area | minus {args.against}: mean | worst | area |\n{'|---' * 7}|")
+    print(f"\n{args.study}, seeds {seeds[0]} to {seeds[-1]}; {machine()}\n")
+    print(f"| arm | mean | worst group | area | minus {args.against}: mean | worst | area |\n{'|---' * 7}|")
     for arm in args.arms:
         values = np.array([found[arm, seed] for seed in seeds])
         cells = [interval(column) for column in values.T]
@@ -139,7 +163,7 @@ def main() -> None:
         else:
             cells += ["", "", ""]
         print(f"| {arm} | {' | '.join(cells)} |")
-    if args.model == "smollm2":
+    if args.study == "personas-smollm2":
         for arm in args.arms:
             print(f"\n{arm}, words in the last fifth:")
             print(taste_words([out / f"{arm}-{seed}" for seed in seeds]).round(2).to_string())

