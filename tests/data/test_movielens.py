@@ -268,12 +268,17 @@ VALID = [
     "Answer: B", "The answer is B.", "the answer is **B**", '"B"', "B\n\nI like it.", "<think>A or B?</think>B",
     "A it is.</think>B", "B!", "B?", "B;", "\\boxed{B}", "$\\boxed{B}$", "Option B", "The answer is option B.",
     "**B.** Heat", "(B.)", "B. E.T. the Extra-Terrestrial (1982)", "B. D.O.A. (1988)", "B. I'd say B.",
-    "B. Edward D. Wood Jr. (1995)", "B. Monkey (1998)",
+    "B. Edward D. Wood Jr. (1995)", "B. Monkey (1998)", "B. Clockwork Orange, A", "B. It is better than A.",
+    "B. Not A.", "The correct answer is B", "Sure, the answer is B.", "Final answer: B", "Letter B", "Answer = B",
+    "\u201cB\u201d", "\uff22", "B\u3002", "B\u2014Heat", "B because I like it", "B is the best", "B...", "> B", "- B",
+    "$B$", "\\text{B}", '{"answer": "B"}', "B. Heat\n\nA film that I like",
 ]  # fmt: skip
 INVALID = [
-    "", "F", "Heat (1995)", "A film that I like", "I choose B", "Because", "BB", "A B C D E", "<think>B", "1", "é",
+    "", "F", "Heat (1995)", "A film that I like", "I choose B", "Because", "BB", "A B C D E", "<think>B", "1", "\xe9",
     "E.T. the Extra-Terrestrial (1982)", "A.I. Artificial Intelligence (2001)", "D.O.A. (1988)", "a.m.", "A) or B)",
-    "B, C", "A, B, C, D or E?", "B. Heat\nC. Alien", "B. Heat (1995) or C. Alien (1979)", "B\n\nC",
+    "B, C", "A, B, C, D or E?", "B. Heat\nC. Alien", "B. Heat (1995) or C. Alien (1979)", "B\n\nC", "A/B", "B and C",
+    "A. B. C.", "A\nB", "A is a film", "B or (C)", "B.Heat", "A good film is B", "B*A*P*S (1997)",
+    "C'est arriv\xe9 (1992)", "A. The answer is B",
 ]  # fmt: skip
 
 
@@ -285,6 +290,7 @@ def test_a_letter_at_the_start_is_an_answer_and_anything_else_is_invalid(text: s
 
 def test_utility_is_comparable_between_users() -> None:
     assert stars_reward.compute_score("", "C", STARS) == {"score": 0.5, "utility": 0.0, "valid": 1.0}
+    assert stars_reward.compute_score("", "A", json.dumps({"stars": {"A": 3, "B": 3}}))["utility"] == 1.0
     generous = json.dumps({"stars": {"A": 4.0, "B": 5.0}})
     assert [stars_reward.compute_score("", letter, generous)["utility"] for letter in "AB"] == [0.0, 1.0]
     assert stars_reward.compute_score("", "E", STARS)["utility"] == pytest.approx(1.5 / 4.5)

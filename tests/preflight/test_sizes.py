@@ -16,7 +16,7 @@ from verl_pgrpo.preflight.context import PreflightContext
 from verl_pgrpo.preflight.diagnostic import Diagnostics
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
-MEGATRON = f"{ACTOR}.megatron"
+MEGATRON, FSDP = f"{ACTOR}.megatron", f"{ACTOR}.fsdp_config"
 TP, PP, EP = (f"{MEGATRON}.{name}_model_parallel_size" for name in ("tensor", "pipeline", "expert"))
 BOTH = [
     "trainer.n_gpus_per_node=8",
@@ -34,6 +34,7 @@ GOOD = {"megatron": (*BOTH, f"{TP}=2", f"{PP}=2"), "dp": BOTH}
 SEQUENCE = f"{MEGATRON}.sequence_parallel"
 DENSE = {"hidden_size": 64, "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 8,
          "intermediate_size": 128, "vocab_size": 1024, "tie_word_embeddings": False}  # fmt: skip
+TIED = {**DENSE, "vocab_size": 1 << 17, "tie_word_embeddings": True}
 EXPERTS = {**DENSE, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 
 
@@ -110,14 +111,24 @@ def test_data_parallel_rollouts_across_nodes(monkeypatch, vllm, severity):
 def test_tied_embeddings_in_several_buckets(monkeypatch, vllm, severity):
     monkeypatch.setattr(sizes, "vllm_version", lambda: vllm)
     bucket = f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes"
-    tied = {**DENSE, "vocab_size": 1 << 17, "tie_word_embeddings": True}
+    tied = {**TIED, "architectures": ["Qwen3ForCausalLM"]}
     expected = [] if severity is None else [(severity, bucket)]
     # Two tables of 32 MB and 12.8 MB of layers in float32; Megatron-Bridge: two of 16 MB in bfloat16, and the norm.
-    for engine, enough in (("dp", 77), ("megatron", 33)):
-        assert check(engine, f"{bucket}={enough - 1}", model=tied) == expected
-        assert check(engine, f"{bucket}={enough}", model=tied) == []
+    for engine, enough, options in (("dp", 77, ()), ("megatron", 33, ()), ("dp", 39, (f"{FSDP}.model_dtype=bf16",))):
+        assert check(engine, f"{bucket}={enough - 1}", *options, model=tied) == expected
+        assert check(engine, f"{bucket}={enough}", *options, model=tied) == []
     assert check("megatron", f"{bucket}=33", f"{MEGATRON}.vanilla_mbridge=True", model=tied) == expected
     assert check("dp", f"{bucket}=8", model={**tied, "tie_word_embeddings": False}) == []
     monkeypatch.setattr(sizes, "has_patch", lambda number: number == "0003")
     assert check("dp", f"{bucket}=8", model=tied) == []
     assert check("megatron", f"{bucket}=8", model=tied) == expected, "the patch is for FSDP"
+
+
+@pytest.mark.parametrize(("flags", "tied"), [((True, False), True), ((False, True), False), ((True, True), True)])
+def test_tied_embeddings_of_a_model_for_images(monkeypatch, flags, tied):
+    """transformers, verl and vLLM read the flag of the whole model, which the text model's may contradict."""
+    monkeypatch.setattr(sizes, "vllm_version", lambda: (0, 30))
+    bucket = f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes"
+    text = {**TIED, "tie_word_embeddings": flags[1]}
+    model = {"tie_word_embeddings": flags[0], "text_config": text, "architectures": ["Qwen3_5ForConditionalGeneration"]}
+    assert check("dp", f"{bucket}=8", kind="qwen3_5", model=model) == [("error", bucket)] * tied

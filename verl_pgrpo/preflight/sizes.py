@@ -34,8 +34,8 @@ def check_sizes(context: PreflightContext, diagnostics: Diagnostics) -> None:
         sizes.check_fsdp()
     sizes.check_batches()
     sizes.check_rollout()
-    sizes.check_weight_sync()
     sizes.check_reward_model()
+    sizes.check_weight_sync()
     if context.hf_config is None:
         diagnostics.note("the model's configuration is unknown: its sizes were not checked (--model-config)", ACTOR)
 
@@ -227,27 +227,34 @@ class Sizes:
     def check_weight_sync(self) -> None:
         """vLLM >= 0.29 rejects tied embeddings whose `lm_head` arrives in another bucket than `embed_tokens`.
 
-        Megatron-Bridge sends the final norm, `embed_tokens` and (if the checkpoint has it) `lm_head` first. Other
-        engines send the two first and last, so all weights must fit into one bucket; FSDP sends float32.
+        Megatron-Bridge sends the final norm, `embed_tokens` and (if the checkpoint has it) `lm_head` first, in
+        bfloat16. Other engines send the two first and last, so all weights must fit into one bucket; FSDP sends its
+        `model_dtype`, float32 by default.
         """
-        config = self.context.hf_config
-        tied = config is not None and getattr(config.get_text_config(), "tie_word_embeddings", False)
-        if not tied or self.get(f"{ROLLOUT}.name") != "vllm" or self.get("trainer.device") == "cpu":
+        config, limit = self.context.hf_config, (0, 29)
+        if config is None or self.get(f"{ROLLOUT}.name") != "vllm" or (vllm_version() or limit) < limit:
+            return
+        if self.get("trainer.device") == "cpu" or (not self.megatron and has_patch("0003")):
             return  # on a CPU, verl_cpu lets vLLM accept them
-        if not self.megatron and has_patch("0003"):
+        # Of a model for images, one of the two configurations may have the flag; building the model tells.
+        if not any(getattr(one, "tie_word_embeddings", False) for one in (config, config.get_text_config())):
             return
         import torch
-        from transformers import AutoModelForCausalLM
+        from verl.utils.model import get_hf_auto_model_class
 
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-        words, width = model.get_output_embeddings().weight.shape
+            model = get_hf_auto_model_class(config).from_config(config)
+        output = model.get_output_embeddings()
+        if output is None or output.weight is not model.get_input_embeddings().weight:
+            return
+        words, width = output.weight.shape
         bridge = self.megatron and not self.get(f"{MEGATRON}.vanilla_mbridge")
         parameters = width + 2 * words * width if bridge else model.num_parameters() + words * width
-        megabytes = math.ceil(parameters * (2 if self.megatron else 4) / (1 << 20))
+        size = 2 if self.megatron or "16" in _dtype(self.get(f"{FSDP}.model_dtype", "fp32")) else 4
+        megabytes = math.ceil(parameters * size / (1 << 20))
         if (bucket := self.get(BUCKET)) < megabytes:
             message = f"tied embeddings are sent in two buckets of {bucket:,} MB (one needs {megabytes:,} MB)"
-            self.needs_older_vllm((0, 29), message, BUCKET, f"{BUCKET}={math.ceil(megabytes * 1.05)}")
+            self.needs_older_vllm(limit, message, BUCKET, f"{BUCKET}={math.ceil(megabytes * 1.05)}")
 
     def needs_older_vllm(self, limit: tuple[int, int], message: str, location: str, fix: str) -> None:
         """Report what vLLM rejects since a given version; only a warning if no vLLM is installed."""

@@ -2,27 +2,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reward of the MovieLens task "stars": the user's own stars for the film that the policy chose.
 
-`ground_truth` is JSON: `{"stars": {"A": 4.0, "B": 2.5, ...}}`. The answer is a letter at the start of the response,
-alone or followed by punctuation ("B", "(b)", "B. Heat (1995)", "Answer: B", "Option B", "\\boxed{B}"). Any other
-response is invalid and scores 0, below the lowest rating of 0.5; so is one in which another candidate's letter follows
-in such a form ("A) or B)", a copied list). A title that looks like an answer counts as one ("B. Monkey (1998)"), but
-"E.T. the Extra-Terrestrial (1982)" does not: white space must follow the full stop. Reasoning is not read.
+`ground_truth` is JSON: `{"stars": {"A": 4.0, "B": 2.5, ...}}`. The answer is a letter at the start of the response or
+after "the answer is", "option" and the like: "B", "(b)", "B. Heat (1995)", "Final answer: B", "\\boxed{B}". Any other
+response is invalid and scores 0, below the lowest rating of 0.5. So is a response that names a second candidate next to
+the first, after "or" or "and", or at the start of a line ("A or B", a copied list). Letters in titles and sentences do
+not count ("B. Clockwork Orange, A", "B. It is better than A."), nor do words ("A film", "E.T. the Extra-Terrestrial").
+Reasoning is not read.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import unicodedata
+from collections.abc import Set
 from functools import lru_cache
 from typing import Any
 
 from verl_pgrpo.rewards.reasoning import strip_reasoning
 
-_OPEN = r"(?:[\s*_\"'`(\[$]|\\boxed\{)*"
-_CLOSE = r"[*_\"'`]*(?:\.[*_\"'`)\]}]*(?:\s|$)|[):\]},!?;]|\s*$|[ \t]*\n|\s+[-\u2013\u2014])"
-_ANSWER = re.compile(rf"{_OPEN}(?:(?:the |my )?(?:answer|choice|option)(?: is)?:?{_OPEN})*([a-z]){_CLOSE}", re.I)
-_INITIAL = r"\b(?-i:[A-Z]\w+ [A-Z]\. )"  # "Robert A. Heinlein" does not name another candidate
-_LETTER = re.compile(rf"{_INITIAL}|(?<![\w.'\u2019-])([a-z]){_CLOSE}", re.I)
+_QUOTES = r"*_\"'`\u2018\u2019\u201c\u201d\xab\xbb"  # and Markdown's marks
+_OPEN = rf"(?:[\s{_QUOTES}(\[{{$>\u2022-]|\\boxed\{{|\\text\{{)*"
+_CLOSE = rf"[\s{_QUOTES}).\]}}$]*"
+_LEAD = rf"(?:[a-z]{{2,}},?\s+){{0,3}}(?:answer|choice|option|letter)[\"'*]*(?:\s+is)?\s*[:=]?{_OPEN}"
+# "A film" and "I like it" are no answers, but "B is the best" is.
+_WORD = r"(?<![ai])\s+(?-i:(?=[a-z]))"
+_END = rf"(?:[{_QUOTES}]+(?!\w)|[)\]}}$:,!?;\u3002\u2013\u2014|/\n]|\.(?!\w)|\s*$|\s+[-\u2013\u2014]|{_WORD})"
+_ANSWER = re.compile(rf"{_OPEN}(?:{_LEAD})*([a-z])(?={_END})", re.I)
+_SECOND = [  # after the first letter
+    re.compile(rf"\A{_CLOSE}(?:[,/&|]|or\b|and\b){_OPEN}([a-z])(?![\w'\u2019])", re.I),
+    re.compile(r"\A[\s.,;]+([a-z])(?:[\s.,;]+[a-z])*[\s.,;]*\Z", re.I),  # "A B C", "A. B."
+    re.compile(rf"^{_OPEN}([a-z])(?:[.):]|\s*$)", re.I | re.M),
+    re.compile(rf"\b(?:or|and)\s+{_OPEN}([a-z])[.):](?!\w)", re.I),
+    re.compile(rf"\b{_LEAD}([a-z])(?={_END})", re.I),  # "A. The answer is B"
+]
 
 
 def compute_score(
@@ -37,20 +50,26 @@ def compute_score(
 
     Returns:
         `score`: the user's stars for the chosen film, 0 if the answer is invalid. `utility`: (stars - worst) / (best -
-        worst) over the candidates, 0 to 1, 0 if invalid; comparable between users. `valid`: 1 if the answer is valid.
+        worst) over the candidates, 0 to 1 (1 if all are equal, 0 if invalid), comparable between users. `valid`: 1 if
+        the answer is valid.
     """
     stars = _stars(ground_truth)
-    letters = _letters(strip_reasoning(solution_str, reasoning))
-    if not letters or letters[0] not in stars or len(stars.keys() & letters) > 1:
+    letter = _letter(strip_reasoning(solution_str, reasoning), stars.keys())
+    if letter is None:
         return {"score": 0.0, "utility": 0.0, "valid": 0.0}
-    chosen, worst, best = stars[letters[0]], min(stars.values()), max(stars.values())
-    return {"score": chosen, "utility": (chosen - worst) / (best - worst), "valid": 1.0}
+    chosen, worst, best = stars[letter], min(stars.values()), max(stars.values())
+    return {"score": chosen, "utility": (chosen - worst) / (best - worst) if best > worst else 1.0, "valid": 1.0}
 
 
-def _letters(answer: str) -> list[str]:
-    """Return the letter at the start, and those that follow in the form of an answer; empty if it does not start so."""
+def _letter(answer: str, candidates: Set[str]) -> str | None:
+    """Return the candidate that the answer names; None if there is none, or more than one."""
+    answer = unicodedata.normalize("NFKC", answer)
     match = _ANSWER.match(answer)
-    return [found.upper() for found in (match[1], *_LETTER.findall(answer, match.end(1)))] if match else []
+    if match is None:
+        return None
+    letter, rest = match[1].upper(), answer[match.end() :]
+    named = {found.upper() for pattern in _SECOND for found in pattern.findall(rest)} & candidates
+    return letter if letter in candidates and named <= {letter} else None
 
 
 @lru_cache(maxsize=4096)
