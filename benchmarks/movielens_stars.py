@@ -43,8 +43,8 @@ from verl_pgrpo.data.movielens_archive import Films, read_archive
 from verl_pgrpo.data.movielens_log import MovieLensOptions, rating_log
 from verl_pgrpo.data.movielens_stars import first_halves, training_rows
 from verl_pgrpo.data.summary import Summary
-from verl_pgrpo.data.taste import genre_tastes, rating_style
-from verl_pgrpo.evaluation.variance import variance_components
+from verl_pgrpo.data.taste import equal_weights, genre_tastes, rating_style
+from verl_pgrpo.errors import DataError
 
 CANDIDATES, HELD_OUT = 5, 0.2
 GROUPS, SMALLEST = 6, 0.08  # clusters at first; those with a smaller share of the users are merged
@@ -123,7 +123,9 @@ def make_task(ratings: pd.DataFrame, films: Films, seeds: range) -> Task:
     names = sorted({genre for kinds in films.genres for genre in kinds})
     features = genre_tastes(log.user[known], log.film[known], log.stars[known], films.genres, users)
     liking = np.column_stack([features[f"liking_{name}"] for name in names])
-    features |= rating_style(log.user[known], log.stars[known], users)
+    style = rating_style(log.user[known], log.stars[known], users)
+    weights = equal_weights(features, style)
+    features |= style
     values = np.column_stack(list(features.values()))
     options = MovieLensOptions(task="stars", candidates=CANDIDATES, train_size=len(log.user))
     rows = training_rows(log, middle, options, summary)
@@ -131,7 +133,8 @@ def make_task(ratings: pd.DataFrame, films: Films, seeds: range) -> Task:
     for seed in seeds:
         rng = np.random.default_rng(seed)
         held_out = rng.permutation(users) < HELD_OUT * users
-        model = fit_groups(values[~held_out], list(features), k=GROUPS, min_size=round(SMALLEST * users), seed=seed)
+        model = fit_groups(values[~held_out], list(features), k=GROUPS, min_size=round(SMALLEST * users),
+                           weights=weights, seed=seed)  # fmt: skip
         group = np.searchsorted(model.groups, model.assign(values))
         random = group.copy()
         for part in (held_out, ~held_out):
@@ -229,20 +232,21 @@ def study(tuning: tuple[Task, range], final: tuple[Task, range], n: int) -> None
 def variances(task: Task) -> str:
     """Mean, std and between / within of the stars for a policy that chooses at random.
 
-    Groups of different seeds have nothing in common but their numbers, so only their smallest and largest values and
-    the difference of these are averaged over seeds, with intervals.
+    These are exact: the stars of a row's candidates are all that such a policy gets there. Groups of different seeds
+    have nothing in common but their numbers, so only their smallest and largest values and the difference of these are
+    averaged over seeds, with intervals.
     """
-    prompt, reward = np.arange(len(task.film)).repeat(CANDIDATES), task.stars.flatten().numpy()
+    stars = task.stars.numpy()
+    rows = pd.DataFrame({"mean": stars.mean(1), "within": stars.var(1)})
 
-    def components(of_row: Tensor, name: str) -> pd.DataFrame:
-        labels = [f"{name} {k}" for k in of_row.repeat_interleave(CANDIDATES).tolist()]
-        return variance_components(pd.DataFrame({"group": labels, "prompt": prompt, "reward": reward}))
+    def components(of_row: Tensor) -> np.ndarray:
+        by_label = rows.groupby(of_row.numpy())
+        between, within = by_label["mean"].var(ddof=0), by_label["within"].mean()
+        return np.column_stack([by_label["mean"].mean(), np.sqrt(between + within), between / within])
 
-    columns = ["mean", "std", "between_within"]
-    everyone = components(torch.zeros_like(task.user), "all")[columns].mean()
-    single = components(task.user, "user")[columns].median()
+    [everyone], single = components(torch.zeros_like(task.user)), np.median(components(task.user), axis=0)
     lines = [[name, *(f"{x:.2f}" for x in row)] for name, row in (("all", everyone), ("single user, median", single))]
-    groups = [components(group, "group")[columns].to_numpy() for group in task.group]
+    groups = [components(group) for group in task.group]
     for name, of in (("group, smallest", np.min), ("group, largest", np.max), ("largest minus smallest", np.ptp)):
         values = np.stack([of(group, axis=0) for group in groups])
         lines.append([name, *(f"{m:.2f} ± {h:.2f}" for m, h in zip(values.mean(0), half_width(values), strict=True))])
@@ -255,11 +259,16 @@ def main() -> None:
     parser.add_argument("--n", nargs="+", type=int, default=[2, 4, 8], help="responses per prompt")
     parser.add_argument("--quick", action="store_true", help="2 seeds of each kind")
     args = parser.parse_args()
+    if wrong := [n for n in args.n if n < 2 or RESPONSES % n]:
+        parser.error(f"--n must be at least 2 and divide the {RESPONSES} responses of a step (got {wrong[0]})")
     torch.set_num_threads(1)
     start, tuning, final = time.time(), TUNING, FINAL
     if args.quick:
         tuning, final = tuning[:2], final[:2]
-    ratings, films = read_archive(args.archive) if args.archive else generated()
+    try:
+        ratings, films = read_archive(args.archive) if args.archive else generated()
+    except DataError as error:
+        parser.error(str(error))
     tasks = [(make_task(ratings, films, seeds), seeds) for seeds in (tuning, final)]
     task = tasks[1][0]
     print(f"{len(ratings)} ratings, {len(task.film)} candidate sets of {len(task.user.unique())} users\n")

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import NonFiniteRewardError
-from verl_pgrpo.groups import check_labels, describe_row
+from verl_pgrpo.groups import check_labels, describe_row, is_missing
 from verl_pgrpo.moments import MAX_MAGNITUDE, as_floats
 
 __all__ = ["RewardBatch"]
@@ -67,6 +67,8 @@ class RewardBatch:
                 "Fix the reward function, or set on_nonfinite=skip to drop these rows."
             )
         rows = np.flatnonzero(finite).tolist()
+        if prompt_ids is not None and (missing := [row for row, one in enumerate(prompt_ids) if is_missing(one)]):
+            raise ValueError(f"{len(missing)} of {len(prompt_ids)} prompt_ids are missing (first: row {missing[0]})")
         prompts = None if prompt_ids is None else _codes(prompt_ids[row] for row in rows)
         return cls(labels, finite, [labels[row] for row in rows], values[finite], prompts)
 

@@ -12,8 +12,8 @@ w* has the least squared error. Where prompts do not differ, T = 0, this is the 
 
 *Balance.* Advantages of group p are multiplied by share_p^-alpha, scaled so that the mean weight of a response is 1.
 
-Caveat: T is 0 until the group has a prompt with two responses and another prompt. Rewards that were recorded without
-prompts, and drift of the policy, count as differences between prompts.
+Caveats: T is 0 until the group has a prompt with two responses and another prompt. Rewards that were recorded without
+prompts are in sigma_p, but not in s. Drift of the policy counts as a difference between prompts.
 """
 
 from __future__ import annotations

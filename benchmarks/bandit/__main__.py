@@ -54,12 +54,12 @@ def moods(results: tables.Results) -> str:
 
 
 def safe(results: tables.Results) -> str:
-    """Gains over grpo, averaged over all settings and in each setting."""
+    """Gains over grpo, averaged over all settings and in each setting; with equal sampling also over grpo with that."""
+    equally = tables.safety(results, "grpo, groups sampled equally", "shrinkage, groups sampled equally")
     names = ["pgrpo", "pgrpo blended", "shrinkage, balance 1", "shrinkage, groups sampled equally"]
     keys = ("people", "overlap", "optimizer") if len({s.people for s in results}) > 1 else KEYS
-    return "\n\n".join(
-        [tables.safety(results), tables.edges(results), "Every setting:", tables.by_setting(results, names, keys)]
-    )
+    parts = [tables.safety(results), "With the same sampling:", equally, tables.edges(results)]
+    return "\n\n".join([*parts, "Every setting:", tables.by_setting(results, names, keys)])
 
 
 def small_groups(results: tables.Results) -> str:

@@ -70,24 +70,24 @@ def summary(results: Results) -> str:
     return table(["minus grpo", *MEASURES[:4], "mean / worst at grpo's step size", counted], rows)
 
 
-def safety(results: Results) -> str:
-    """Every entrant's gains over grpo: the average, the worst setting, and the settings that are clearly worse.
+def safety(results: Results, over: str = "grpo", only: str | None = None) -> str:
+    """Every entrant's gains over one of them: the average, the worst setting, and the settings that are clearly worse.
 
     Mean over groups / worst group / mean weighted by the groups' shares. Clearly worse: by more than the interval.
     """
     columns = [MEASURES.index(name) for name in ("mean", "worst", "weighted")]
     rows = []
-    for name in next(iter(results.values())):
-        if name == "grpo":
-            continue
-        gains = np.stack([gain(outcomes, name)[:, columns] for outcomes in results.values()], 1)  # seeds, settings, 3
+    names = [name for name in next(iter(results.values())) if name != over]
+    for name in names if only is None else [only]:
+        # (seeds, settings, 3)
+        gains = np.stack([gain(outcomes, name, over)[:, columns] for outcomes in results.values()], 1)
         mean, half = gains.mean(0), half_width(gains)
         average = " / ".join(signed(gains.mean(1)[:, k]) for k in range(3))
         lowest = " / ".join(f"{value:+.1f}" for value in mean.min(0))
         better, worse = (" / ".join(map(str, (s * mean > half).sum(0))) for s in (1, -1))
         rows.append([name, average, lowest, better, worse])
     counts = [f"clearly {which}, of {len(results)}" for which in ("better", "worse")]
-    return table(["minus grpo: mean / worst / weighted", "average", "worst setting", *counts], rows)
+    return table([f"minus {over}: mean / worst / weighted", "average", "worst setting", *counts], rows)
 
 
 def halves(results: Results, names: list[str], over: str) -> str:

@@ -7,12 +7,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 pytest.importorskip("sklearn")
 from benchmarks import movielens_stars as stars
 from benchmarks.bandit.studies import GRPO
+from verl_pgrpo.evaluation.variance import variance_components
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,15 @@ def test_users_are_held_out_whole_and_random_groups_have_the_same_sizes(task):
 def test_ranges_of_the_groups_do_not_depend_on_their_numbers_in_each_seed(task):
     other = replace(task, group=torch.stack([task.group[0], stars.GROUPS - 1 - task.group[1]]))
     assert stars.variances(other) == stars.variances(task)
+
+
+def test_between_and_within_are_those_of_a_random_policys_rewards(task):
+    rows = torch.arange(len(task.film)).repeat_interleave(50)
+    taken = torch.randint(task.film.shape[1], rows.shape, generator=torch.Generator().manual_seed(0))
+    rewards = pd.DataFrame({"group": "all", "prompt": rows, "reward": task.stars[rows, taken]})
+    [expected] = variance_components(rewards)["between_within"]
+    [line] = [line for line in stars.variances(task).splitlines() if line.startswith("| all")]
+    assert float(line.split("|")[4]) == pytest.approx(expected, rel=0.05)
 
 
 def test_it_learns(task, monkeypatch):

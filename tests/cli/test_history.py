@@ -99,7 +99,7 @@ def test_there_and_back_to_the_last_bit(files, capsys, table):
 
 @pytest.mark.parametrize("half_life", [None, 100.0])
 def test_a_run_starts_from_ratings_collected_earlier(files, capsys, half_life):
-    """With std instead of m2; a group with a single rating has no std. They say nothing about how prompts differ."""
+    """With std instead of m2; a group with a single rating has no std. As if the history had seen the ratings."""
     Path("ratings.csv").write_text("group,count,mean,std\na,1000,0.5,1.0\nb,1,1.0,\n")
     option = [] if half_life is None else ["--half-life", half_life]
     run(capsys, "convert", "ratings.csv", "--out", "h.parquet", *option)
@@ -107,9 +107,21 @@ def test_a_run_starts_from_ratings_collected_earlier(files, capsys, half_life):
     found = started.statistics(["a", "b"])
     assert found.count.tolist() == [1000, 1]
     np.testing.assert_allclose(found.std, [1.0, 0.0], rtol=1e-15)
-    rewards = np.random.default_rng(0).normal(0.5, 0.1, 64)  # prompts do not differ
-    result = started.compute_advantages(["a"] * 64, rewards, [i // 2 for i in range(64)])
-    np.testing.assert_allclose(result.advantages, (rewards - result.mean) / result.std, atol=0.02)
+    seen = GroupHistoryManager(started.config)
+    ratings = np.array([-1.0, 1.0] * 500)
+    seen.update(["a"] * 1000, 0.5 + ratings / ratings.std(ddof=1))
+    batch = ["a"] * 64, np.random.default_rng(0).normal(0.5, 0.5, 64), [i // 2 for i in range(64)]
+    one, other = (history.compute_advantages(*batch).advantages for history in (started, seen))
+    np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+def test_spreads_of_the_plain_sample_are_forgotten_like_its_rewards(files, capsys):
+    """So that new rewards decide soon how much prompts differ."""
+    Path("t.csv").write_text("group,count,mean,std,within,within_dof\na,10000,0,1,2500,5000\n")
+    run(capsys, "convert", "t.csv", "--out", "h.parquet", "--half-life", 128)
+    row = GroupHistoryManager.load("h.parquet").to_frame().iloc[0]
+    assert row["within"] / row["within_dof"] == pytest.approx(0.5)
+    assert row["within_dof"] == pytest.approx(row["m2"] / 2, rel=0.01), "half of the degrees of freedom"
 
 
 @pytest.mark.parametrize(

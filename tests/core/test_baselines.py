@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.core.reference import exact_moments, exact_std
 from tests.core.test_history import computed
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
-from verl_pgrpo.shrinkage import group_weights
+from verl_pgrpo.moments import Moments
+from verl_pgrpo.shrinkage import group_weights, prompt_weight, share_within
 
 # Rows of (preference group, prompt, reward in eighths). A prompt's number implies its group, as in training.
 rows = st.lists(st.tuples(st.integers(0, 5), st.integers(-80, 80)), min_size=1, max_size=24).map(
@@ -157,6 +158,23 @@ def test_balance_multiplies_the_advantages():
     for name in ("advantages", "scale", "shift"):
         np.testing.assert_allclose(getattr(result, name), weight * getattr(plain, name))
     np.testing.assert_array_equal(result.mean, plain.mean)
+
+
+def test_the_weight_of_a_group_whose_prompts_do_not_differ_falls_as_docs_shrinkage_says():
+    rewards = np.random.default_rng(0).normal(size=(1000, 200, 2))
+    for prompts, expected in ((5, 0.2), (20, 0.12), (200, 0.04)):
+        part = rewards[:, :prompts].reshape(1000, -1)
+        moments = Moments(1000)
+        of_group = np.arange(1000).repeat(2 * prompts)
+        moments.update(of_group, part.ravel(), np.arange(1000 * prompts).repeat(2))
+        assert prompt_weight(share_within(moments), 1.0).mean() == pytest.approx(expected, abs=0.015)
+
+
+def test_a_prompt_without_an_id_is_an_error():
+    """Rows without a prompt would otherwise be responses to one prompt."""
+    for missing in (None, float("nan")):
+        with pytest.raises(ValueError, match=r"1 of 2 prompt_ids are missing \(first: row 1\)"):
+            computed(PGRPOConfig(baseline="shrinkage"), ["a", "a"], [0.0, 1.0], ["x", missing])
 
 
 def test_a_cold_group_takes_no_variance_components_from_its_own_few_rewards():

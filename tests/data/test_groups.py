@@ -17,6 +17,7 @@ from sklearn.mixture import GaussianMixture
 from verl_pgrpo.cli import main
 from verl_pgrpo.data.cluster import ALGORITHMS, fit_groups, randomize
 from verl_pgrpo.data.group_model import GroupModel, load_groups, random_groups, save_groups
+from verl_pgrpo.data.taste import equal_weights
 from verl_pgrpo.errors import DataError
 
 CENTERS = np.array([[0.0, 0, 0], [8, 0, 0], [0, 8, 0], [0, 0, 8]])
@@ -69,6 +70,18 @@ def test_small_groups_join_their_nearest_and_a_constant_feature_does_no_harm(use
         fit(users, k=2, min_size=190)
     with pytest.raises(DataError, match="distinct"):
         fit_groups(np.ones((10, 2)), ["a", "b"])
+
+
+def test_kinds_of_features_count_alike_whatever_their_number():
+    """Twenty noisy features say nothing, one says which of two camps a user belongs to."""
+    rng = np.random.default_rng(0)
+    camp = np.arange(400) % 2
+    noise, style = rng.normal(size=(400, 20)), camp[:, None] + rng.normal(0, 0.05, (400, 1))
+    values, names = np.hstack([noise, style]), [f"x{i}" for i in range(21)]
+    weights = equal_weights(names[:20], names[20:])
+    assert np.mean(weights) == pytest.approx(1)
+    groups = fit_groups(values, names, k=2, weights=weights).assign(values)
+    assert len({*zip(camp, groups, strict=True)}) == 2
 
 
 def test_random_groups_have_the_sizes_and_nothing_else(users) -> None:

@@ -96,13 +96,27 @@ def test_components_of_single_and_of_equal_responses():
     assert (single["weight"], equal["between_within"], equal["weight"]) == (0, np.inf, 1)
 
 
+def test_components_are_those_that_the_estimator_uses():
+    """Rewards that differ by rounding are equal; groups may be integers, but prompts must be known."""
+    table = pd.DataFrame({"group": [7] * 4, "prompt": [1, 1, 2, 2], "reward": [0.1 + 0.2, 0.1 + 0.2, 0.3, 0.3]})
+    [found] = variance_components(table).to_dict("records")
+    assert (found["group"], found["std"], found["between_within"], found["weight"]) == ("7", 0, 0, 0)
+    with pytest.raises(ValueError, match="prompt_ids are missing"):
+        variance_components(table.assign(prompt=None))
+
+
+MANY = [1.0] * 30 + [0.4] * 10
+
+
 @pytest.mark.parametrize(
-    ("shares", "within", "options"),
+    ("shares", "within", "std", "options"),
     [
-        ([0.5, 0.5], 1.0, {"baseline": "shrinkage"}),
-        ([0.8, 0.2], 1.0, {"baseline": "shrinkage", "group_balance": 1.0}),
-        ([0.97, 0.03], np.nan, {"group_balance": 0.5}),
+        ([0.5, 0.5], 1.0, 1.0, {"baseline": "shrinkage"}),
+        ([0.8, 0.2], 1.0, 1.0, {"baseline": "shrinkage", "group_balance": 1.0}),
+        ([0.97, 0.03], np.nan, 1.0, {"group_balance": 0.5}),
+        (np.divide(MANY, sum(MANY)), np.nan, 1.0, {"group_balance": 1.0}),
+        ([0.8, 0.2], 0.0, 0.0, {}),
     ],
 )
-def test_recommended_options(shares, within, options):
-    assert recommended_options(pd.DataFrame({"share": shares, "within": within})) == options
+def test_recommended_options(shares, within, std, options):
+    assert recommended_options(pd.DataFrame({"share": shares, "within": within, "std": std})) == options

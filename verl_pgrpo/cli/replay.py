@@ -22,6 +22,8 @@ from verl_pgrpo.evaluation.variance import recommended_options
 DATA_HELP = "The run's training data (Parquet) with the groups. Repeat for more files."
 FIELD_HELP = "Or a field of the dumps with the groups, such as gts.persona."
 OPTION_HELP = "An option of algorithm.pgrpo, such as group_key=user."
+NO_SPREAD = "all rewards of a group are equal, so no estimator can learn from them: check the reward function"
+SAMPLING = "better than group_balance, if you can choose the prompts: sample the groups equally (docs/when.md)"
 SHOWN = 40  # groups in the table
 LEGEND = """
 share                 of all responses; of GRPO's and of P-GRPO's signal (the sum of squared advantages)
@@ -30,7 +32,7 @@ opposed               responses that one estimator reinforces and the other disc
 scale, shift          A_pgrpo = scale * A_grpo + shift, mean over responses
 cold                  normalized by a short history
 between_within        variance between the group's prompts, over that of responses to the same prompt
-weight                of the prompt's other responses with baseline=shrinkage: 0 as in P-GRPO, 1 as in GRPO"""
+weight                of the prompt's other responses with baseline=shrinkage; the history's mean has the rest"""
 
 app = typer.Typer(add_completion=False)
 
@@ -80,6 +82,7 @@ def replay_command(
 def _text(folder: Path, result: Replay, facts: dict[str, Any], parts: int) -> str:
     groups, steps = result.by_group(), result.responses["step"].nunique()
     variance = pd.DataFrame(facts["variance"]).sort_values("responses", ascending=False)
+    spread = variance["std"].any()
     advice = " ".join(f"+algorithm.pgrpo.{name}={value}" for name, value in facts["recommended_options"].items())
     cosine = "" if result.agreement != result.agreement else f" (cosine of the advantages: {result.agreement:.2f})"
     left_out = {
@@ -100,7 +103,8 @@ def _text(folder: Path, result: Replay, facts: dict[str, Any], parts: int) -> st
         format_table(result.by_step(parts or None)),
         "",
         format_table(variance[["group", "prompts", "share", "std", "between_within", "weight"]], most=SHOWN),
-        f"recommended options (docs/when.md): {advice or 'the defaults'}",
+        f"recommended options (docs/when.md): {advice or 'the defaults'}" if spread else NO_SPREAD,
+        *([SAMPLING] if "group_balance" in facts["recommended_options"] else []),
         LEGEND,
     ]
     return "\n".join(lines)

@@ -39,6 +39,7 @@ def fit_groups(
     k_range: tuple[int, int] = (2, 10),
     min_size: int | None = None,
     scale: bool = True,
+    weights: Sequence[float] | None = None,
     seed: int = 0,
     id_column: str | None = None,
 ) -> GroupModel:
@@ -51,6 +52,7 @@ def fit_groups(
         k: number of clusters; None chooses it from `k_range` (first and last).
         min_size: users of the smallest group. Smaller clusters are merged with the nearest. Default: 1% of the users.
         scale: standardize the features. Not useful for embeddings, whose axes have no individual meaning.
+        weights: (D,) of the features in squared distances, after standardizing; default 1.
         id_column: stored for `groups assign`.
     """
     from sklearn.preprocessing import StandardScaler
@@ -59,6 +61,7 @@ def fit_groups(
     _check(values, k, k_range, size)
     scaler = StandardScaler().fit(values)
     mean, spread = (scaler.mean_, scaler.scale_) if scale else (np.zeros(values.shape[1]), np.ones(values.shape[1]))
+    spread = spread if weights is None else spread / np.sqrt(weights)
     scaled = (values - mean) / spread
     choice: list[dict[str, Any]] = []
     if k is None:

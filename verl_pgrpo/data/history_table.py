@@ -47,7 +47,8 @@ def write_history_table(history: GroupHistoryManager, path: Path) -> None:
 def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHistoryManager:
     """Create a history from a .csv or .jsonl table of counts, means and spreads, with the options of the next run.
 
-    `std` (or `m2`) are of the plain sample, without forgetting. `within` and `within_dof` come together.
+    The spreads (`std` or `m2`; `within` with `within_dof`) are of the plain sample or, from `write_history_table`, with
+    the forgetting of the same options.
 
     Raises:
         DataError: a column is missing, or a value is invalid. The message names file, group and column.
@@ -99,7 +100,10 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
         valid = (moments.within_dof >= 0) & (moments.within_dof <= count - 1)
         check("within_dof", valid, "must be a number from 0 to count - 1")
         check("within_dof", (moments.within == 0) | (moments.within_dof > 0), "must be > 0 where within is")
-    else:
-        # Ratings without their prompts do not tell how much prompts differ: as if not at all, until new rewards do.
-        moments.within[:], moments.within_dof[:] = moments.m2, moments.degrees_of_freedom(moments.count)
+        # Of the plain sample, like std: with forgetting they weigh as much as the rewards that they are from.
+        weighted = moments.degrees_of_freedom(moments.count)
+        plain_sums = moments.within_dof > weighted * (1 + _ROUNDING)
+        factor = np.where(plain_sums, weighted / np.maximum(count - 1, 1), 1.0)
+        moments.within *= factor
+        moments.within_dof *= factor
     return GroupHistoryManager.from_moments([str(label) for label in group], moments, config)

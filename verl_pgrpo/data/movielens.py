@@ -24,7 +24,7 @@ from verl_pgrpo.data.movielens_archive import read_archive
 from verl_pgrpo.data.movielens_log import Examples, MovieLensOptions, rating_log
 from verl_pgrpo.data.schema import output_folder, verl_row, write_splits, write_table
 from verl_pgrpo.data.summary import Summary
-from verl_pgrpo.data.taste import genre_tastes, rating_style
+from verl_pgrpo.data.taste import equal_weights, genre_tastes, rating_style
 from verl_pgrpo.errors import DataError
 
 
@@ -40,10 +40,13 @@ def prepare(archive: Path, out: Path, options: MovieLensOptions) -> Summary:
     stars = options.task == "stars"
     middle, basis = movielens_stars.first_halves(log, options.min_history) if stars else (log.past_end, ~log.held_out)
     features = genre_tastes(log.user[basis], log.film[basis], log.stars[basis], films.genres, len(log.user_ids))
+    weights = None
     if stars:
-        features |= rating_style(log.user[basis], log.stars[basis], len(log.user_ids))
+        style = rating_style(log.user[basis], log.stars[basis], len(log.user_ids))
+        weights = equal_weights(features, style)
+        features |= style
     values, ids = np.column_stack(list(features.values())), log.user_ids.tolist()
-    model = options.fit(values, list(features), "user")
+    model = options.fit(values, list(features), "user", weights=weights)
     group = model.assign(values)
     random_group = randomize(model, group, ids, options.seed).assign(values, ids)
 

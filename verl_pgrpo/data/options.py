@@ -41,11 +41,14 @@ class Clustering:
         except ValueError as error:
             raise DataError(f"--groups must be a number or auto (got {self.groups!r})") from error
 
-    def fit(self, values: Matrix, features: Sequence[str], id_column: str | None, scale: bool = True) -> GroupModel:
+    def fit(
+        self, values: Matrix, features: Sequence[str], id_column: str | None, scale: bool = True,
+        weights: Sequence[float] | None = None,
+    ) -> GroupModel:  # fmt: skip
         """Cluster users by `values` (users, features)."""
         return fit_groups(
             values, features, algorithm=self.algorithm, k=self.k, k_range=(self.k_min, self.k_max),
-            min_size=self.min_size, scale=scale, seed=self.seed, id_column=id_column,
+            min_size=self.min_size, scale=scale, weights=weights, seed=self.seed, id_column=id_column,
         )  # fmt: skip
 
     def check(self) -> None:

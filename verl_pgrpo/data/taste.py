@@ -8,7 +8,7 @@ so the user's mean is subtracted (as recommenders do since Resnick et al. 1994).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -44,3 +44,12 @@ def rating_style(user: Places, stars: Floats, num_users: int) -> dict[str, npt.N
     mean = np.bincount(user, weights=stars, minlength=num_users) / total
     square = np.bincount(user, weights=stars.astype(np.float64) ** 2, minlength=num_users) / total
     return {"mean_stars": mean, "std_stars": np.sqrt(np.maximum(square - mean**2, 0.0))}
+
+
+def equal_weights(*kinds: Collection[str]) -> list[float]:
+    """Return a weight per feature with which all kinds of features (such as taste and style) count alike in distances.
+
+    The weights have mean 1. Without them, the two features of rating style would hardly count among those of 18 genres.
+    """
+    total = sum(map(len, kinds))
+    return [total / len(kinds) / len(kind) for kind in kinds for _ in kind]

@@ -105,7 +105,7 @@ class Replay:
 
 
 def replay(steps: Iterable[pd.DataFrame], config: PGRPOConfig) -> Replay:
-    """Replay a run from its first step, starting from an empty history.
+    """Replay a run from its first step, starting from an empty history or from `initial_history`.
 
     Args:
         steps: one frame of `read_dump` per step, in order.
@@ -113,8 +113,10 @@ def replay(steps: Iterable[pd.DataFrame], config: PGRPOConfig) -> Replay:
 
     Raises:
         NonFiniteRewardError: a reward is not finite, and config.on_nonfinite is "error".
+        HistoryFileError: `initial_history` cannot be used.
     """
-    history = GroupHistoryManager(config)
+    start = config.initial_history
+    history = GroupHistoryManager(config) if start is None else GroupHistoryManager.load(start, config)
     columns = ["step", "group", "prompt", "grpo", "pgrpo", *MEANS]
     parts, unknown, nonfinite = [pd.DataFrame(columns=columns)], 0, 0
     for frame in steps:

@@ -7,8 +7,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from verl_pgrpo.history import GroupHistoryManager
-from verl_pgrpo.shrinkage import prompt_weight
+from verl_pgrpo.advantage import without_rounding
+from verl_pgrpo.config import PGRPOConfig
+from verl_pgrpo.groups import group_label
+from verl_pgrpo.moments import Moments
+from verl_pgrpo.reward_batch import RewardBatch
+from verl_pgrpo.shrinkage import prompt_weight, share_within
+
+SMALL = 0.2  # share of a group, relative to an equal share, below which group_balance=1 is too noisy
 
 __all__ = ["recommended_options", "variance_components"]
 
@@ -17,11 +23,11 @@ def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
     """Split the variance of each group's rewards into that within prompts and that between them.
 
     Args:
-        rewards: one row per response with columns `group` (text), `prompt` (any label that distinguishes the generation
-            groups, also those of different steps) and `reward` (a number).
+        rewards: one row per response with columns `group` (text or integer), `prompt` (any label that distinguishes the
+            generation groups, also those of different steps) and `reward` (a number).
 
     Returns:
-        one row per group, in the order of `GroupHistoryManager.groups`, with the columns
+        one row per group, sorted by name, with the columns
 
         - `group`, `responses`, `prompts`, `share` (of all responses), `mean`, `std`;
         - `within`, `between`: variances in squared units of the reward, NaN if no prompt has two responses;
@@ -29,31 +35,32 @@ def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
         - `weight`: the weight of the prompt baseline with baseline=shrinkage, for the group's mean number of responses.
 
     Raises:
-        MissingGroupError, GroupLabelError, NonFiniteRewardError: a row cannot be used.
+        MissingGroupError, GroupLabelError, NonFiniteRewardError, ValueError: a row cannot be used.
     """
-    history = GroupHistoryManager()
-    history.update(rewards["group"].tolist(), rewards["reward"].to_numpy(np.float64), rewards["prompt"].tolist())
-    groups = history.groups
-    statistics = history.statistics(groups)
-    prompts = rewards.groupby("group", sort=False)["prompt"].nunique().loc[groups].to_numpy()
-    total, within = np.square(statistics.std), np.square(statistics.within_std)
+    labels = [group_label(group) for group in rewards["group"]]
+    prompts = rewards["prompt"].tolist()
+    batch = RewardBatch.check(labels, rewards["reward"].to_numpy(np.float64), prompts, (), PGRPOConfig())
+    groups, rows = np.unique(np.array(batch.groups, dtype=object), return_inverse=True)
+    moments = Moments(len(groups))
+    moments.update(rows, batch.rewards, batch.prompts)
+    number = pd.Series(batch.prompts).groupby(rows).nunique().to_numpy()
+    std = without_rounding(moments.std(), moments.mean)
+    share = np.where(std > 0, share_within(moments), 1.0)
+    within, between = moments.variance_within(), np.square(std) * (1 - share)
     with np.errstate(divide="ignore", invalid="ignore"):
-        between = np.maximum(total - within, 0.0)
-        share = np.where(total > 0, np.minimum(within / total, 1.0), 1.0)
-        ratio = between / within
-    weight = prompt_weight(np.where(np.isnan(share), 1.0, share), statistics.count / prompts - 1)
+        ratio = np.where(np.isnan(within), np.nan, np.where(between > 0, between / within, 0.0))
     return pd.DataFrame(
         {
             "group": groups,
-            "responses": statistics.count.astype(np.int64),
-            "prompts": prompts,
-            "share": statistics.count / statistics.count.sum(),
-            "mean": statistics.mean,
-            "std": statistics.std,
+            "responses": moments.count,
+            "prompts": number,
+            "share": moments.count / moments.count.sum(),
+            "mean": moments.mean,
+            "std": std,
             "within": within,
-            "between": between,
+            "between": np.where(np.isnan(within), np.nan, between),
             "between_within": ratio,
-            "weight": weight,
+            "weight": prompt_weight(share, moments.count / number - 1),
         }
     )
 
@@ -65,9 +72,11 @@ def recommended_options(components: pd.DataFrame) -> dict[str, str | float]:
         components: of `variance_components`.
     """
     options: dict[str, str | float] = {}
+    if not components["std"].any():  # no reward tells responses apart
+        return options
     if components["within"].notna().any():  # prompts have several responses
         options["baseline"] = "shrinkage"
     shares = components["share"]
     if shares.min() < 0.5 * shares.max():
-        options["group_balance"] = 1.0 if shares.min() >= 0.05 else 0.5
+        options["group_balance"] = 1.0 if shares.min() * len(shares) >= SMALL else 0.5
     return options

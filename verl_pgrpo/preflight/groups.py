@@ -100,7 +100,7 @@ def _check_sizes(context: PreflightContext, groups: dict[str, int], location: st
     if small := sorted((name for name in groups if groups[name] * n < FEW), key=lambda name: groups[name]):
         named = shortened(f"{name}: {groups[name]} rows" for name in small)
         message = f"{len(small):,} of {len(groups):,} preference groups get fewer than {FEW} rewards an epoch"
-        fix = "merge them into larger ones, or shrink them toward all with +algorithm.pgrpo.prior_strength=16"
+        fix = "merge them into larger ones; if all groups rate on one scale, +algorithm.pgrpo.min_count=32 helps too"
         diagnostics.warning(f"{message} (rows x {n}): {named}", location, fix)
     if len(groups) == 1:
         message = f"all {rows:,} training rows belong to one preference group, {largest!r}"
