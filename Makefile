@@ -38,7 +38,7 @@ DIFFERS := $(if $(PYTHON),$(shell own=$$($(RUN) -c '$(VERSION)' 2>/dev/null) && 
 
 help:  ## print this
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do \
-	  printf '  make %-13s %s\n' "$$name" "$$what"; done
+	  printf '  make %-18s %s\n' "$$name" "$$what"; done
 
 setup: $(STAMP)  ## create .venv with everything that the other targets need (a second call does nothing)
 

@@ -45,7 +45,8 @@ class AdvantageResult:
 
     advantages: `(reward - mean) / (std + epsilon)`, unscaled where std is 0. With baseline=blended or shrinkage also
         minus a prompt baseline; multiplied by the group's weight with group_balance.
-    mean, std: the statistics used, after `prior_strength` and `min_count`; with baseline=shrinkage, std within prompts.
+    mean, std: the statistics used, after `prior_strength` and `min_count`; with baseline=shrinkage, std within prompts
+        where the group has such a spread.
     count: number of rewards of the row's own group in them.
     scale, shift: the terms of Corollary 3.1; None without prompt ids.
     cold: the group's own history was insufficient (no spread, or fewer rewards than `min_count` or `prior_strength`).

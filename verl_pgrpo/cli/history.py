@@ -114,7 +114,10 @@ def merge(
 
 @app.command(epilog="Example: verl-pgrpo history convert ratings.csv --out start.parquet --half-life 512")
 def convert(
-    file: Annotated[Path, typer.Argument(help="A history, or a .csv or .jsonl with group, count, mean, m2 or std.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A history, or a .csv or .jsonl: group, count, mean, m2 or std, maybe within, within_dof."),
+    ],
     out: Annotated[Path, typer.Option(help="A .csv or .jsonl for a history; a .parquet for a table.")],
     step: Step = None,
     half_life: Annotated[float | None, typer.Option(help="half_life of the run that starts from the table.")] = None,

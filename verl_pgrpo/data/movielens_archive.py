@@ -183,5 +183,5 @@ def _check_ratings(table: pa.Table, where: str, first: int) -> None:
     if not good.all():
         row = int(good.argmin())
         values = table.slice(row, 1).to_pylist()[0].values()
-        found = ", ".join("nothing" if value is None else str(value) for value in values)
+        found = ", ".join("nothing" if value is None else f"{value:.10g}" for value in values)
         raise DataError(f"{where} {first + row}: expected user, film, stars (0.5 to 5) and time, found {found}")
