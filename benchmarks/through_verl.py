@@ -84,9 +84,10 @@ def film_data(archive: Path, seed: int, out: Path) -> None:
         prepare(archive, folder, options)
 
 
-def measures(arm: str, folder: Path) -> tuple[float, float, float]:
-    """Mean over groups and worst group in the last fifth, and the mean over groups and all steps."""
-    comparison = load_runs([f"{arm}={folder}"], value="utility")
+def measures(arm: str, folder: Path, data: Path) -> tuple[float, float, float]:
+    """Mean over the true groups and worst group in the last fifth, and the mean over groups and all steps."""
+    files, key = [data / "train.parquet"], "preference_group"
+    comparison = load_runs([f"{arm}={folder}"], value="utility", data=files, group_key=key)
     end = comparison.ends[0]
     return end.mean(), end.min(), comparison.means(0, comparison.steps).mean()
 
@@ -138,7 +139,8 @@ def main() -> None:
         if args.study == "movielens-smollm2":
             film_data(args.archive, seed, out)
         for arm in args.arms:
-            found[arm, seed] = measures(arm, run(args.study, arm, seed, out, args.jobs))
+            folder = run(args.study, arm, seed, out, args.jobs)
+            found[arm, seed] = measures(arm, folder, out / f"data-{seed}")
             print(
                 "{:<12} seed {}: mean {:.2f}, worst {:.2f}, area {:.2f}".format(arm, seed, *found[arm, seed]),
                 flush=True,

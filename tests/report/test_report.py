@@ -206,6 +206,25 @@ def test_the_utility_of_personas_is_computed_from_the_text(tmp_path):
     assert ends(found, "run") == {"slang_hiphop": 1.0, "slang_metal": 0.5}
 
 
+def test_the_utility_of_film_ratings_is_computed_from_the_stars(tmp_path):
+    truth, data = json.dumps({"stars": {"A": 2.0, "B": 5.0}}), tmp_path / "train.parquet"
+    prompt = [{"role": "user", "content": "x"}]
+    row = {"prompt": prompt, "preference_group": "g0", "reward_model": {"ground_truth": truth}}
+    pd.DataFrame([row]).to_parquet(data)
+    texts = ("A", "The answer is B", "both", "B")
+    rows = [{"input": "x", "output": text, "score": 9, "gts": truth, "uid": f"a_{text}_0"} for text in texts]
+    (tmp_path / "1.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = report(f"run={tmp_path}", data=[data])
+    assert (found["value"], ends(found, "run")) == ("utility", {"g0": 0.5})
+
+
+def test_a_utility_that_metrics_do_not_have_is_an_error(tmp_path):
+    rows = [{"step": step, "data": {"pgrpo/group/a/reward": 3.0, "pgrpo/group/a/count": 4}} for step in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match="its metrics have no 'utility'; give the training"):
+        report(tmp_path, value="utility")
+
+
 def test_controls_with_other_groups(runs, run, tmp_path, page):
     config = "algorithm:\n  adv_estimator: pgrpo\n  pgrpo:\n    group_key: extra_info.random_group\n"
     (run / "hydra/.hydra/config.yaml").write_text(config)

@@ -21,7 +21,7 @@ from verl_pgrpo.monitoring import metric_label
 from verl_pgrpo.report.comparison import CELLS, Arm, Comparison, Run
 from verl_pgrpo.report.configuration import same_settings
 from verl_pgrpo.report.run_folder import RunFolder, find_run
-from verl_pgrpo.rewards.personas import utility
+from verl_pgrpo.rewards import movielens_stars, personas
 
 GROUP_FIELDS = ("preference_group", "gts.preference_group", "gts.persona", "gts.group")  # tried in this order
 
@@ -56,6 +56,12 @@ def load_runs(
     if value == "auto":
         with_utility = [place is not None and _has_utility(run) for place, run in zip(groups, folders, strict=True)]
         value = "utility" if all(with_utility) else "standardized"
+    if value not in ("score", "standardized") and None in groups:
+        path = folders[groups.index(None)].path
+        raise DataError(
+            f"{path}: the groups of its responses are unknown, and its metrics have no {value!r}; give the training "
+            "data (--data) or a field of the dumps (--group-field)"
+        )
     runs: dict[int, Run] = {}
     # Runs with dumps first: they have the full labels, whereas metrics have shortened ones.
     for i in sorted(range(len(folders)), key=lambda i: groups[i] is None):
@@ -74,14 +80,14 @@ def load_runs(
 def values_of(rows: pd.DataFrame, name: str) -> pd.Series:
     """A number of each dumped response, NaN where it has none.
 
-    `name` is a field of the dump, "standardized" (the score), or "utility", which for personas is computed from the
-    text if the dump lacks it.
+    `name` is a field of the dump, "standardized" (the score), or "utility", which for personas and the task "stars" is
+    computed from the text if the dump lacks it.
     """
     if name in ("score", "standardized"):
         return rows["score"]
     known = rows[name].map(_number) if name in rows else pd.Series(math.nan, index=rows.index)
     if name == "utility":
-        computed = [_persona_utility(text, truth) for text, truth in zip(rows["output"], rows["gts"], strict=True)]
+        computed = [_utility(text, truth) for text, truth in zip(rows["output"], rows["gts"], strict=True)]
         known = known.fillna(pd.Series(computed, index=rows.index, dtype="float64"))
     return known.astype("float64")
 
@@ -247,10 +253,12 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _persona_utility(text: Any, truth: Any) -> float:
-    if not (isinstance(truth, str) and '"persona"' in truth):
+def _utility(text: Any, truth: Any) -> float:
+    if not isinstance(truth, str):
         return math.nan
     try:
-        return utility(str(text), truth)
+        if truth.startswith('{"stars"'):
+            return movielens_stars.compute_score("movielens_stars", str(text), truth)["utility"]
+        return personas.utility(str(text), truth) if '"persona"' in truth else math.nan
     except (KeyError, TypeError, ValueError, RecursionError):
         return math.nan
