@@ -24,6 +24,7 @@ log_metrics
 
 exec "${PYTHON:-python3}" -m verl_cpu.run --preset "${CPU_PRESET:-cpu${JUDGE:+_judge}}" --timeout "${TIMEOUT}" -- \
     hydra.run.dir="${RUN_DIR}/hydra" \
+    hydra.output_subdir=.hydra \
     "${METHOD[@]}" \
     data.train_files="${DATA_DIR}/train.parquet" \
     data.val_files="${DATA_DIR}/val.parquet" \
