@@ -9,7 +9,7 @@
 |---|---|---|
 | `personas-tiny` | that of `make quickstart`: n = 2, noise 0.2, 100 steps | 4 minutes |
 | `personas-smollm2` | that of `make quickstart-smollm2`: n = 2, noise 0.2, 60 steps | 20 minutes |
-| `movielens-smollm2` | the task `stars` with real ratings: n = 4, 60 steps | 30 minutes |
+| `movielens-smollm2` | the task `stars` with real ratings: n = 4, 60 steps | 50 minutes |
 
 Each seed has its own data and noise (and model, if tiny), shared by all arms. Finished runs are kept in `--out` and
 reused, so a study can be interrupted and extended.
