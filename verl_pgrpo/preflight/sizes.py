@@ -240,10 +240,12 @@ class Sizes:
         if not any(getattr(one, "tie_word_embeddings", False) for one in (config, config.get_text_config())):
             return
         import torch
+        from transformers import AutoModelForCausalLM
         from verl.utils.model import get_hf_auto_model_class
 
+        auto_class = get_hf_auto_model_class(config) if config.architectures else AutoModelForCausalLM
         with torch.device("meta"):
-            model = get_hf_auto_model_class(config).from_config(config)
+            model = auto_class.from_config(config)
         output = model.get_output_embeddings()
         if output is None or output.weight is not model.get_input_embeddings().weight:
             return
