@@ -62,7 +62,7 @@ def compute_score(
 
 
 def _letter(answer: str, candidates: Set[str]) -> str | None:
-    """Return the candidate that the answer names; None if there is none, or more than one."""
+    """Return the letter of the candidate that the answer names, or None if it names no candidate or several."""
     answer = unicodedata.normalize("NFKC", answer)
     match = _ANSWER.match(answer)
     if match is None:
