@@ -4,6 +4,7 @@
 
     python benchmarks/through_verl.py [--study personas-tiny|personas-smollm2|movielens-smollm2] [--first-seed 0]
         [--seeds 5] [--jobs 1] [--arms grpo pgrpo] [--archive ml-100k.zip] [--json FILE]
+        [--picture FILE.png]
 
 | study | setting | a run on two cores |
 |---|---|---|
@@ -40,6 +41,7 @@ from verl_pgrpo.data.movielens_log import MovieLensOptions
 from verl_pgrpo.data.tastes import ENGLISH_GENRES, ENGLISH_STYLES
 from verl_pgrpo.evaluation.rollouts import find_dumps
 from verl_pgrpo.report.loading import load_runs
+from verl_pgrpo.report.picture import draw_picture
 from verl_pgrpo.rewards.personas import count_markers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,7 +132,10 @@ def main() -> None:
     parser.add_argument("--archive", type=Path, default=ROOT / "data" / "ml-100k.zip", help="default: data/ml-100k.zip")
     parser.add_argument("--out", type=Path, help="default: runs/benchmarks/STUDY")
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the curves of each persona (.png)")
     args = parser.parse_args()
+    if args.picture and args.study == "movielens-smollm2":
+        parser.error("--picture: every seed clusters its own groups, so they cannot be averaged over seeds")
     out = (args.out or ROOT / "runs" / "benchmarks" / args.study).resolve()
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     found: dict[tuple[str, int], tuple[float, float, float]] = {}
@@ -169,6 +174,12 @@ def main() -> None:
         for arm in args.arms:
             print(f"\n{arm}, words in the last fifth:")
             print(taste_words([out / f"{arm}-{seed}" for seed in seeds]).round(2).to_string())
+    if args.picture:
+        runs = [f"{arm}={out / f'{arm}-{seed}'}" for arm in args.arms for seed in seeds]
+        data = [out / f"data-{seed}" / "train.parquet" for seed in seeds]
+        comparison = load_runs(runs, value="utility", data=data, group_key="preference_group")
+        subtitle = f"{args.study}: {len(comparison.steps)} steps, means of seeds {seeds[0]} to {seeds[-1]}"
+        draw_picture(comparison, args.picture, subtitle)
     if args.json:
         table = [
             {"arm": arm, "seed": seed, "mean": m, "worst": w, "area": a} for (arm, seed), (m, w, a) in found.items()

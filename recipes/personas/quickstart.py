@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from picture import draw_picture, fifths_table
 from tqdm import tqdm
 
 from verl_pgrpo.cli.output import format_table
 from verl_pgrpo.report.loading import load_runs
 from verl_pgrpo.report.narrative import headline
 from verl_pgrpo.report.page import make_report, render
+from verl_pgrpo.report.picture import draw_picture, fifths_table
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path(os.environ.get("RUNS") or HERE.parents[1] / "runs").resolve()

@@ -73,7 +73,9 @@ def table(run: Path) -> pd.DataFrame:
 
 
 def test_seeds_become_means_and_bands(runs, tmp_path, page):
-    found = page(*(runs / f"{estimator}-{seed}" for estimator in ("grpo", "pgrpo") for seed in range(2)))
+    seeds_of_arms = [runs / f"{estimator}-{seed}" for estimator in ("grpo", "pgrpo") for seed in range(2)]
+    found = page(*seeds_of_arms, "--picture", tmp_path / "new" / "p.png")
+    assert (tmp_path / "new" / "p.png").read_bytes().startswith(b"\x89PNG")
     assert (found["value"], found["last_fifth"], found["groups"], found["ranked"]) == ("utility", [33, 40], 7, 7)
     assert [(arm["label"], len(arm["runs"])) for arm in found["arms"]] == [("grpo", 2), ("pgrpo", 2)]
     for arm in found["arms"]:
@@ -292,6 +294,7 @@ def test_no_secret_of_a_configuration_reaches_the_page(runs, run, tmp_path, page
         (["good", "again=good"], "named twice"), (["bad"], "3.jsonl, line 1"),
         (["good", "--baseline", "x"], "the arms are pgrpo"), (["good", "--value", "x"], "'x'"),
         (["good", "--group-field", "x"], "known preference group"), (["good", "-o", "empty"], "is a folder"),
+        (["good", "--picture", "p.txt"], "ends in .png"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(runs, tmp_path, capsys, monkeypatch, arguments, message):

@@ -16,6 +16,7 @@ from verl_pgrpo.report.comparison import Comparison
 from verl_pgrpo.report.loading import load_runs
 from verl_pgrpo.report.narrative import findings, headline, value_name
 from verl_pgrpo.report.page import as_dict, make_report, render
+from verl_pgrpo.report.picture import draw_picture
 
 app = typer.Typer(add_completion=False)
 Option = typer.Option
@@ -37,6 +38,7 @@ def report(
     baseline: Annotated[str | None, Option(metavar="NAME", help="Arm to compare with; default grpo.")] = None,
     metrics: Annotated[Texts, Option(metavar="NAME=FILE", help="Metrics of an arm, if elsewhere.")] = None,
     samples_of: Annotated[Texts, Option(metavar="GROUP", help="Also show responses to this group.")] = None,
+    picture: Annotated[Path | None, Option(metavar="FILE", help="Also draw the curves of all groups (.png).")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Render one HTML page that shows what each preference group got from each run.
@@ -52,16 +54,21 @@ def report(
     """
     if out.is_dir():
         raise DataError(f"{out}: is a folder; give the page to write, such as {out}/report.html")
+    if picture and (picture.suffix != ".png" or picture.is_dir()):
+        raise DataError(f"--picture {picture}: expected a file name that ends in .png")
     comparison = load_runs(runs, data or (), group_field, group_key, value, baseline, metrics or ())
     found = make_report(comparison, samples_of or ())
     page = render(found)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out, errors="replace") as file:
         file.write(page)
+    if picture:
+        draw_picture(comparison, picture)
     first, last = comparison.last[0], comparison.last[-1]
     lines = [
         headline(comparison), *findings(comparison), "", f"{value_name(comparison)}, steps {first:,} to {last:,}:",
         summary_table(comparison), "", *(f"note: {line}" for line in found.cautions), f"page: {out}",
+        *([f"picture: {picture}"] if picture else []),
     ]  # fmt: skip
     emit("\n".join(lines), {"page": str(out), **as_dict(found)}, as_json)
 

@@ -131,10 +131,11 @@ def plot(axes: Axes, frame: Frame, lines: Sequence[Line]) -> None:
 
 
 def value_range(values: NDArray[np.float64], is_share: bool) -> tuple[float, float]:
-    """The y axis for these values: 0 to 1 for shares, else all but the farthest outliers, with a margin."""
+    """The y axis for these values: from 0 to a round number for shares, else around all but the outliers."""
     known = values[np.isfinite(values)]
-    if not len(known) or (is_share and known.min() >= 0 and known.max() <= 1):
-        return 0.0, 1.0
+    if is_share or not len(known):
+        highest = known.max() if len(known) else 1.0
+        return 0.0, next((top for top in (0.1, 0.2, 0.3, 0.4, 0.6) if highest <= top), 1.0)
     low, high = np.quantile(known, [0.002, 0.998]) if len(known) > 2000 else (known.min(), known.max())
     margin = 0.06 * (high - low) or max(abs(float(high)), 1.0) * 0.1
     return float(low - margin), float(high + margin)

@@ -30,9 +30,11 @@ class Figures:
 
     def __init__(self, comparison: Comparison, curves: Curves) -> None:
         self.comparison, self.curves = comparison, curves
-        self._is_share = comparison.value == "utility"
         x = (float(comparison.steps[0]), float(max(comparison.steps[-1], comparison.steps[0] + 1)))
-        y = value_range(np.concatenate([groups.ravel() for groups in curves.groups]), self._is_share)
+        values = np.concatenate([groups.ravel() for groups in curves.groups])
+        shares = np.nanmin(values, initial=0) >= 0 and np.nanmax(values, initial=1) <= 1
+        self._is_share = comparison.value == "utility" and bool(shares)
+        y = value_range(values, self._is_share)
         span = None if comparison.disjoint else (float(comparison.last[0]), float(comparison.last[-1]))
         self.frame = Frame(x, y, span=span)
         self.small_frame = replace(self.frame, width=300, height=180, left=38, right=16, top=8, bottom=26)

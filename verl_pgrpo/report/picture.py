@@ -1,10 +1,11 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The quickstart's table and picture of a comparison: mean and worst group large, every group small, on one scale."""
+"""A comparison as one table and one picture: mean and worst group large, every group small, on one scale."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def fifths_table(comparison: Comparison) -> pd.DataFrame:
 def draw_picture(comparison: Comparison, out: Path, subtitle: str = "") -> None:
     """Write the picture as PNG. It shows up to 24 groups, the largest first.
 
-    Thick lines are smoothed means over seeds; faint ones are single steps; numbers are means of the last fifth.
+    Thick lines are smoothed means over seeds, with their bands (of small charts) or single steps, if there is one seed.
+    Numbers are means of the last fifth of the steps, which is shaded.
     """
     figures = Figures(comparison, Curves(comparison))
     groups = np.argsort(-comparison.share, kind="stable")[:SMALL].tolist()
@@ -53,14 +55,21 @@ def draw_picture(comparison: Comparison, out: Path, subtitle: str = "") -> None:
         _plot_overview(figure.add_subplot(figure.add_gridspec(1, 1, left=0.045, right=0.315, **frame)[0]), figures)
         for place, group in enumerate(groups):
             axes = figure.add_subplot(grid[place // columns, place % columns])
-            plot(axes, figures.frame, figures.group_lines(group))
+            plot(axes, figures.frame, [replace(line, dash=()) for line in figures.group_lines(group)])
             label = " ".join(comparison.labels[group].split()).replace("$", r"\$")  # no mathematics
             axes.set_title(f"{label} · {percent(float(comparison.share[group]))}", fontsize=9.5, loc="left", pad=4)
             axes.tick_params(labelleft=place % columns == 0)
         titles = " and ".join(arm.title for arm in comparison.arms)
         figure.text(0.045, 0.935, f"What each group got from {titles}", fontsize=16, weight="bold")
-        figure.text(0.045, 0.888, subtitle, fontsize=10, color="#777777")
+        figure.text(0.045, 0.888, subtitle or _describe(comparison), fontsize=10, color="#777777")
+        out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, metadata={"Software": None})
+
+
+def _describe(comparison: Comparison) -> str:
+    """The steps and how many runs each arm has."""
+    runs = [f"{arm.title}: {len(arm.runs)} run{'s' * (len(arm.runs) > 1)}" for arm in comparison.arms]
+    return "; ".join([f"{len(comparison.steps):,} steps", *runs])
 
 
 def _plot_overview(axes: Axes, figures: Figures) -> None:
