@@ -18,7 +18,7 @@ ENVIRONMENT = {
     "GLOO_SOCKET_IFNAME": "lo",
     # A local model needs no hub; without this every process queries it, and waits where there is no network.
     "HF_HUB_OFFLINE": "1",
-    # Of TransferQueue, whose tensors are small here. Its default of 8 is a warning per call on machines with fewer cores.
+    # TransferQueue's default of 8 is a warning per call on machines with fewer cores. The tensors are small here.
     "TQ_NUM_THREADS": "1",
 }
 """Set where the user has not set them, before Ray starts its processes, which inherit them."""

@@ -52,7 +52,7 @@ class HistoryFileError(PGRPOError):
 
 
 class HistoryFileMissing(HistoryFileError, FileNotFoundError):
-    """A checkpoint has no history file."""
+    """The history file does not exist."""
 
 
 class HistoryFileAltered(HistoryFileError):

@@ -20,7 +20,10 @@ __all__ = [
     "is_missing",
     "look_alikes",
     "shortened",
+    "spells_missing",
 ]
+
+_MISSING_WORDS = frozenset({"none", "nan", "null", "nat", "<na>", "n/a"})
 
 
 def is_missing(value: Any) -> bool:
@@ -33,6 +36,11 @@ def is_missing(value: Any) -> bool:
         return True
     except Exception:  # values that cannot be compared
         return False
+
+
+def spells_missing(label: str) -> bool:
+    """Return whether a label is what a missing value becomes when it is cast to text."""
+    return label.strip().casefold() in _MISSING_WORDS
 
 
 def group_label(value: Any) -> Any:
@@ -86,7 +94,7 @@ def check_labels(
     for row in missing:
         labels[row] = default_group
     for row, label in enumerate(labels):
-        problem = None if isinstance(label, str) else f"has type {type(label).__name__}, not text"
+        problem = None if isinstance(label, str) else f"has type {type(label).__name__}, not text; cast it to text"
         try:
             str(label).encode()
         except UnicodeEncodeError as error:

@@ -28,7 +28,7 @@ __all__ = ["AdvantageResult", "GroupHistoryManager", "GroupStatistics"]
 
 @dataclass(frozen=True, slots=True)
 class GroupStatistics:
-    """History of the requested groups, each (N,) float64. Unknown groups have count 0, the others NaN.
+    """History of the requested groups, each (N,) float64. An unknown group has count 0 and NaN in the other fields.
 
     within_std: std of rewards around the mean of their prompt; NaN if no prompt with two responses was recorded.
     """
@@ -140,7 +140,11 @@ class GroupHistoryManager:
         return self._compute(batch, self._rows(batch.groups))
 
     def statistics(self, groups: Sequence[Hashable]) -> GroupStatistics:
-        """Return count, mean and std of each requested group, without cold start. Adds nothing."""
+        """Return the history of each requested group as recorded: `prior_strength` and `min_count` are not applied.
+
+        Raises:
+            MissingGroupError, GroupLabelError: a label is missing or not text.
+        """
         rows = np.array([self._row_of.get(label, -1) for label in self._labels(groups)], dtype=np.int64)
         known = rows >= 0
         taken = self._moments.take(np.where(known, rows, 0)) if self.num_groups else Moments(len(rows))
@@ -171,7 +175,9 @@ class GroupHistoryManager:
         """
         mine, theirs = self.config.history_options(), other.config.history_options()
         if mine != theirs:
-            raise ConfigError(f"cannot merge histories with different options: {mine} and {theirs}")
+            raise ConfigError(
+                f"cannot merge histories with different options: {mine} and {theirs}; record both with the same ones"
+            )
         self._moments.merge(self._rows(other.groups, ordered=True), other._moments.take(np.arange(other.num_groups)))
 
     def save(self, path: str | os.PathLike[str], step: int | None = None) -> None:
@@ -229,7 +235,7 @@ class GroupHistoryManager:
         mean, std, cold = normalizer(used, *(pool or (0.0, 0.0)), config.prior_strength, config.min_count)
         shrinkage = config.baseline == "shrinkage"
         if shrinkage:
-            # A cold group has the statistics of all groups, so its own share says nothing about them.
+            # A cold group has the statistics of all groups, or none. Its own share says nothing about them.
             within = np.where(cold, 1.0, share_within(used))
             std = within_std(std, within, mean)
         epsilon, norm_by_std = config.epsilon, config.norm_adv_by_std_in_grpo

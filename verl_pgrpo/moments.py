@@ -152,7 +152,8 @@ class Moments:
         m2 = np.bincount(local, weights=deviation * deviation) * factor
         within = dof = np.zeros(len(groups))
         if prompts is not None:
-            within, dof = (values * factor for values in _within_prompts(rows, values, prompts))
+            within, dof = _within_prompts(rows, values, prompts)
+            within, dof = within * factor, dof * factor
         self._merge(groups, count, origin + shift, m2, within, dof, shift)
 
     def merge(self, rows: Integers, other: Moments) -> None:

@@ -6,7 +6,8 @@ Metrics (all numbers; names that every logger of verl accepts):
 
     pgrpo/group/<name>/{count,mean,std}                   the group's history
     pgrpo/group/<name>/{reward,advantage,scale,shift}     means over this step's responses of the group
-    pgrpo/other_groups/...                                the same for groups beyond `max_logged_groups`, together
+    pgrpo/other_groups/{num_groups,count,reward,advantage,scale,shift}
+                                                          groups beyond `max_logged_groups`, together
     pgrpo/worst_group/reward, pgrpo/reward_gap            over the groups of this step
     pgrpo/cold_fraction, pgrpo/observed_total, pgrpo/num_groups, pgrpo/nonfinite_skipped
 """

@@ -323,6 +323,9 @@ def test_clusters_use_the_training_side_only(tmp_path: Path, frame: pd.DataFrame
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     a, b = (read_rows(tmp_path / out)["preference_group"].tolist() for out in "ab")
     assert a == b, "a user's group comes from the user's training rows"
+    new_users = frame.assign(user=[f"new{i}" if i >= 270 else user for i, user in enumerate(frame["user"])])
+    assert run(tmp_path, "t.csv", *options, group="", out="c", table=new_users) == 2
+    assert not (tmp_path / "c" / "groups.json").exists(), "nothing is written if there is an error"
 
 
 def test_a_grouping_made_elsewhere_is_applied_and_chat_messages_stay(tmp_path: Path, frame: pd.DataFrame) -> None:
@@ -331,8 +334,8 @@ def test_a_grouping_made_elsewhere_is_applied_and_chat_messages_stay(tmp_path: P
     fit = ["groups", "fit", "--input", str(tmp_path / "table.parquet"), "--features", "x", "--groups", "3"]
     assert main([*fit, "--out", str(grouping)]) == 0
     chat = [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": q}] for q in frame["q"]]
-    for suffix in (".parquet", ".jsonl", ".csv"):
-        prompts = map(json.dumps, chat) if suffix == ".csv" else chat
+    for suffix, indent in ((".parquet", None), (".jsonl", None), (".csv", None), (".csv", 2)):
+        prompts = [json.dumps(messages, indent=indent) for messages in chat] if suffix == ".csv" else chat
         table = frame.assign(q=list(prompts))
         assert run(tmp_path, f"t{suffix}", "--groups-file", str(grouping), group="", table=table) == 0
         made = read_rows(tmp_path / "out")

@@ -145,8 +145,9 @@ def test_rewards_are_loaded_and_called_as_verl_does(tmp_path, read):
     prompts = read(frame(data_source="openai/gsm8k", reward_model=[{"ground_truth": "4"}] * 14))
     assert default_reward(prompts) == VERL_DEFAULT
     assert values(VERL_DEFAULT, prompts, "It is #### 4") == {"score": 1.0}
-    with pytest.raises(RewardError, match="'mine/x'; give --reward"):
-        default_reward(read(frame(data_source="mine/x")))
+    for source in ("mine/x", "judge/x"):  # rewards/judge.py is no reward function
+        with pytest.raises(RewardError, match=f"'{source}'; give --reward"):
+            default_reward(read(frame(data_source=source)))
 
 
 # -- models

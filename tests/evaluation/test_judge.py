@@ -155,6 +155,7 @@ def test_the_estimate_comes_first(tmp_path, judge):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl", "out.json"]
     _, seen = judge(biased(), *prices, "--max-cost", "1")
     tokens = sum(len(body["messages"][0]["content"]) for body in seen.bodies) // 4
+    assert all("max_tokens" not in body for body in seen.bodies), "servers reject both limits"
     assert before["estimate"] == {
         "pairs": 10, "requests": 20, "cached": 0, "input_tokens": tokens, "output_tokens": 2000,
         "cost": pytest.approx((tokens + 20_000) / 1e6),

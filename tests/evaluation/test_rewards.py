@@ -118,6 +118,13 @@ def test_films_in_any_spelling_get_credit_for_hit_genre_and_format(texts, score)
         assert (found["hit"], found["genre"], found["format"]) == (1, 1, 1) or score < 1
 
 
+def test_a_whole_title_is_not_taken_for_the_short_form_of_another_film():
+    for films in (["Heat (1995)", "Heat"], ["Heat", "Heat (1995)"]):
+        truth = json.dumps({"answer": "Heat", "candidates": {film: ["Drama"] for film in films}})
+        assert movielens.compute_score("x", "Heat", truth)["hit"] == 1
+        assert movielens.compute_score("x", "Heat (1995)", truth)["hit"] == 0
+
+
 def test_a_review_is_scored_by_closeness_mood_and_length():
     def review(text, rating=5):
         return goodreads.compute_score("x", text, json.dumps({**REVIEW, "rating": rating}))

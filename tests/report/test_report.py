@@ -99,6 +99,28 @@ def test_arms_by_name(runs):
     assert (found["baseline"], found["ours"]) == ("b", "a")
 
 
+def test_rows_without_a_group_belong_to_the_default_group_of_the_run(run, tmp_path):
+    config = run / "hydra/.hydra/config.yaml"
+    config.write_text(config.read_text().replace("data:", "  pgrpo: {default_group: others}\ndata:"))
+    labels = [f"group{i}" for i in range(3)]
+    truths = [{"ground_truth": json.dumps({"preference_group": label})} for label in labels]
+    prompts = [[{"role": "user", "content": label}] for label in labels]
+    data = pd.DataFrame({"prompt": prompts, "reward_model": truths, "preference_group": [*labels[:2], None]})
+    data.to_parquet(tmp_path / "train.parquet")
+    assert set(ends(report(run, data=[tmp_path / "train.parquet"]), "pgrpo")) == {"group0", "group1", "others"}
+
+
+def test_without_names_runs_with_equal_settings_are_seeds(tmp_path):
+    for rate in "123":
+        for seed in range(2):
+            folder = write_run(tmp_path / rate / f"s{seed}", "grpo", seed, steps=5)
+            config = folder / "hydra/.hydra/config.yaml"
+            config.write_text(f"{config.read_text()}actor_rollout_ref:\n  actor: {{optim: {{lr: {rate}e-6}}}}\n")
+    found = report(*(tmp_path / rate / f"s{seed}" for rate in "123" for seed in range(2)))
+    arms = {arm["label"]: [Path(run).parent.name for run in arm["runs"]] for arm in found["arms"]}
+    assert arms == {"grpo": ["1"] * 2, "grpo (s0)": ["2"] * 2, f"grpo ({tmp_path}/3/s0)": ["3"] * 2}
+
+
 def test_without_a_utility_groups_are_compared_with_themselves(runs):
     arms = runs / "stars/grpo", runs / "stars/pgrpo"
     start = table(arms[0]).query("step <= 2").groupby("group")["score"]

@@ -53,7 +53,11 @@ def fit_groups(
         min_size: users of the smallest group. Smaller clusters are merged with the nearest. Default: 1% of the users.
         scale: standardize the features. Not useful for embeddings, whose axes have no individual meaning.
         weights: (D,) of the features in squared distances, after standardizing; default 1.
+        seed: equal arguments give an identical model.
         id_column: stored for `groups assign`.
+
+    Raises:
+        DataError: no features, too few distinct users, or an invalid number of groups.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -119,7 +123,8 @@ def _check(values: Matrix, k: int | None, k_range: tuple[int, int], min_size: in
         raise DataError("at least two groups are needed: --groups >= 2, and 2 <= --k-min <= --k-max")
     distinct = len(np.unique(values[:FIT_ROWS], axis=0))
     if distinct < (k or 3):
-        raise DataError(f"the users have only {distinct} distinct feature rows, too few for {k or 2} groups")
+        needed = f"--groups {k} needs {k}" if k else "--groups auto needs 3"
+        raise DataError(f"the users have only {distinct} distinct feature rows; {needed}")
 
 
 def _choose_k(

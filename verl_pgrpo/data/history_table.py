@@ -48,7 +48,7 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     """Create a history from a .csv or .jsonl table of counts, means and spreads, with the options of the next run.
 
     The spreads (`std` or `m2`; `within` with `within_dof`) are of the plain sample or, from `write_history_table`, with
-    the forgetting of the same options.
+    the forgetting of the same options. `m2` without `std` is of the plain sample.
 
     Raises:
         DataError: a column is missing, or a value is invalid. The message names file, group and column.

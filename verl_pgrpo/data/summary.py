@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from verl_pgrpo.groups import describe_code_points, look_alikes, shortened
+from verl_pgrpo.groups import describe_code_points, look_alikes, shortened, spells_missing
 
 FEW_ROWS = 30  # with fewer, the standard error of a rate near 0.5 exceeds 0.09
-MISSING_WORDS = frozenset({"none", "nan", "null", "nat", "<na>", "n/a"})
 
 
 @dataclass
@@ -53,6 +52,6 @@ class Summary:
         for alike in look_alikes(labels):
             shown = "; ".join(describe_code_points(label) for label in alike)
             self.warnings.append(f"group labels that look alike but differ: {shown}")
-        words = [label for label in labels if label.casefold() in MISSING_WORDS]
+        words = list(filter(spells_missing, labels))
         if words:
             self.warnings.append(f"group labels that usually mean a missing value: {', '.join(map(repr, words))}")

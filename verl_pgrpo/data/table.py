@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,9 +45,7 @@ class TableOptions(Clustering):
     group_column: Annotated[str | None, Option(help="Preference group of the row's user.")] = None
     cluster_features: Annotated[str, Option(help="Or: columns to cluster by, separated by commas.")] = ""
     groups_file: Annotated[Path | None, Option(help="Or: a file of `groups fit`.")] = None
-    user_column: Annotated[str | None, Option(help="User of the row: one group per user, no user in both splits.")] = (
-        None
-    )
+    user_column: Annotated[str | None, Option(help="User of the row. In one split only, unless split by time.")] = None
     time_column: Annotated[str | None, Option(help="Numbers or ISO 8601 dates: split by time.")] = None
     truth_column: Annotated[str | None, Option(help="ground_truth of the reward function.")] = None
     keep: Annotated[str, Option(help="More columns for extra_info, separated by commas.")] = ""
@@ -79,11 +78,13 @@ def prepare(path: Path, out: Path, options: TableOptions) -> Summary:
     data, features, kept_types = _used_columns(table, model, options, summary)
     data["val"] = _validation_side(data, options)
     if not options.group_column:
-        data = _with_clusters(data, features, model, options, out, summary)
+        data, model = _with_clusters(data, features, model, options, summary)
     for side, places in (("training", ~data["val"]), ("validation", data["val"])):
         if not places.any():
             raise DataError(f"{table.name}: the {side} split has no rows; {len(data)} rows are too few for "
                             f"--val-fraction {options.val_fraction}")  # fmt: skip
+    if model is not None and not options.groups_file:
+        save_groups(model, output_folder(out) / "groups.json")
     train = data[~data["val"]]
     control = random_groups(train["group"].to_numpy(), train["user"].tolist(), options.seed)
     data["random_group"] = control.assign(np.empty((len(data), 0)), data["user"].tolist())
@@ -168,7 +169,7 @@ def _prompts(table: UserTable, name: str) -> list[list[dict[str, str]] | str]:
 
 def _messages(value: Any) -> list[dict[str, str]] | str:
     """Return messages from text, from a list of messages, or from such a list as JSON; or an error text."""
-    if isinstance(value, str) and value.lstrip().startswith('[{"'):
+    if isinstance(value, str) and re.match(r'\s*\[\s*\{\s*"', value):
         with contextlib.suppress(ValueError):  # a prompt that merely looks like JSON
             value = json.loads(value)
     if isinstance(value, str):
@@ -197,10 +198,9 @@ def _validation_side(data: pd.DataFrame, options: TableOptions) -> Flags:
 
 
 def _with_clusters(
-    data: pd.DataFrame, features: pd.DataFrame, model: GroupModel | None, options: TableOptions, out: Path,
-    summary: Summary,
-) -> pd.DataFrame:  # fmt: skip
-    """Return the rows whose user can be assigned to a group, with the column group.
+    data: pd.DataFrame, features: pd.DataFrame, model: GroupModel | None, options: TableOptions, summary: Summary
+) -> tuple[pd.DataFrame, GroupModel]:
+    """Return the rows whose user can be assigned to a group, with the column group; and the model, fitted if not given.
 
     A user's features are averaged over the user's rows; in a split by time, over the user's training rows only, so that
     users without training rows have no group.
@@ -218,8 +218,7 @@ def _with_clusters(
             raise DataError("the training split has no rows to cluster")
         fitted = options.fit(trained.to_numpy(), list(features.columns), options.user_column)
         model = replace(fitted, columns=names(options.cluster_features))
-        save_groups(model, output_folder(out) / "groups.json")
         summary.notes.append(f"{len(model.groups)} groups were fitted on {len(trained):,} users of the training split")
     assigned = model.assign(of_user.to_numpy(), of_user.index.tolist())
     data["group"] = data["user"].map(dict(zip(of_user.index, assigned.tolist(), strict=True)))
-    return data
+    return data, model

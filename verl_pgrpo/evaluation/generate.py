@@ -80,7 +80,10 @@ def generate(model: Model, prompts: Sequence[Prompt], sampling: Sampling, log: P
     Raises:
         GenerationError: vLLM failed; the message has its last error and the path of its log.
     """
-    written = log or Path(tempfile.mkstemp(prefix="verl-pgrpo-vllm-", suffix=".log")[1])
+    if (written := log) is None:
+        handle, name = tempfile.mkstemp(prefix="verl-pgrpo-vllm-", suffix=".log")
+        os.close(handle)
+        written = Path(name)
     chats, seeds = [prompt.messages for prompt in prompts], [_seed(sampling.seed, prompt.id) for prompt in prompts]
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)

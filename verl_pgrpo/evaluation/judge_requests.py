@@ -105,6 +105,8 @@ class JudgeRequest:
     def body(self, prompt: str, first: str, second: str) -> dict[str, Any]:
         """Return the body of the chat completion that compares two responses."""
         fields = {"temperature": 0.0, "max_tokens": self.max_tokens, **self.options}
+        if fields.get("max_completion_tokens") is not None and "max_tokens" not in self.options:
+            del fields["max_tokens"]  # servers reject both
         content = judge_prompt(prompt, first, second, self.question, self.reasoning)
         return {
             "model": self.model,

@@ -101,6 +101,8 @@ def _prompt(row: dict[str, Any], name: str, group_key: str, where: str) -> Promp
     group = group_label(look_up(row, group_key))
     if group_key == GROUP_KEY and GROUP_KEY not in row:  # the part of `data_source` after its slash
         group = str(row["data_source"] or "").partition("/")[2]
+    if row["data_source"] is None:
+        raise DataError(f"{where}: no data_source, by which the reward function is chosen; fill it or drop the row")
     if not isinstance(group, str) or not group:
         raise DataError(f"{where}: no preference group in {group_key!r}; --group-key names another column")
     return Prompt(

@@ -9,6 +9,7 @@ thread.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import inspect
 import re
@@ -40,7 +41,7 @@ def default_reward(prompts: Iterable[Prompt]) -> str:
     tasks = {prompt.data_source.partition("/")[0] for prompt in prompts}
     if len(tasks) == 1 and (task := tasks.pop()).isidentifier():
         module = f"verl_pgrpo.rewards.{task}"
-        if importlib.util.find_spec(module) is not None:
+        if importlib.util.find_spec(module) and hasattr(importlib.import_module(module), "compute_score"):
             return f"pkg://{module}"
     reward = load_reward(VERL_DEFAULT, {})
     for prompt in {prompt.data_source: prompt for prompt in prompts}.values():

@@ -3,8 +3,8 @@
 """Intervals, tests and inequality measures. The unit is the prompt: responses to one prompt are not independent.
 
 Each value below belongs to a prompt (the mean over its responses), and the bootstrap resamples prompts within each
-preference group. With fewer than `MIN_PROMPTS` prompts, intervals and tests are NaN. So is the interval of prompts with
-equal values: their bootstrap distribution has no width, whatever the truth.
+preference group. With fewer than `MIN_PROMPTS` prompts, bootstrap intervals and the sign-flip test are NaN. So is the
+interval of prompts with equal values: their bootstrap distribution has no width, whatever the truth.
 """
 
 from __future__ import annotations

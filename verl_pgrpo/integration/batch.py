@@ -65,7 +65,8 @@ class GroupColumn:
                 return None
             if not isinstance(value, dict):
                 raise MissingGroupError(
-                    f"group_key={'.'.join([self.name, *self.path])}: {value!r} has no field {name!r}"
+                    f"group_key={'.'.join([self.name, *self.path])}: a value of type {type(value).__name__} has no "
+                    f"field {name!r}; name a column of structs, or a column itself"
                 )
             value = value.get(name)
         return value

@@ -87,10 +87,10 @@ def reserved_columns(use_v1: bool = True) -> dict[str, ReservedName]:
         _assigned(_function(DATASET, "__getitem__"), "row_dict"), "is replaced by", f"'{{}}', which verl/{DATASET} adds"
     )
     calls = _calls_with_row(files)
-    for function, (passed, _) in calls.items():
-        add(passed, "collides with", f"the argument '{{}}' of {function}() in verl/{AGENT_LOOP}")
-    for function, (_, others) in calls.items():
-        add(others, "is read as", f"the argument '{{}}' of {function}() in verl/{AGENT_LOOP}")
+    for function, (passed, _, path) in calls.items():
+        add(passed, "collides with", f"the argument '{{}}' of {function}(), called in verl/{path}")
+    for function, (_, others, path) in calls.items():
+        add(others, "is read as", f"the argument '{{}}' of {function}(), called in verl/{path}")
     if use_v1:
         add(_rollout_fields(), "replaces", f"the field '{{}}' of verl's rollouts (verl/{AGENT_LOOP})")
         written = _assigned(_function(AGENT_LOOP_V1, "_agent_loop_postprocess"), "field")
@@ -122,24 +122,28 @@ def reserved_reward_keys(dumps: bool = False) -> dict[str, ReservedName]:
     return found
 
 
-def _calls_with_row(files: Iterable[str]) -> dict[str, tuple[set[str], set[str]]]:
-    """For each function that verl calls with `**row`: the arguments that it passes besides the row, and the others."""
+def _calls_with_row(files: Iterable[str]) -> dict[str, tuple[set[str], set[str], str]]:
+    """For each function that verl calls with `**row`: the arguments that it passes besides the row, the others, and the
+    file of the first call."""
     parameters: dict[str, list[str]] = {}
     for path in (*files, *_agent_loops()):
         for node in ast.walk(_tree(path)):
             if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef) and node.args.kwarg is not None:
                 names = parameters.setdefault(node.name, [])
                 names += [arg.arg for arg in (*node.args.args, *node.args.kwonlyargs) if arg.arg not in names]
-    found: dict[str, tuple[set[str], set[str]]] = {}
-    for call in (node for path in files for node in ast.walk(_tree(path)) if isinstance(node, ast.Call)):
-        function = call.func.attr if isinstance(call.func, ast.Attribute) else "__init__"
-        if function == "__init__" or not any(keyword.arg is None and _row(keyword.value) for keyword in call.keywords):
+    found: dict[str, tuple[set[str], set[str], str]] = {}
+    calls = [(path, node) for path in files for node in ast.walk(_tree(path)) if isinstance(node, ast.Call)]
+    for path, call in calls:
+        if not isinstance(call.func, ast.Attribute) or call.func.attr == "__init__":
             continue
+        if not any(keyword.arg is None and _row(keyword.value) for keyword in call.keywords):
+            continue
+        function = call.func.attr
         names = parameters.get(function, [])
-        passed, _ = found.get(function, (set(), set()))
+        passed, _, path = found.get(function, (set(), set(), path))
         passed.update(names[: len(call.args) + 1])  # `self` first
         passed.update(keyword.arg for keyword in call.keywords if keyword.arg is not None)
-        found[function] = (passed, set(names) - passed)
+        found[function] = (passed, set(names) - passed, path)
     return found
 
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entry point `pgrpo` of the group `verl.plugins`: verl imports this module in every process that imports verl.
 
-This file is the whole contract with verl. Each function below runs when verl imports the module it is registered for,
+This file is the whole contract with verl. Each function with `_on_import` runs when verl imports that module,
 so processes that never compute an advantage (rollout servers, reward workers) have no overhead.
 
 verl swallows exceptions that a plugin raises while loading. A failure here is therefore stored, and raised when a run

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import ConfigError, HistoryFileError, HistoryFileWrongStep, UnsupportedVerlError
+from verl_pgrpo.groups import shortened
 from verl_pgrpo.history import GroupHistoryManager
 from verl_pgrpo.integration.batch import BatchRows
 from verl_pgrpo.integration.resume import compare_groups
@@ -31,8 +32,9 @@ __all__ = ["HISTORY_FILE", "PGRPOState", "resume_checkpoint"]
 HISTORY_FILE = "pgrpo_history.parquet"
 
 _FIX_RESUME = (
-    "Restore the file or the option, resume from an earlier checkpoint, or start with an empty history on purpose (for "
-    "example if the checkpoint was trained with another estimator) with +algorithm.pgrpo.on_missing_history=reset."
+    "Restore the file or the option, resume from an earlier checkpoint, or start with the history of a new run on "
+    "purpose (for example if the checkpoint was trained with another estimator) with "
+    "+algorithm.pgrpo.on_missing_history=reset."
 )
 _FIX_INITIAL = (
     "Create the file with `verl-pgrpo history convert`, with the run's --half-life, --group-key and --use-kl-in-reward."
@@ -140,7 +142,7 @@ class PGRPOState:
         """Return the advantages (N, T) of the announced rows, and add their rewards to the history.
 
         The last output of each session counts. Every row gets the advantage of its session; padding, and sessions
-        without a trained token, get zero. See `compute_pgrpo_outcome_advantage` for arguments and errors.
+        whose last output has no trained token, get zero. Arguments and errors: `compute_pgrpo_outcome_advantage`.
         """
         rows = self._rows
         if rows is None or self._computed:
@@ -209,11 +211,12 @@ def resume_checkpoint(config: DictConfig) -> str | None:
 def _warn_about_ignored_checkpoints(config: DictConfig) -> None:
     """Warn if verl starts from scratch although there are checkpoints: its tracker file is missing."""
     folder = Path(config.trainer.default_local_dir)
-    ignored = sorted(path.parent.name for path in folder.glob(f"global_step_*/{HISTORY_FILE}"))
+    found = (path.parent.name for path in folder.glob(f"global_step_*/{HISTORY_FILE}"))
+    ignored = sorted(found, key=lambda name: (len(name), name))
     if config.trainer.resume_mode == "auto" and ignored:
         print(
-            f"P-GRPO warning: verl starts from scratch, with an empty reward history, although {folder} has "
-            f"checkpoints ({', '.join(ignored)}): its tracker file latest_checkpointed_iteration.txt is missing or "
+            f"P-GRPO warning: verl starts from scratch, and so does the reward history, although {folder} has "
+            f"checkpoints ({shortened(ignored)}): its tracker file latest_checkpointed_iteration.txt is missing or "
             "names none of them. To resume one, set trainer.resume_mode=resume_path and trainer.resume_from_path.",
             flush=True,
         )

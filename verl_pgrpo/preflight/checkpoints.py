@@ -150,6 +150,9 @@ def _check_history(context: PreflightContext, location: str, diagnostics: Diagno
             history = PGRPOState.restore(context.config).history
             if mismatch := compare_groups(history.groups, context.groups or {}):
                 fix = "resume with the data of that run, or start in another folder"
+                if "initial_history" in location:
+                    fix = "take the history of these groups, or check algorithm.pgrpo.group_key"
+                fix = fix if mismatch.severity in (ERROR, WARNING) else ""
                 diagnostics.add(mismatch.severity, mismatch.message, location, fix)
     elif not is_personalized(context.config) and Path(location).exists():
         message = f"the run would resume a pgrpo checkpoint with {context.config.algorithm.adv_estimator}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -240,11 +241,12 @@ def check_steps(context: PreflightContext, diagnostics: Diagnostics) -> None:
             trainer._next_train_batch()
         else:
             next(iter(trainer.train_dataloader))
-        in_epochs = rows // size * epochs
+        per_epoch = rows // size
+        in_epochs = per_epoch * epochs
         steps, asked = min(in_epochs, trainer.total_training_steps), config.trainer.total_training_steps
         n = config.actor_rollout_ref.rollout.n
         context.facts.append(f"{rows:,} training rows, {steps:,} steps of {size:,} prompts x {n} responses")
         if asked and asked > in_epochs:
             message = f"{epochs} epochs of {rows:,} rows are {in_epochs:,} steps: verl stops there, not at {asked:,}"
-            fix = f"trainer.total_epochs={-(-asked * size // rows)}"
+            fix = f"trainer.total_epochs={math.ceil(asked / per_epoch)}"
             diagnostics.warning(message, "trainer.total_epochs, trainer.total_training_steps", fix)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.groups import describe_code_points, look_alikes, shortened
+from verl_pgrpo.groups import describe_code_points, look_alikes, shortened, spells_missing
 from verl_pgrpo.integration.batch import GroupColumn, arrow_batches
 from verl_pgrpo.integration.checks import count_groups, count_labels, is_personalized
 
@@ -24,7 +24,6 @@ from .diagnostic import Diagnostics
 
 FEW = 8  # rewards per epoch; with fewer, the standard deviation is a guess
 DOMINANT = 0.9  # share of the rows
-MISSING = ("nan", "none", "null", "<na>", "n/a")  # what a missing value becomes when it is cast to text
 ABSENT = "(none)"  # a default group for validation rows
 
 
@@ -115,7 +114,7 @@ def _check_labels(groups: dict[str, int], location: str, diagnostics: Diagnostic
         named = shortened(" / ".join(map(describe_code_points, labels)) for labels in alike)
         fix = "spell each group in one way: each spelling has its own history"
         diagnostics.warning(f"preference groups look alike: {named}", location, fix)
-    if odd := sorted(name for name in groups if name.strip().casefold() in MISSING):
+    if odd := sorted(name for name in groups if spells_missing(name)):
         rows = sum(groups[name] for name in odd)
         message = (
             f"{rows:,} training rows have the preference group {shortened(map(repr, odd))}, probably a missing value"
@@ -127,7 +126,7 @@ def _check_validation(context: PreflightContext, known: dict[str, int], key: str
     """Compare both splits by the group column, and by `data_source` (`<task>/<group>`), by which verl reports."""
     table: Any = getattr(context.trainer.val_dataset, "dataframe", None)
     names, location = getattr(table, "column_names", []), where(context, "val")
-    if key.partition(".")[0] in names:
+    if GroupColumn.parse(key, names).name in names:
         with diagnostics.reporting(f"{location}, {key}"):
             lenient = PGRPOConfig(group_key=key, default_group=ABSENT)
             groups = set(_count(context.trainer.val_dataset, lenient, location, diagnostics)) - {ABSENT}

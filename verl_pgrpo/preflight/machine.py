@@ -80,9 +80,11 @@ def check_space(name: str, folder: Path, least: float, enough: float, more: str)
 
 def check_open_files() -> Diagnostic:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few = hard != resource.RLIM_INFINITY and hard < OPEN_FILES
-    fix = "ulimit -n 65536: Ray keeps many sockets open" if few else ""
-    return Diagnostic(WARNING if few else NOTE, "open files", f"{soft:,} now, at most {hard:,}", "", fix)
+    limits = f"{soft:,} now, at most {hard:,}"
+    if hard == resource.RLIM_INFINITY or hard >= OPEN_FILES:
+        return Diagnostic(NOTE, "open files", limits)
+    fix = "raise the hard limit (limits.conf, or docker run --ulimit nofile=65536): Ray keeps many sockets open"
+    return Diagnostic(WARNING, "open files", limits, "", fix)
 
 
 def memory_bytes() -> int:

@@ -83,7 +83,9 @@ def _report(context: PreflightContext, result: Rehearsal, location: str, diagnos
     for calls in wrong.values():
         message, row = calls[0]
         others = len({text for text, _ in calls}) - 1
-        counted = f"{len(calls)} of {result.calls} calls, e.g. {row}" + (f"; {others} other messages" if others else "")
+        counted = f"{len(calls)} of {result.calls} calls, e.g. {row}" + (
+            f"; {others} other message{'s' * (others > 1)}" if others else ""
+        )
         severity, fix = ERROR, "return a number, or a dict with 'score', for every row"
         if message.startswith("raised"):
             fix = "the function must not raise for any row; call it on this row to see its traceback"

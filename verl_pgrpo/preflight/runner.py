@@ -86,7 +86,9 @@ def _run_checks(config: DictConfig, settings: Settings, report: Report) -> None:
         return
     check, doing = last.get("check", "config"), last.get("progress", "")
     how = f"did not finish in {last['limit']:g} s" if late else f"ended with status {process.returncode}: {last_line}"
-    fix = "if it is only slow: --reward-timeout 120" if late and check == "reward" else "see the message"
+    fix = "see the message"
+    if late:
+        fix = f"if it is only slow: {'--reward-timeout 120' if check == 'reward' else f'--skip {check}'}"
     found = Diagnostics(check)
     subject = USERS_CODE.get(check, f"the check '{check}'")
     found.error(f"{subject} {how}{f' ({doing})' if doing else ''}", doing or check, fix)

@@ -181,11 +181,14 @@ class Comparison:
         return self.ends[arm] - self.ends[self.baseline], np.hypot(*errors)
 
     def gained_and_lost(self, arm: int) -> tuple[int, int, int]:
-        """Number of ranked groups that moved up or down by more than twice the standard error; and of the others."""
+        """Number of ranked groups that moved up, and down, by more than twice the standard error; and by less.
+
+        A group whose standard error is unknown is in none of them.
+        """
         change, error = (values[self.ranked] for values in self.change(arm))
         sure = np.isfinite(error) & (np.abs(change) > 2 * error)
         gained, lost = int((sure & (change > 0)).sum()), int((sure & (change < 0)).sum())
-        return gained, lost, int(self.ranked.sum()) - gained - lost
+        return gained, lost, int((np.isfinite(error) & ~sure).sum())
 
     def summary(self, arm: int) -> dict[str, ConfidenceBand]:
         """Mean, worst, worst tenth (of many groups), gap and Gini over the ranked groups, each counting the same."""

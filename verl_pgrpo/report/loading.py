@@ -52,7 +52,8 @@ def load_runs(
     """
     labels, folders = zip(*_find_runs(names, metrics), strict=True)
     key = group_key or _group_key(folders)
-    groups = [_find_groups(folder, data, group_field, key) for folder in folders]
+    default = next(filter(None, (folder.option("algorithm.pgrpo.default_group") for folder in folders)), None)
+    groups = [_find_groups(folder, data, group_field, key, default) for folder in folders]
     if value == "auto":
         with_utility = [place is not None and _has_utility(run) for place, run in zip(groups, folders, strict=True)]
         value = "utility" if all(with_utility) else "standardized"
@@ -128,12 +129,14 @@ def _group_key(folders: Iterable[RunFolder]) -> str:
     return keys.pop() if len(keys) == 1 else "preference_group"
 
 
-def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key: str) -> GroupLookup | None:
+def _find_groups(
+    folder: RunFolder, data: Sequence[Path], field: str | None, key: str, default_group: str | None
+) -> GroupLookup | None:
     """Find the preference groups of a run's responses: as the user specifies, in the dumps, or in the training data."""
     if folder.dumps is None:
         return None
     if data:
-        return groups_from_data(data, key)
+        return groups_from_data(data, key, default_group)
     if field:
         return groups_from_field(field)
     rows: list[Any] = _first_responses(folder).to_dict("records")
@@ -147,7 +150,7 @@ def _find_groups(folder: RunFolder, data: Sequence[Path], field: str | None, key
     for choice in (files, *([folder.path / name] for name in nearby)):
         if choice and all(file.is_file() for file in choice):
             try:
-                return groups_from_data(choice, key)
+                return groups_from_data(choice, key, default_group)
             except DataError:  # a run without P-GRPO may use data without groups
                 continue
     if group_metrics(folder.log, "reward"):
@@ -234,15 +237,17 @@ def _check(run: Run, value: str) -> None:
 def _arms(runs: Iterable[tuple[str | None, Run]]) -> list[Arm]:
     """Runs with the same name are seeds; without names, those with the same estimator and otherwise equal settings."""
     arms: dict[str, Arm] = {}
+    names: dict[str, str] = {}  # of each arm, without what makes it unique
     for label, run in runs:
         folder = run.folder
-        name = label or folder.estimator or folder.name
+        random = folder.estimator == "pgrpo" and "random" in folder.group_key
+        name = label or f"{folder.estimator or folder.name}{'_random_groups' if random else ''}"
         if label is None:
-            if folder.estimator == "pgrpo" and "random" in folder.group_key:
-                name += "_random_groups"
-            if name in arms and not same_settings(arms[name].runs[0].folder, folder):
-                name = f"{name} ({folder.name})"
-        arms.setdefault(name, Arm(name, folder.estimator)).runs.append(run)
+            alike = (own for own in arms if names[own] == name and same_settings(arms[own].runs[0].folder, folder))
+            choices = (name, f"{name} ({folder.name})", f"{name} ({folder.path})")
+            label = next(alike, None) or next(choice for choice in choices if choice not in arms)
+        names.setdefault(label, name)
+        arms.setdefault(label, Arm(label, folder.estimator)).runs.append(run)
     return list(arms.values())
 
 

@@ -107,9 +107,11 @@ def findings(comparison: Comparison) -> list[str]:
             values = number(float(mine[key].mean)), number(float(theirs[key].mean))
             lines.append(f"{name}: {values[0]} with {our_title}, {values[1]} with {title}.")
     gained, lost, unmoved = comparison.gained_and_lost(ours)
+    ranked = int(comparison.ranked.sum())
+    unknown = ranked - gained - lost - unmoved
     lines.append(
-        f"{gained:,} of {int(comparison.ranked.sum()):,} groups gained, {lost:,} lost, and {unmoved:,} changed by less "
-        "than twice the standard error."
+        f"{gained:,} of {ranked:,} groups gained, {lost:,} lost, and {unmoved:,} changed by less than twice the "
+        f"standard error{f', which is unknown for {unknown:,}' if unknown else ''}."
     )
     return lines
 

@@ -25,14 +25,19 @@ _STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "lines.scale_dashes": Fa
 
 
 def fifths_table(comparison: Comparison) -> pd.DataFrame:
-    """Return each group's value in the first, the central and the last fifth of the steps of each arm, as text."""
+    """Return each group's value in the first, the central and the last fifth of the common steps of each arm, as text.
+
+    The last two rows summarize the ranked groups' means over seeds.
+    """
     steps, size = comparison.steps, len(comparison.last)
+    steps = steps[(steps >= comparison.first[0]) & (steps <= comparison.last[-1])]
     middle = (len(steps) - size) // 2
     parts = {"early": comparison.first, "middle": steps[middle : middle + size], "end": comparison.last}
     arms = list(enumerate(arm.title for arm in comparison.arms))
     columns = {f"{title} {part}": comparison.means(i, at) for i, title in arms for part, at in parts.items()}
     table = pd.DataFrame(columns, index=comparison.labels)
-    summary = pd.DataFrame({"mean over groups": table.mean(), "worst group": table.min()}).T
+    ranked = table[comparison.ranked]
+    summary = pd.DataFrame({"mean over groups": ranked.mean(), "worst group": ranked.min()}).T
     table.insert(0, "share", [percent(float(share)) for share in comparison.share])
     order = np.argsort(-comparison.share, kind="stable")
     table = pd.concat([table.iloc[order], summary]).map(lambda cell: number(cell) if isinstance(cell, float) else cell)

@@ -152,7 +152,8 @@ def _rollout_folder(folder: Path) -> Path | None:
 
 
 def _read_console(run: RunFolder, root: Path) -> None:
-    """Read the configuration that verl prints to its console log, else hydra's copy; and the plugin's warnings."""
+    """Read the configuration that verl prints to its console log, else hydra's copy (of several, the newest); and the
+    plugin's warnings."""
     warnings: dict[str, None] = {}
     for file in sorted(root.glob("*.log"), key=lambda file: (file.stat().st_mtime, file.name)):
         with open(file, "rb") as lines:
@@ -163,7 +164,7 @@ def _read_console(run: RunFolder, root: Path) -> None:
             run.config, run.config_file = printed, file
     run.warnings = list(warnings)
     copies = (*root.glob(".hydra/config.yaml"), *root.glob("*/.hydra/config.yaml"))
-    for file in sorted(copies, key=lambda file: (file.stat().st_mtime, str(file))):
+    for file in sorted(copies, key=lambda file: (file.stat().st_mtime, str(file)), reverse=True):
         try:
             copy = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
         except (OmegaConfBaseException, YAMLError, OSError, ValueError, RecursionError):

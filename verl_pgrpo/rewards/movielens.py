@@ -84,17 +84,20 @@ def _front_article(title: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _parse(ground_truth: str) -> tuple[str, dict[str, frozenset[str]], dict[str, str]]:
-    """Return the answer, each candidate's genres, and the candidate of each unambiguous spelling."""
+    """Return the answer, each candidate's genres, and the candidate of each unambiguous spelling.
+
+    A candidate's whole title is its own, even if it is a short form of another.
+    """
     truth = json.loads(ground_truth)
     genres = {title: frozenset(kinds) for title, kinds in truth["candidates"].items()}
-    spellings: dict[str, str] = {}
+    whole_titles = {_normalize(title): title for title in genres}
+    spellings = dict(whole_titles)
     ambiguous = set()
-    for title in genres:
-        whole = _normalize(title)
+    for whole, title in whole_titles.items():
         for spelling in (whole, _YEAR.sub("", whole)):
             for form in (spelling, _front_article(spelling), _YEAR.sub("", _front_article(spelling))):
-                if spellings.setdefault(form, title) != title:
+                if form not in whole_titles and spellings.setdefault(form, title) != title:
                     ambiguous.add(form)
-    for form in ambiguous - {_normalize(title) for title in genres}:
+    for form in ambiguous:
         del spellings[form]
     return truth["answer"], genres, spellings

@@ -14,7 +14,7 @@ def strip_reasoning(text: str, expected: bool = False) -> str:
 
     `<think>` sections are removed; a section that is never closed runs to the end. If the first `</think>` comes before
     any `<think>`, everything up to it is reasoning as well: many chat templates pre-fill the opening tag, so it is in
-    the prompt and not in the response.
+    the prompt and not in the response. So is everything before a later `</think>` that closes nothing.
 
     Args:
         text: the response.
