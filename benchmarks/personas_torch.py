@@ -202,6 +202,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--curves", help="also write every run's curve to this JSON-lines file")
     args = parser.parse_args()
+    if any(n < 1 or args.responses % n for n in args.n):
+        parser.error(f"every --n must be at least 1 and divide --responses {args.responses}")
+    if 1 in args.n and (within := {"grpo", "rloo"} & set(args.estimators)):
+        parser.error(f"--n 1: {' and '.join(sorted(within))} compare responses to one prompt and need --n 2 or more")
 
     sizes = (args.responses, args.steps)
     settings = [
@@ -210,8 +214,6 @@ def main() -> None:
             args.n, args.noise, args.mood, args.lr, args.estimators, range(args.seeds)
         )
     ]
-    if any(args.responses % n for n in args.n):
-        parser.error(f"--responses {args.responses} must be divisible by every --n")
     start = time.time()
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         results = dict(zip(settings, pool.map(train, settings), strict=True))

@@ -12,8 +12,9 @@
 | `personas-smollm2` | that of `make quickstart-smollm2`: n = 2, noise 0.2, 60 steps | 20 minutes |
 | `movielens-smollm2` | the task `stars` with real ratings: n = 4, 60 steps | 50 minutes |
 
-Each seed has its own data and noise (and model, if tiny), shared by all arms. Finished runs are kept in `--out` and
-reused, so a study can be interrupted and extended.
+Each seed has its own data and noise (and model, if tiny), shared by all arms. The recipes' variables (`N`, `STEPS` ...)
+are not taken from the environment. Finished runs are kept in `--out` and reused, so a study can be interrupted and
+extended.
 Utility is that of the last fifth of the run: `mean` weights preference groups equally, `worst` is the group with the
 lowest utility. `area` is the mean over groups and all steps. Intervals are Student-t, 95 %, over seeds; differences are
 paired by seed. Rollouts are asynchronous, so a second run with the same seed differs.
@@ -46,6 +47,9 @@ from verl_pgrpo.rewards.personas import count_markers
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "recipes"
+sys.path.insert(0, str(RECIPES / "launch"))
+import recipe  # noqa: E402
+
 SCRIPTS = {
     "personas-tiny": RECIPES / "personas" / "run_tiny_cpu.sh",
     "personas-smollm2": RECIPES / "personas" / "run_smollm2_135m_cpu.sh",
@@ -54,7 +58,7 @@ SCRIPTS = {
 HALF_LIFE = 128  # rewards of a preference group, as in personas_torch.py
 ARMS: dict[str, dict[str, str]] = {  # variables of the recipe
     "grpo": {"ESTIMATOR": "grpo"},
-    "pgrpo": {},
+    "pgrpo": {"ESTIMATOR": "pgrpo"},
     "random": {"RANDOM_GROUPS": "1"},
     "exponential": {"PGRPO_OPTIONS": f"half_life={HALF_LIFE}"},
     "shrinkage": {"PGRPO_OPTIONS": "baseline=shrinkage group_balance=1"},
@@ -72,8 +76,12 @@ def run(study: str, arm: str, seed: int, out: Path, jobs: int = 1) -> Path:
     with open(folder / "run.log", "wb") as log:
         command = ["bash", str(SCRIPTS[study]), "trainer.save_freq=-1"]
         share = {"THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), "TIMEOUT": "10800"}
-        environment = {**os.environ, **share, **ARMS[arm], **paths}
-        subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
+        read = recipe.variables(str(SCRIPTS[study].relative_to(RECIPES)))
+        others = {name: value for name, value in os.environ.items() if name not in read}
+        environment = {**others, **share, **ARMS[arm], **paths}
+        status = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    if status:
+        raise RuntimeError(f"the run failed with status {status}: {folder / 'run.log'}")
     (folder / "done").touch()
     return folder
 

@@ -16,7 +16,8 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # gloo resolves the host name, which in containers often has no route.
     "GLOO_SOCKET_IFNAME": "lo",
-    # A local model needs no hub; without this every process queries it, and waits where there is no network.
+    # A local model needs no hub; without this every process queries it, and waits where there is no network. The
+    # launcher allows it if the model is not a folder.
     "HF_HUB_OFFLINE": "1",
     # TransferQueue's default of 8 is a warning per call on machines with fewer cores. The tensors are small here.
     "TQ_NUM_THREADS": "1",

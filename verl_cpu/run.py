@@ -13,7 +13,9 @@ after signal n. Linux only.
 
 import argparse
 import ctypes
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -133,6 +135,19 @@ def _watch(
     return 128 + signals[0], None
 
 
+def _seconds(text: str) -> float:
+    """Parse a finite number of seconds > 0."""
+    if not 0 < (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: must be a finite number > 0")
+    return value
+
+
+def needs_hub(args: Sequence[str]) -> bool:
+    """Return whether one of verl's arguments names a model that is not a local folder."""
+    found = (re.fullmatch(r"\+{0,2}[\w.]*model[._]path=(.+)", argument) for argument in args)
+    return any(match is not None and not Path(match[1].strip("'\"")).exists() for match in found)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
@@ -142,11 +157,17 @@ def main() -> int:
     parser.add_argument("--preset", choices=presets, help="settings for the CPU, as --config-dir and --config-name")
     parser.add_argument("--module", default="verl.trainer.main_ppo", help="what to run; default: %(default)s")
     parser.add_argument("--log", type=Path, help="file for all output, overwritten; default: pass it through")
-    parser.add_argument("--timeout", type=float, help="seconds until the run is ended; default: never")
+    parser.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="seconds until the run is ended; default: never"
+    )
     parser.add_argument("--keep-tmp", action="store_true", help="leave the run's temporary folder, with Ray's logs")
     parser.add_argument("args", nargs=argparse.REMAINDER, help="arguments of the module")
     options = parser.parse_args()
+    if options.log is not None and not options.log.parent.is_dir():
+        parser.error(f"--log {options.log}: there is no folder {options.log.parent}")
     args = options.args[1:] if options.args[:1] == ["--"] else options.args
+    if needs_hub(args):
+        os.environ.setdefault("HF_HUB_OFFLINE", "0")
     if options.preset:
         args = ["--config-dir", str(PRESETS), "--config-name", options.preset, *args]
     command = [sys.executable, "-m", options.module, *args]

@@ -114,6 +114,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    files = [arguments.data / f"{split}.parquet" for split in ("train", "val")] if arguments.data else []
+    for file in (*files, *filter(None, [arguments.words_file])):
+        if not file.is_file():
+            parser.error(f"{file}: no such file")
     words = words_of(arguments.data) if arguments.data else []
     words += arguments.words_file.read_text(encoding="utf-8").split() if arguments.words_file else []
     path = make_tiny_qwen3(arguments.out, words, arguments.seed)

@@ -52,8 +52,7 @@ class Watchdog:
         self._workers = {
             pid: (title, parent)
             for pid, (title, parent) in alive.items()
-            # A process that a worker starts has the worker's title until it runs its own program.
-            if _WORKER.match(title) and alive.get(parent, ("", 0))[0] != title
+            if _WORKER.match(title) and not _is_forked(title, alive.get(parent, ("", 0))[0])
         }
         if training and self._death is not None and now - self._death[0] > GRACE:
             return f"verl hung. {self._death[1]}"
@@ -77,6 +76,14 @@ class Watchdog:
     def _log(self, pid: int) -> list[str]:
         paths = sorted((self._folder / "ray" / "session_latest" / "logs").glob(f"worker-*-{pid}.*"))
         return [line for path in paths for line in path.read_text(errors="replace").splitlines()]
+
+
+def _is_forked(title: str, parent: str) -> bool:
+    """Whether a worker forked this process: Ray starts its workers itself, and a child has a title of its parent's.
+
+    The parent's title may have changed since, as with each call of an actor.
+    """
+    return title == parent or (title.startswith("ray::") and parent.startswith("ray::"))
 
 
 def raised_error(text: str) -> str:

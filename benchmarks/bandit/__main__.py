@@ -96,6 +96,12 @@ def main() -> None:
     parser.add_argument("--picture", metavar="FILE", help="of the grid")
     args = parser.parse_args()
     chosen = {"quick": QUICK} if args.quick else {name: STUDIES[name] for name in args.study}
+    if args.write:
+        text = Path(args.write).read_text(encoding="utf-8")
+        if missing := [name for name in chosen if f"<!-- bandit:{name} -->" not in text]:
+            parser.error(f"--write {args.write}: no line <!-- bandit:{missing[0]} --> for the table")
+    if args.picture and "grid" not in chosen:
+        parser.error("--picture shows the study grid, which is not chosen")
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for name, (settings, entrants, protocol, show) in chosen.items():
             start = time.time()

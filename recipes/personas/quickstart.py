@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import math
 import os
 import shutil
@@ -40,17 +41,24 @@ ESTIMATORS = ("grpo", "pgrpo")
 
 @dataclass(frozen=True)
 class Model:
-    """A script of this folder, with its default steps, its responses per step, and the folder below runs."""
+    """A script of this folder.
+
+    Attributes:
+        steps, timeout: default number of steps, and the seconds after which such a run is ended.
+        responses: per step.
+        folder: below runs.
+    """
 
     script: str
     steps: int
+    timeout: int
     responses: int
     folder: str
 
 
 MODELS = {
-    "tiny": Model("run_tiny_cpu.sh", 100, 64, "quickstart"),
-    "smollm2": Model("run_smollm2_135m_cpu.sh", 60, 32, "quickstart_smollm2"),
+    "tiny": Model("run_tiny_cpu.sh", 100, 1500, 64, "quickstart"),
+    "smollm2": Model("run_smollm2_135m_cpu.sh", 60, 5400, 32, "quickstart_smollm2"),
 }
 
 
@@ -91,12 +99,17 @@ class Setting:
         )
 
     @property
+    def timeout(self) -> int:
+        """Seconds after which a run is ended."""
+        return math.ceil(self.model.timeout * max(1.0, self.steps / self.model.steps))
+
+    @property
     def folder(self) -> Path:
         name = f"n{self.n}-noise{self.noise:g}-steps{self.steps}-seed{self.seed}"
         return RUNS / self.model.folder / name
 
 
-def train(estimator: str, setting: Setting) -> Path:
+def train(estimator: str, setting: Setting, lock: int) -> Path:
     """One run, with a progress bar; its folder. A finished one is reused, an unfinished one starts again."""
     folder = setting.folder / estimator
     if (folder / "done").exists():
@@ -114,6 +127,7 @@ def train(estimator: str, setting: Setting) -> Path:
         "SEED": str(setting.seed),
         "PYTHON": sys.executable,
         "MODEL_PATH": "",  # the recipe's own
+        "TIMEOUT": os.environ.get("TIMEOUT") or str(setting.timeout),
     }
     every = 1.0 if sys.stderr.isatty() else 20.0  # seconds; in a log file each update is a line of its own
     with tqdm(total=setting.steps, desc=f"{estimator:>5}", unit="step", dynamic_ncols=True, mininterval=every) as bar:
@@ -122,15 +136,23 @@ def train(estimator: str, setting: Setting) -> Path:
             bar.n = sum(1 for _ in folder.glob("rollouts/*.jsonl"))
             bar.set_postfix_str("" if bar.n else "Ray, the model and vLLM are starting, 1 to 2 minutes")
 
-        run_and_watch(["bash", str(HERE / setting.model.script)], variables, folder / "run.log", show, every)
+        run_and_watch(["bash", str(HERE / setting.model.script)], variables, folder / "run.log", show, every, lock)
     (folder / "done").touch()
     return folder
 
 
 def run_and_watch(
-    command: list[str], variables: dict[str, str], log: Path, show: Callable[[], None], every: float = 1.0
+    command: list[str],
+    variables: dict[str, str],
+    log: Path,
+    show: Callable[[], None],
+    every: float = 1.0,
+    lock: int | None = None,
 ) -> None:
-    """Run a command to its end, and call `show` every so many seconds and after it. Exit if the command fails."""
+    """Run a command to its end, and call `show` every so many seconds and after it. Exit if the command fails.
+
+    The command keeps the file descriptor `lock` open.
+    """
     with open(log, "wb") as output:
         run = subprocess.Popen(
             command,
@@ -138,6 +160,7 @@ def run_and_watch(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a terminal's Ctrl-C comes to us, and we pass it on once
+            pass_fds=() if lock is None else (lock,),
         )
     try:
         while run.returncode is None:
@@ -151,7 +174,26 @@ def run_and_watch(
             run.wait()
     if run.returncode != 0:
         tail = log.read_text(errors="replace")[-3000:]
-        sys.exit(f"{tail}\nthe run failed (exit status {run.returncode}); its whole log: {log}")
+        hint = "; TIMEOUT=<seconds> gives it more time" if run.returncode == 124 else ""
+        sys.exit(f"{tail}\nthe run failed (exit status {run.returncode}{hint}); its whole log: {log}")
+
+
+def exit_on_signals() -> None:
+    """Exit when the process is told to end or its terminal closes, so that `run_and_watch` ends its command."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+
+
+def lock_folder(folder: Path) -> int:
+    """Create and lock a folder as long as this process or a run that it started lives. Return the file descriptor."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_CREAT | os.O_WRONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"quickstart: another call still trains in {folder}; wait for it, or end it")
+    return lock
 
 
 def compare(setting: Setting) -> tuple[str, str]:
@@ -170,13 +212,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, default="tiny")
     model = MODELS[parser.parse_args().model]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    exit_on_signals()
     setting = Setting.from_environment(model)
     started = time.monotonic()
     print(f"Seven personas, stock verl with real vLLM on this CPU: {setting}. Logs: {setting.folder}", flush=True)
     try:
+        lock = lock_folder(setting.folder)
         for name in ESTIMATORS:
-            train(name, setting)
+            train(name, setting, lock)
     except KeyboardInterrupt:
         sys.exit("\nquickstart: interrupted; nothing is left running. Call it again to continue.")
     text, first_sentence = compare(setting)

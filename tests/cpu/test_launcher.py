@@ -18,7 +18,7 @@ import pytest
 
 from tests.cpu.support import wait_for
 from verl_cpu import processes, watchdog
-from verl_cpu.run import TIMED_OUT
+from verl_cpu.run import TIMED_OUT, needs_hub
 
 LAUNCH = """
 import sys
@@ -174,9 +174,21 @@ def test_ray_may_end_workers_without_work_and_all_may_end_after_the_driver():
     assert [run.wait(timeout=60) for run in [launch("-c", WORKERS, *case) for case in cases]] == [0, 0, 0]
 
 
+def test_a_model_that_is_no_folder_may_come_from_the_hub(tmp_path):
+    local = (
+        f"actor_rollout_ref.model.path={tmp_path}",
+        f"reward.reward_model.model_path='{tmp_path}'",
+        "data.path=a/b",
+    )
+    assert not needs_hub(local)
+    for argument in ("actor_rollout_ref.model.path=org/model", "+reward.reward_model.model_path=org/judge"):
+        assert needs_hub([*local, argument])
+
+
 def test_the_watchdog_names_the_worker_that_died_and_no_other(monkeypatch, tmp_path):
     """A process that a worker starts has the worker's title until it runs its own program; storage may end early."""
     titles = {2: "ray::TaskRunner.run", 3: "VLLM::EngineCore", 4: "ray::SimpleStorageUnit", 5: "ray::TaskRunner.run"}
+    titles[6] = "ray::RewardLoopWorker.compute_score"  # a reward function's process, whose parent is idle again
 
     def process(pid: int) -> SimpleNamespace:
         return SimpleNamespace(pid=pid, cmdline=lambda: [titles[pid]], ppid=lambda: 2 if pid > 2 else 1)
@@ -184,7 +196,7 @@ def test_the_watchdog_names_the_worker_that_died_and_no_other(monkeypatch, tmp_p
     monkeypatch.setattr(watchdog, "processes_of", lambda run_id: map(process, titles))
     dog = watchdog.Watchdog("v0000000", tmp_path)
     assert dog.look() is None
-    for pid in (5, 4, 3):
+    for pid in (6, 5, 4, 3):
         del titles[pid]
         assert dog.look() is None
     (tmp_path / processes.ERROR).write_text(

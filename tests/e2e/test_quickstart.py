@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -96,6 +97,16 @@ def _command_line(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
+
+
+def test_a_folder_in_which_another_call_trains_is_left_alone(tmp_path):
+    folder = tmp_path / "quickstart" / "n4-noise0-steps3-seed0"
+    (folder / "grpo").mkdir(parents=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = subprocess.run(COMMAND, env=environment(tmp_path), capture_output=True, text=True, check=False)
+    assert "another call still trains" in run.stderr
+    assert (folder / "grpo").exists()
 
 
 def test_wrong_settings_are_named(tmp_path):
