@@ -173,11 +173,42 @@ GOOD = "user,a,b\n" + "".join(f"{i},{i},{i % 3}\n" for i in range(8))
         (GOOD, ("--groups", "1"), "at least two groups"),
         (GOOD, ("--min-size", "300"), "--min-size 300"),
         (GOOD, ("--random",), "--random needs --id-column"),
+        (GOOD, ("--id-column", "preference_group"), "--id-column preference_group"),
+        (GOOD, ("--assignments", "a.txt"), "--assignments a.txt"),
+        (GOOD, ("--assignments", "users.csv"), "--assignments users.csv is also an input"),
+        (GOOD, ("--picture", "p.xyz"), "--picture p.xyz"),
+        (GOOD, ("--picture", "g.json"), "--picture g.json"),
+        (GOOD, ("--out", "users.csv"), "--out users.csv is also an input"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path: Path, capsys, text: str, arguments: tuple[str, ...], message: str) -> None:
-    (tmp_path / "users.csv").write_text(text)
-    assert run("fit", "--input", tmp_path / "users.csv", "--out", tmp_path / "g.json", *arguments) == 2
+def test_a_mistake_is_one_line(
+    tmp_path: Path, monkeypatch, capsys, text: str, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("users.csv").write_text(text)
+    assert run("fit", "--input", "users.csv", "--out", "g.json", *arguments) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
-    assert not (tmp_path / "g.json").exists()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("users.csv", text)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "assign --groups g.json --input users.csv --out users.csv",
+        "assign --groups g.json --input users.csv --out a.txt",
+        "assign --groups g.json --input users.csv --out a.csv --id-column preference_group",
+        "inspect g.json --input users.csv --picture p.xyz", "inspect g.json --picture p.png",
+        "inspect g.json --split train", "inspect g.json --encoding latin-1",
+    ],
+)  # fmt: skip
+def test_mistakes_of_assign_and_inspect(tmp_path: Path, monkeypatch, capsys, arguments: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("users.csv").write_text(GOOD)
+    assert run("fit", "--input", "users.csv", "--out", "g.json", "--groups", 2, "--id-column", "user") == 0
+    capsys.readouterr()
+    assert run(*arguments.split()) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"error: {' '.join(arguments.split()[-2:])}" in line or f"error: {arguments.split()[-2]} has no" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["g.json", "users.csv"]
+    assert Path("users.csv").read_text() == GOOD

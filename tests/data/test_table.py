@@ -361,6 +361,18 @@ def test_a_wrong_option_is_an_error(tmp_path: Path, frame, capsys, group: str, o
     assert message in error_of(capsys)
 
 
+@pytest.mark.parametrize(
+    "inputs",
+    ["table --prompt-column q --group-column g --input", "movielens --archive", "goodreads --reviews x --books"],
+)
+def test_an_input_is_not_overwritten(tmp_path: Path, capsys, inputs: str) -> None:
+    for name in ("train.parquet", "val.parquet"):
+        (tmp_path / name).write_text("mine")
+        assert main(["data", *inputs.split(), str(tmp_path / name), "--out", str(tmp_path)]) == 2
+        assert f"{name} is also an input" in error_of(capsys)
+        assert (tmp_path / name).read_text() == "mine"
+
+
 def test_sampling_groups_equally_as_in_docs_when_keeps_every_row_and_the_types(tmp_path: Path) -> None:
     table = pa.table({"preference_group": ["a"] * 60 + ["b"] * 25 + [None] * 10, "id": [*range(94), None]})
     pq.write_table(table, tmp_path / "train.parquet")

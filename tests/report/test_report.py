@@ -317,6 +317,9 @@ def test_no_secret_of_a_configuration_reaches_the_page(runs, run, tmp_path, page
         (["good", "--baseline", "x"], "the arms are pgrpo"), (["good", "--value", "x"], "'x'"),
         (["good", "--group-field", "x"], "known preference group"), (["good", "-o", "empty"], "is a folder"),
         (["good", "--picture", "p.txt"], "ends in .png"),
+        (["good", "--group-field", "x", "--data", "d"], "--data has no effect with --group-field"),
+        (["good", "--group-field", "x", "--group-key", "k"], "--group-key has no effect with --group-field"),
+        (["good", "--data", "text", "-o", "text"], "--out text is also an input"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(runs, tmp_path, capsys, monkeypatch, arguments, message):

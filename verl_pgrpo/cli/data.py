@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from verl_pgrpo.cli.data_common import emit_summary, with_options
-from verl_pgrpo.cli.output import JsonOption, SeedOption
+from verl_pgrpo.cli.output import JsonOption, SeedOption, check_out
 from verl_pgrpo.data import goodreads as goodreads_data
 from verl_pgrpo.data import movielens as movielens_data
 from verl_pgrpo.data import personas as personas_data
@@ -34,6 +34,7 @@ def movielens(
     as_json: JsonOption = False,
 ) -> None:
     """Build film data from a MovieLens archive; users are grouped by taste."""
+    _check_out(out, archive)
     emit_summary(movielens_data.prepare(archive, out, options), as_json)
 
 
@@ -48,6 +49,7 @@ def goodreads(
     as_json: JsonOption = False,
 ) -> None:
     """Build review-writing data from Goodreads files."""
+    _check_out(out, reviews, books)
     emit_summary(goodreads_data.prepare(reviews, books, out, options), as_json)
 
 
@@ -85,4 +87,10 @@ def table(
     as_json: JsonOption = False,
 ) -> None:
     """Build data from a table with one prompt per row."""
+    _check_out(out, source)
     emit_summary(table_data.prepare(source, out, options), as_json)
+
+
+def _check_out(out: Path, *inputs: Path) -> None:
+    for name in ("train.parquet", "val.parquet", "groups.json"):
+        check_out("--out", out / name, *inputs)

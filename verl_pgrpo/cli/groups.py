@@ -16,7 +16,7 @@ import pyarrow.csv
 import typer
 
 from verl_pgrpo.cli.data_common import emit_summary, with_options
-from verl_pgrpo.cli.output import JsonOption
+from verl_pgrpo.cli.output import JsonOption, check_out, check_unused
 from verl_pgrpo.data.cluster import randomize
 from verl_pgrpo.data.columns import Matrix, feature_matrix, label_values
 from verl_pgrpo.data.group_model import GroupModel, load_groups, save_groups
@@ -32,8 +32,10 @@ app = typer.Typer(help="Cluster users into preference groups, and assign new use
                   no_args_is_help=True, add_completion=False)  # fmt: skip
 
 InputOption = Annotated[Path, typer.Option("--input", help="One row per user: .jsonl, .csv, .parquet or a folder.")]
-PictureOption = Annotated[Path | None, typer.Option(help="Draw the groups (.png).")]
+PictureOption = Annotated[Path | None, typer.Option(help="Draw the groups (.png, .svg or .pdf).")]
 Assigned = npt.NDArray[np.str_]
+TABLES, PICTURES = (".parquet", ".csv", ".jsonl"), (".png", ".svg", ".pdf")
+GROUP = "preference_group"
 
 
 @app.command(epilog="Example: verl-pgrpo groups fit --input users.parquet --id-column user --out groups.json "
@@ -54,6 +56,9 @@ def fit(
     as_json: JsonOption = False,
 ) -> None:
     """Find groups in a table of features."""
+    check_out("--out", out, source)
+    check_out("--assignments", assignments, source, out, suffixes=TABLES)
+    check_out("--picture", picture, source, out, suffixes=PICTURES)
     if random and not id_column:
         raise DataError("--random needs --id-column: random groups are assigned by user id")
     users = _read_users(source, split, encoding, names(features), id_column)
@@ -80,6 +85,7 @@ def assign(
     as_json: JsonOption = False,
 ) -> None:
     """Assign new users to the groups of a fit."""
+    check_out("--out", out, groups, source, suffixes=TABLES)
     model = load_groups(groups)
     id_column = id_column or model.id_column
     users = _read_users(source, split, encoding, model.columns, id_column)
@@ -90,6 +96,7 @@ def assign(
 
 @app.command(epilog="Example: verl-pgrpo groups inspect groups.json --input users.parquet --picture groups.png")
 def inspect(
+    context: typer.Context,
     groups: Annotated[Path, typer.Argument(help="A file of `groups fit`.")],
     source: Annotated[Path | None, typer.Option("--input", help="A table of features, to assign its users.")] = None,
     picture: PictureOption = None,
@@ -98,13 +105,14 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Show the groups of a fit."""
+    check_out("--picture", picture, groups, source, suffixes=PICTURES)
+    if source is None:
+        check_unused(context, "without --input, a table of features", "picture", "split", "encoding")
     model = load_groups(groups)
     if source is not None:
         users = _read_users(source, split, encoding, model.columns, model.id_column)
         title = f"{groups}: {model.algorithm}, with {len(users.values):,} users"
         _show(title, model, as_json, users, picture)
-    elif picture:
-        raise DataError("--picture shows users, so it needs --input, a table of features")
     else:
         _show(f"{groups}: {model.algorithm}, {len(model.features)} features", model, as_json)
 
@@ -124,6 +132,8 @@ def _read_users(
     source: Path, split: str | None, encoding: str | None, columns: tuple[str, ...], id_column: str | None
 ) -> _Users:
     """Read features and ids, neither of which may be missing. Without `columns`, all but the id are features."""
+    if id_column == GROUP:
+        raise DataError(f"--id-column {GROUP}: this is a column of the result; rename it in {source}")
     table = read_user_table(source, split, encoding)
     ids, notes = None, list[str]()
     if id_column:
@@ -143,18 +153,16 @@ def _read_users(
 def _write_assigned(path: Path, users: _Users, id_column: str | None, assigned: Assigned) -> None:
     """Write the ids, in their own type, and the groups."""
     ids = users.table.column(id_column, "--id-column") if id_column else pa.array(range(len(assigned)))
-    result = pa.table({id_column or "row": ids, "preference_group": pa.array(assigned.tolist())})
+    result = pa.table({id_column or "row": ids, GROUP: pa.array(assigned.tolist())})
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         write_table(path, result)
     elif path.suffix == ".csv":
         with atomic_write(path, "wb") as file:
             pa.csv.write_csv(result, file)
-    elif path.suffix == ".jsonl":
+    else:
         with atomic_write(path) as file:
             file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in result.to_pylist())
-    else:
-        raise DataError(f"{path}: expected a name that ends in .parquet, .csv or .jsonl")
 
 
 def _show(

@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 from verl_pgrpo.checkpoint import read_header
-from verl_pgrpo.cli.output import JsonOption, emit, format_table
+from verl_pgrpo.cli.output import JsonOption, check_out, emit, format_table
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.data.history_table import read_history_table, write_history_table
 from verl_pgrpo.errors import ConfigError
@@ -100,9 +100,8 @@ def merge(
     as_json: JsonOption = False,
 ) -> None:
     """Merge the histories of two runs into one."""
-    _check_out(out, older, newer)
-    if out.suffix != ".parquet":
-        raise ConfigError(f"--out {out} must end in .parquet")
+    check_out("--out", out, older, newer, suffixes=[".parquet"])
+    _check_folder(out)
     merged, other = GroupHistoryManager.load(older), GroupHistoryManager.load(newer)
     shared = len(set(merged.groups) & set(other.groups))
     merged.merge(other)
@@ -129,9 +128,9 @@ def convert(
 
     A run starts from such a history with +algorithm.pgrpo.initial_history=<file>.
     """
-    _check_out(out, file)
-    if file.suffix in (".csv", ".jsonl") and out.suffix != ".parquet":
-        raise ConfigError(f"--out {out} must end in .parquet to convert a table")
+    tables = (".csv", ".jsonl")
+    check_out("--out", out, file, suffixes=[".parquet"] if file.suffix in tables else tables)
+    _check_folder(out)
     if out.suffix == ".parquet":
         options = PGRPOConfig(half_life=half_life, group_key=group_key, use_kl_in_reward=use_kl)
         history = read_history_table(file, options)
@@ -145,9 +144,7 @@ def convert(
     emit(text, {"out": str(out), "groups": history.num_groups, "rewards": history.total_count}, as_json)
 
 
-def _check_out(out: Path, *sources: Path) -> None:
-    if any(out.exists() and source.exists() and out.samefile(source) for source in sources):
-        raise ConfigError(f"--out {out} is also an input; choose another name")
+def _check_folder(out: Path) -> None:
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: no folder {out.parent}")
 

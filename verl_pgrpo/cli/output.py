@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Shared by all commands: parsing of options, and output as text, strict JSON or tables."""
+"""Shared by all commands: parsing and checks of options, and output as text, strict JSON or tables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,7 +17,16 @@ import typer
 
 from verl_pgrpo.errors import DataError
 
-__all__ = ["JsonOption", "SeedOption", "emit", "format_table", "parse_assignments", "plain"]
+__all__ = [
+    "JsonOption",
+    "SeedOption",
+    "check_out",
+    "check_unused",
+    "emit",
+    "format_table",
+    "parse_assignments",
+    "plain",
+]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Equal arguments give equal bytes.")]
@@ -38,6 +48,31 @@ def parse_assignments(assignments: list[str] | None, option: str) -> dict[str, A
         except ValueError:
             found[name] = {"True": True, "False": False, "None": None}.get(value, value)
     return found
+
+
+def check_out(option: str, out: Path | None, *others: Path | None, suffixes: Sequence[str] = ()) -> None:
+    """Check the name of an output file before any work is done.
+
+    Raises:
+        DataError: `out` is a folder, ends in none of the suffixes, or is one of the command's other files.
+    """
+    if out is None:
+        return
+    if out.is_dir():
+        raise DataError(f"{option} {out}: is a folder; give a file name")
+    if suffixes and out.suffix not in suffixes:
+        raise DataError(f"{option} {out}: expected a file name that ends in {' or '.join(suffixes)}")
+    for other in filter(None, others):
+        if out.resolve() == other.resolve() or (out.exists() and other.exists() and out.samefile(other)):
+            raise DataError(f"{option} {out} is also an input or output of this command; choose another name")
+
+
+def check_unused(context: typer.Context, reason: str, *names: str) -> None:
+    """Raise DataError if one of these parameters was given, because it has no effect for this `reason`."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise DataError(f"--{name.replace('_', '-')} has no effect {reason}")
 
 
 def emit(text: str, data: dict[str, Any], as_json: bool) -> None:

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from verl_pgrpo.cli.output import JsonOption, emit, format_table
-from verl_pgrpo.errors import DataError
+from verl_pgrpo.cli.output import JsonOption, check_out, check_unused, emit, format_table
 from verl_pgrpo.files import atomic_write
 from verl_pgrpo.report.comparison import Comparison
 from verl_pgrpo.report.loading import load_runs
@@ -27,6 +26,7 @@ VALUE_HELP = "What to compare: auto, utility, score, standardized, or a field of
 
 @app.command(epilog="Example: verl-pgrpo report grpo=runs/grpo pgrpo=runs/pgrpo -o report.html")
 def report(
+    context: typer.Context,
     runs: Annotated[list[str], typer.Argument(metavar="RUN", help="A run; NAME=RUN also names its arm.")],
     out: Annotated[Path, Option("--out", "-o", help="The page to write.")],
     data: Annotated[list[Path] | None, Option(help="Training data (Parquet) with the groups. Repeatable.")] = None,
@@ -52,10 +52,10 @@ def report(
     --value auto compares utility if all rollouts have it, else standardized: each group's reward in units of its own
     reward at the start of the baseline. score is the reward as it is.
     """
-    if out.is_dir():
-        raise DataError(f"{out}: is a folder; give the page to write, such as {out}/report.html")
-    if picture and (picture.suffix != ".png" or picture.is_dir()):
-        raise DataError(f"--picture {picture}: expected a file name that ends in .png")
+    check_out("--out", out, *(data or ()))
+    check_out("--picture", picture, out, suffixes=[".png"])
+    if group_field:
+        check_unused(context, "with --group-field", "data", "group_key")
     comparison = load_runs(runs, data or (), group_field, group_key, value, baseline, metrics or ())
     found = make_report(comparison, samples_of or ())
     page = render(found)

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from verl_pgrpo.data.group_model import GroupModel, Matrix
-from verl_pgrpo.errors import DataError
 
 POINTS = 5000
 FEATURES = 16
@@ -59,7 +58,4 @@ def draw_groups(model: GroupModel, values: Matrix, assigned: npt.NDArray[np.str_
     heat.set_xticks(range(len(widest)), [model.features[i] for i in widest], rotation=70, ha="right", fontsize=8)
     figure.colorbar(image, ax=heat)
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(path, dpi=110)
-    except ValueError as error:  # an unknown suffix
-        raise DataError(f"{path}: {error}") from error
+    figure.savefig(path, dpi=110)
