@@ -120,6 +120,11 @@ def test_report_of_scored_files(folder, capsys):
     assert len(call("--scored", "many.jsonl", "--json")["models"][0]["groups"]) == 100
 
 
+UNUSED = [["--no-thinking"], ["--limit", "-3"], ["--samples", "0"], ["--temperature", "-1"], ["--top-p", "0.5"]]
+UNUSED += [["--data", "none"], ["--out", "dir"], ["--reward", "none"], ["--reward-option", "x=1"], ["--engine", "x=1"]]
+UNUSED += [["--group-key", "x"], ["--max-tokens", "9"]]
+
+
 def test_bad_input_is_found_before_a_model_is_loaded(folder, capsys):
     row = {"data_source": "personas/g", "prompt": [{"role": "user", "content": "?"}], "preference_group": "g"}
     pd.DataFrame([row]).to_parquet("val.parquet")
@@ -137,6 +142,7 @@ def test_bad_input_is_found_before_a_model_is_loaded(folder, capsys):
         (["--scored", "unscored.jsonl"], "no numbers"),
         (["--scored", "grpo.jsonl", "--value", "fun"], "they have score, utility"),
         (["--scored", "grpo.jsonl", "--resamples", "10"], "--resamples"),
+        *((["--scored", "grpo.jsonl", *unused], unused[0]) for unused in UNUSED),
     ):
         assert main(["eval", *arguments]) == 2
         [line] = capsys.readouterr().err.splitlines()

@@ -101,10 +101,13 @@ def test_the_command(tmp_path, capsys):
     assert sum(row["pgrpo share"] for row in found["groups"]) == pytest.approx(1)
     assert main([*call, "--parts", "2"]) == 0
     assert "1-2" in capsys.readouterr().out
-    before = GroupHistoryManager()
+    before = GroupHistoryManager(PGRPOConfig(group_key="user"))
     before.update(["jazz"] * 9, range(9))
     before.save(tmp_path / "start.parquet")
-    assert main([*call, "--option", f"initial_history={tmp_path / 'start.parquet'}", "--json"]) == 0
+    start = ["--option", f"initial_history={tmp_path / 'start.parquet'}", "--option", "group_key=user"]
+    assert main([*call, *start, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["agreement"] != found["agreement"]
-    for mistake in ([], ["--group-field", "gts.wants", "--option", "half_live=3"], ["--data", "none.parquet"]):
+    field = ["--group-field", "gts.wants"]
+    unused = ([*field, "--option", "default_group=x"], [*field, "--option", "group_key=k"])
+    for mistake in ([], [*field, "--option", "half_live=3"], ["--data", "none.parquet"], *unused):
         assert main(["replay", str(tmp_path), *mistake]) == 2

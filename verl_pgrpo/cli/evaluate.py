@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from verl_pgrpo.cli.output import JsonOption, SeedOption, emit, format_table, parse_assignments
+from verl_pgrpo.cli.output import JsonOption, SeedOption, check_unused, emit, format_table, parse_assignments
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.comparison import RESAMPLES, Scores, compare, describe
 from verl_pgrpo.evaluation.generate import GenerationError, Sampling, generate
@@ -33,6 +33,8 @@ SUMMARY_NAMES = {
 MODEL_HELP = "Hugging Face folder, PEFT folder or verl checkpoint; the first is the baseline."
 REWARD_HELP = "pkg://package.module or a file, with :function if need be. Default: by data_source."
 ENGINE_HELP = "Argument of vllm.LLM, such as tensor_parallel_size=4."
+FOR_MODELS = ("data", "out", "reward", "reward_option", "group_key", "limit", "samples", "temperature", "top_p",
+              "max_tokens", "no_thinking", "engine")  # fmt: skip
 
 app = typer.Typer(add_completion=False)
 Option = typer.Option
@@ -41,6 +43,7 @@ Texts = list[str] | None
 
 @app.command(help="Score models per preference group, and compare them.", epilog=f"Example: {EXAMPLE}")
 def evaluate(
+    context: typer.Context,
     model: Annotated[Texts, Option(metavar="[NAME=]PATH", help=MODEL_HELP)] = None,
     scored: Annotated[Texts, Option(metavar="[NAME=]FILE", help="Instead of --model: a file that --out wrote.")] = None,
     data: Annotated[Path | None, Option(help="Validation Parquet file in verl's layout.")] = None,
@@ -68,6 +71,7 @@ def evaluate(
     adapters: dict[str, str] = {}
     files: dict[str, str] = {}
     if scored:
+        check_unused(context, "with --scored", *FOR_MODELS)
         responses = {name: read_samples(path) for name, path in parse_names(scored, "--scored")}
     elif data is None:
         raise DataError("--model needs --data, a validation Parquet file")

@@ -49,7 +49,12 @@ def replay_command(
     """Compare the advantages of GRPO and P-GRPO on the rollouts of a finished run, trained with any estimator."""
     if bool(data) == bool(group_field):
         raise DataError("give either --data (the training data) or --group-field (a field of the dumps)")
-    config = PGRPOConfig.from_mapping(parse_assignments(option, "--option"))
+    options = parse_assignments(option, "--option")
+    config = PGRPOConfig.from_mapping(options)
+    if group_field:
+        unused = ["default_group", *([] if config.initial_history else ["group_key"])]  # initial_history must have the same
+        for name in filter(options.__contains__, unused):
+            raise DataError(f"--option {name} has no effect with --group-field")
     metrics = find_logs(rollouts.parent if rollouts.name == "rollouts" else rollouts)
     dumps = find_dumps(rollouts, read_log(metrics))
     if data:
