@@ -105,6 +105,21 @@ def test_the_command(variable, colored, monkeypatch, capsys):
     assert ("\033[31mFAIL\033[0m verl" in capsys.readouterr().out) == colored
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        *((["--timeout", seconds], "") for seconds in ("nan", "inf", "0")),
+        (["--address", "http://head:8265"], ""), ([], "https://head:8265"), (["--", "model_engine=dp"], "http://head:8265"),
+    ],
+)  # fmt: skip
+def test_a_bad_limit_or_address_is_an_error(arguments, environment, monkeypatch, capsys):
+    monkeypatch.setattr(command, "examine", lambda *_: pytest.fail("must not start"))
+    monkeypatch.setenv("RAY_ADDRESS", environment)
+    assert main(["doctor", *arguments]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert ("--timeout" if "--timeout" in arguments else "RAY_ADDRESS") in line
+
+
 @pytest.mark.slow
 def test_doctor_leaves_nothing_behind(short_tmpdir: Path):
     for policy, status, severity in (("auto", 0, NOTE), ("none", 1, ERROR)):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import Annotated
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 
 from verl_pgrpo.cli.output import JsonOption, emit
+from verl_pgrpo.errors import ConfigError
 from verl_pgrpo.preflight.diagnostic import ERROR, NOTE, WARNING, Diagnostic
 from verl_pgrpo.preflight.doctor import examine
 
@@ -21,11 +23,18 @@ LABELS = {NOTE: ("ok", "32"), WARNING: ("warn", "33"), ERROR: ("FAIL", "31")}  #
 @app.command(epilog="Example: verl-pgrpo doctor. With the packages of a launch: verl-pgrpo doctor -- ARGUMENTS")
 def doctor(
     arguments: Annotated[list[str] | None, typer.Argument(help="Those of verl.trainer.main_ppo, after --.")] = None,
-    address: Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="Of a Ray cluster.")] = None,
+    address: Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="Of a Ray cluster: HOST:6379.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for all processes together.")] = 90.0,
     as_json: JsonOption = False,
 ) -> int:
     """Check that this machine or cluster can run verl with the plugin."""
+    if not 0 < timeout < math.inf:  # also true for NaN
+        raise ConfigError(f"--timeout {timeout:g}: must be a finite number > 0")
+    if address and address.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"{address} is an address for Ray jobs; on a node of the cluster set RAY_ADDRESS (or --address) to "
+            "<head>:6379, or unset RAY_ADDRESS to check this machine"
+        )
     found = examine(
         address, timeout, lambda text: print(f"doctor: {text}", file=sys.stderr, flush=True), arguments or ()
     )
