@@ -290,6 +290,7 @@ FILES = {"empty": [], "cut": ["{"], "other": [{**LINE, "prompt": "x"}], "twice":
     [
         ("--base-url", "localhost:8000"), ("--base-url", "http://me:pw@127.0.0.1"), ("--concurrency", "0"),
         ("--rate", "nan"), ("--max-cost", "1"), ("--price-in", "nan"), ("--max-tokens", "0"), ("--option", "model=x"),
+        ("--price-in", "1"), ("--price-out", "1"),
         ("--json", "."), ("--json", "a.jsonl"), ("--cache", "a.jsonl"), *(("--b", name) for name in FILES),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from verl_pgrpo.cli.output import format_table, parse_assignments, plain
+from verl_pgrpo.cli.output import check_out, format_table, parse_assignments, plain
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.judge_client import Answer, JudgeCache, JudgeError, JudgeServer, judge_all
 from verl_pgrpo.evaluation.judge_requests import (
@@ -76,9 +76,11 @@ def judge(
     for name, number in (("price-in", price_in), ("price-out", price_out), ("max-cost", max_cost)):
         if number is not None and not 0 <= number < math.inf:
             raise DataError(f"--{name} must be a finite number of at least 0, got {number}")
-    if max_cost is not None and None in (price_in, price_out):
+    if (price_in is None) != (price_out is None):
+        raise DataError("give --price-in and --price-out together (0 if free)")
+    prices = None if price_in is None or price_out is None else (price_in, price_out)
+    if max_cost is not None and prices is None:
         raise DataError("--max-cost needs --price-in and --price-out, per million tokens")
-    prices = price_in, price_out
     server = JudgeServer(
         base_url=base_url, api_key=os.environ.get(api_key_env, "").strip() or None, key_name=api_key_env,
         concurrency=concurrency, rate=rate, timeout=timeout, retries=retries,
@@ -87,8 +89,9 @@ def judge(
     request = JudgeRequest(model=model, question=question, max_tokens=max_tokens, reasoning=reasoning, options=options)
     pairs, unmatched = read_pairs(a, b)
     keys, requests = plan_requests(pairs, request)
-    if results is not None:
-        _check_results(results, a, b, cache or results.parent)
+    check_out("--json", results, a, b, cache)
+    if results is not None:  # before any request costs money
+        results.parent.mkdir(parents=True, exist_ok=True)
     cache = cache or (results or a).with_name(f"{(results or a).stem}.judge-cache.jsonl")
     answers = JudgeCache(cache)
     missing = {key: body for key, body in requests.items() if key not in answers}
@@ -134,15 +137,6 @@ def judge(
     }
     print(_text(result), flush=True)
     _write(results, result)
-
-
-def _check_results(path: Path, *inputs: Path) -> None:
-    """Raise DataError if the results cannot be written there, before any request costs money."""
-    if path.is_dir():
-        raise DataError(f"--json {path}: a folder; name a file")
-    if path.resolve() in [other.resolve() for other in inputs]:
-        raise DataError(f"--json {path} is also an input; give another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _write(path: Path | None, data: dict[str, Any]) -> None:

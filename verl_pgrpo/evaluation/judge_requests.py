@@ -74,7 +74,7 @@ def parse_verdict(answer: str | None, finished: bool = True) -> str:
 CHARACTERS_PER_TOKEN = 4  # roughly, in English
 RESERVED = ("model", "messages", "stream", "n")  # fields that --option must not set
 CONSTRAINT = {"structured_outputs": {"choice": ["A", "B", "TIE"]}}  # vLLM's
-Prices = tuple[float | None, float | None]  # of a million input tokens and of a million output tokens
+Prices = tuple[float, float] | None  # of a million input tokens and of a million output tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +141,4 @@ def estimate_cost(missing: Iterable[dict[str, Any]], request: JudgeRequest, pric
 
 def token_cost(inputs: int, outputs: int, prices: Prices) -> float | None:
     """Return the cost of these tokens in the currency of the prices; None without prices."""
-    if prices == (None, None):
-        return None
-    return (inputs * (prices[0] or 0.0) + outputs * (prices[1] or 0.0)) / 1e6
+    return None if prices is None else (inputs * prices[0] + outputs * prices[1]) / 1e6
