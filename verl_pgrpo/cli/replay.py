@@ -52,7 +52,8 @@ def replay_command(
     options = parse_assignments(option, "--option")
     config = PGRPOConfig.from_mapping(options)
     if group_field:
-        unused = ["default_group", *([] if config.initial_history else ["group_key"])]  # initial_history must have the same
+        # The key of an initial history must equal group_key.
+        unused = ["default_group", *([] if config.initial_history else ["group_key"])]
         for name in filter(options.__contains__, unused):
             raise DataError(f"--option {name} has no effect with --group-field")
     metrics = find_logs(rollouts.parent if rollouts.name == "rollouts" else rollouts)
