@@ -50,6 +50,8 @@ class Launch:
         models, v1 = config.actor_rollout_ref, config.trainer.v1
         actor, ref, rollout = models.actor, models.ref, models.rollout
         self.strategy, self.mode = str(actor.strategy), str(v1.trainer_mode)
+        if self.strategy not in LOGIT_BYTES:
+            raise ValueError(f"no formulas for strategy={self.strategy}; known: {', '.join(LOGIT_BYTES)}")
         self.model_path = str(models.model.path)
         megatron = self.strategy == "megatron"
         engine, ref_engine = (node.megatron if megatron else node.fsdp_config for node in (actor, ref))
@@ -63,9 +65,8 @@ class Launch:
         self.sequence_parallel = megatron and bool(engine.sequence_parallel) and self.tp > 1
         override: Any = engine.override_transformer_config if megatron else {}
         self.uneven = [override.get(f"num_layers_in_{end}_pipeline_stage") for end in ("first", "last")]
-        recompute = ("full", "uniform", 1)
         names = ("recompute_granularity", "recompute_method", "recompute_num_layers")
-        full = tuple(override.get(name) for name in names) == recompute
+        full = tuple(override.get(name) for name in names) == ("full", "uniform", 1)
         self.full_recompute = full if megatron else bool(models.model.enable_gradient_checkpointing)
         self.deferred_gradients = not megatron and bool(engine.get("use_no_sync_for_gradient_accumulation"))
         shards = 1 if megatron else engine.fsdp_size
@@ -75,14 +76,12 @@ class Launch:
         self.reference = bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward) and not lora
         self.ref_param_offload = bool(ref_engine.param_offload)
         self.train_batch, self.n = config.data.train_batch_size, rollout.n
-        self.max_tokens, self.log_prob_max_tokens = (
-            actor.ppo_max_token_len_per_gpu,
-            rollout.log_prob_max_token_len_per_gpu,
-        )
         self.bucket = (rollout.checkpoint_engine.update_weights_bucket_megabytes << 20) / GIB
         self.rollout_tp, self.rollout_dp = rollout.tensor_model_parallel_size, rollout.data_parallel_size or 1
         self.rollout_ep, self.utilization = rollout.expert_parallel_size or 1, rollout.gpu_memory_utilization
         longest = config.data.max_prompt_length + config.data.max_response_length
+        self.max_tokens = _micro_batch_tokens(actor, "", "ppo_", longest)
+        self.ref_max_tokens = _micro_batch_tokens(ref, "log_prob_", "log_prob_", longest) if self.reference else 0
         self.max_model_len, self.max_num_seqs = rollout.max_model_len or longest, rollout.max_num_seqs
         # verl raises it to the longest sequence where prefill is not chunked (its vLLMHttpServer).
         least = 0 if rollout.enable_chunked_prefill else longest
@@ -107,6 +106,16 @@ class Launch:
         if left < 0 or (others and left % others) or (not others and left):
             raise ValueError(f"{layers} layers cannot be divided among {self.pp} pipeline stages")
         return [*first, *([left // others] * others if others else []), *last]
+
+
+def _micro_batch_tokens(settings: DictConfig, dynamic: str, size: str, longest: int) -> int:
+    """Return the most tokens of a micro-batch on one GPU; `dynamic` and `size` are the prefixes of verl's keys."""
+    if settings[f"{dynamic}use_dynamic_bsz"]:
+        return settings[f"{size}max_token_len_per_gpu"]
+    sequences = settings[f"{size}micro_batch_size_per_gpu"]
+    if sequences is None:
+        raise ValueError(f"needs {dynamic}use_dynamic_bsz=True or {size}micro_batch_size_per_gpu")
+    return sequences * longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +219,8 @@ def _training(model: Model, launch: Launch, gpu: float, stage: int, stages: list
     if launch.reference:
         parts = {
             "reference": ref_weights + gathered,
-            "activations": _layer_activations(model, launch, launch.log_prob_max_tokens) / GIB,
-            "logits": _logits(model, launch, launch.log_prob_max_tokens) if last else 0.0,
+            "activations": _layer_activations(model, launch, launch.ref_max_tokens) / GIB,
+            "logits": _logits(model, launch, launch.ref_max_tokens) if last else 0.0,
             "overhead": overhead,
         }
         phases.append(Phase("reference", stays | parts, limit))

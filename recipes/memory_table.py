@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The memory tables in recipes/large_models.md, from what each recipe's script launches. A planning aid.
 
-python recipes/memory_table.py                       # print the tables
+python recipes/memory_table.py                       # print the tables (--gpu 40: for GPUs with 40 GiB)
 python recipes/memory_table.py --write               # update them in the page
 python recipes/memory_table.py --gpu 40 -- ARGS      # a launch of your own: main_ppo's arguments, GiB of a GPU
 """
@@ -15,10 +15,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from launch.recipe import record
 from memory import GPU_GIB, Launch, estimate
 from model_sizes import model_of
+from omegaconf.errors import OmegaConfBaseException
 
+from verl_pgrpo.errors import PGRPOError
 from verl_pgrpo.preflight.command_line import compose, parse
 
 HERE = Path(__file__).resolve().parent
@@ -33,12 +36,12 @@ RECIPES = (
 )  # fmt: skip
 
 
-def tables(launches: Iterable[Launch]) -> str:
-    """Return both tables: GiB on the fullest GPU unless the column says otherwise."""
+def tables(launches: Iterable[Launch], gpu: float = GPU_GIB) -> str:
+    """Return both tables: GiB on the fullest GPU unless the column says otherwise. `gpu`: GiB of one GPU."""
     training, rollout = [], []
     for launch in launches:
         model = model_of(launch.model_path)
-        guess = estimate(model, launch)
+        guess = estimate(model, launch, gpu)
         megatron = launch.strategy == "megatron"
         name = {"model": model.path.rpartition("/")[2], "mode": launch.mode}
         update = guess.phases["update"].parts
@@ -96,11 +99,16 @@ def main() -> None:
     parser.add_argument("--gpu", type=float, default=GPU_GIB, metavar="GIB", help="of one GPU (default: %(default)g)")
     parser.add_argument("arguments", nargs="*", metavar="ARGS", help="those of verl.trainer.main_ppo")
     args = parser.parse_args()
+    if args.write and (args.arguments or args.gpu != GPU_GIB):
+        parser.error("--write updates the page's tables, and takes neither --gpu nor ARGS")
     if args.arguments:
-        launch = Launch(compose(parse(args.arguments)))
-        print(estimate(model_of(launch.model_path), launch, args.gpu))
+        try:
+            launch = Launch(compose(parse(args.arguments)))
+            print(estimate(model_of(launch.model_path), launch, args.gpu))
+        except (ValueError, HydraException, OmegaConfBaseException, PGRPOError) as error:
+            parser.error(str(error))
         return
-    text = tables(launch_of(name, mode) for name in RECIPES for mode in MODES)
+    text = tables((launch_of(name, mode) for name in RECIPES for mode in MODES), args.gpu)
     if args.write:
         head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
         PAGE.write_text(f"{head}{BEGIN}{text}{END}{rest.partition(END)[2]}", encoding="utf-8")
