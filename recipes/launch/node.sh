@@ -44,7 +44,8 @@ fi
 case "${role}" in
 head)
     # Only this run uses this Ray. Its client server cannot be disabled; workers use the ports 10002 to 19999.
-    ray+=(--head --port="${port}" --include-dashboard=false --ray-client-server-port="$((port + 14000))")
+    client_port=$((port < 50000 ? port + 14000 : port - 14000))
+    ray+=(--head --port="${port}" --include-dashboard=false --ray-client-server-port="${client_port}")
     ;;
 worker)
     ray+=(--address="${head_address}:${port}")

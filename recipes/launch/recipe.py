@@ -23,7 +23,8 @@ from pathlib import Path
 
 RECIPES = Path(__file__).resolve().parents[1]
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*):?-")
-_LAUNCH_VARIABLES = {"DIRECTORY", "JOIN_LIMIT", "NGPUS_PER_NODE", "NNODES", "STALL_LIMIT"}  # of run_on_cluster.py
+# Of run_on_cluster.py and node.sh.
+_LAUNCH_VARIABLES = {"DIRECTORY", "JOIN_LIMIT", "NGPUS_PER_NODE", "NNODES", "RAY_PORT", "STALL_LIMIT"}
 _LOCAL_VARIABLES = {"LAUNCH", "PYTHON"}  # programs of the submit host
 
 

@@ -76,7 +76,7 @@ def test_what_is_submitted_is_valid():
 
 
 def test_options_reach_the_pods():
-    job = rendered(*OPTIONS, ESTIMATOR="grpo", NUMBER="1")
+    job = rendered(*OPTIONS, ESTIMATOR="grpo", NUMBER="1", RAY_PORT="7000")
     (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"] == 4
     for pod in pods(job):
@@ -86,7 +86,7 @@ def test_options_reach_the_pods():
         assert values["RECIPE"] == "personas/run_qwen3_32b_megatron"
         assert json.loads(values["ARGUMENTS"]) == ["trainer.save_freq=10"]
         assert values["ESTIMATOR"] == "grpo"
-        assert "NUMBER" not in values
+        assert not {"NUMBER", "RAY_PORT"} & set(values)
         assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "mine"
     assert container["resources"]["limits"] == {"memory": "1200Gi", "nvidia.com/gpu": 4, "rdma/ib": 8}
     assert container["resources"]["requests"]["memory"] == "1200Gi"

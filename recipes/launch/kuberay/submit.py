@@ -42,6 +42,7 @@ def manifest(options: argparse.Namespace) -> dict[str, Any]:
         workers.update(replicas=options.nodes, minReplicas=options.nodes, maxReplicas=options.nodes)
     variables = recipes.remote_environment(options.recipe, options.arguments)
     variables.pop("NNODES", None)  # the pods are counted instead
+    variables.pop("RAY_PORT", None)  # KubeRay sets its own
     ours = {name: {"name": name, "value": value} for name, value in variables.items()}
     for template in (cluster["headGroupSpec"]["template"], workers["template"]):
         container = template["spec"]["containers"][0]  # Ray's, as KubeRay has it; sidecars follow
@@ -116,7 +117,11 @@ def main() -> int:
     except (recipes.RecipeError, ClusterError) as error:
         print(error, file=sys.stderr)
         return 2
-    return subprocess.run(["kubectl", "create", "-f", "-"], input=text, text=True, check=False).returncode
+    try:
+        return subprocess.run(["kubectl", "create", "-f", "-"], input=text, text=True, check=False).returncode
+    except FileNotFoundError:
+        print("kubectl is not installed: https://kubernetes.io/docs/tasks/tools", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
     python3 recipes/launch/sky/launch.py --nodes 4 --gpus H100:8 [--dry-run] RECIPE [verl's key=value ...]
 
-From the repository's root. `--dry-run` prints SkyPilot's command and what each machine would run.
+`--dry-run` prints SkyPilot's command and what each machine would run.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ sys.path.insert(0, str(HERE.parent))
 
 import recipe as recipes  # noqa: E402
 
+ROOT = recipes.RECIPES.parent
 TASK = HERE / "pgrpo.yaml"
 
 
 def command(name: str, arguments: list[str], nodes: int | None, gpus: str | None) -> list[str]:
-    """Return SkyPilot's command line."""
+    """Return SkyPilot's command line, to run from the repository's root, which is the task's `workdir`."""
     words = ["sky", "jobs", "launch", "--name", recipes.slug(name)]
     words += ["--num-nodes", str(nodes)] * (nodes is not None) + ["--gpus", gpus or ""] * (gpus is not None)
     for key, value in recipes.remote_environment(name, arguments).items():
         words += ["--env", f"{key}={value}"]
     if os.environ.get("HF_TOKEN"):
         words += ["--secret", "HF_TOKEN"]  # SkyPilot takes the value from the environment
-    return [*words, os.path.relpath(TASK)]
+    return [*words, str(TASK.relative_to(ROOT))]
 
 
 def run_block(
@@ -76,7 +77,11 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     if not options.dry_run:
-        return subprocess.run(words, check=False).returncode
+        try:
+            return subprocess.run(words, cwd=ROOT, check=False).returncode
+        except FileNotFoundError:
+            print("sky is not installed: pip install skypilot", file=sys.stderr)
+            return 2
     print(shlex.join(words), flush=True)
     task = yaml.safe_load(TASK.read_text(encoding="utf-8"))
     count = options.nodes or task["num_nodes"]
@@ -84,7 +89,7 @@ def main() -> int:
     addresses = [f"machine{rank}" for rank in range(count)]
     for rank in reversed(range(count)):  # the head last, with the recipe's command
         block, environment = run_block(options.recipe, options.arguments, addresses, gpus, rank, DRY_RUN="1")
-        status = subprocess.run(block, env=environment, cwd=recipes.RECIPES.parent, check=False).returncode
+        status = subprocess.run(block, env=environment, cwd=ROOT, check=False).returncode
         if status:
             return status
     return 0
