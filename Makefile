@@ -125,7 +125,7 @@ smollm2: $(STAMP)  ## a pretrained 135M model in runs/models, from the Hugging F
 	$(RUN) recipes/personas/make_smollm2.py runs/models/SmolLM2-135M-Instruct
 
 megatron: $(STAMP)
-	@for pin in $$(sed -n 's/^\([a-z].*\)/\1/p' requirements/megatron.txt); do \
+	@set -e; for pin in $$(sed -n 's/^\([a-z].*\)/\1/p' requirements/megatron.txt); do \
 	  $(RUN) -m pip install --quiet --no-deps "$$pin"; \
 	done
 
