@@ -9,6 +9,8 @@
 #   DATA_DIR    contains train.parquet and val.parquet
 #   MODEL_PATH  a Hugging Face name or a folder; on several nodes a folder that all of them see
 #   ESTIMATOR, PGRPO_OPTIONS, RANDOM_GROUPS, JUDGE, REWARD    method, controls and reward: recipes/_method.sh
+#   RUN_DIR     results. The default name depends on the script, TASK, MODE, ROLLOUT_N, the method and the judge. Set it
+#               if you change anything else (REWARD, MODEL_PATH, ACTOR_LR): verl resumes from any checkpoint there
 #   MODE        sync (default): all GPUs generate, then all train
 #               separate_async: half of the GPUs train while the other half generates with slightly older weights
 #   NNODES, NGPUS_PER_NODE    all GPUs of the run in either mode (a judge needs more)
@@ -47,7 +49,7 @@ TOTAL_EPOCHS=${TOTAL_EPOCHS:-1}
 SAVE_FREQ=${SAVE_FREQ:-20}
 KEEP_CHECKPOINTS=${KEEP_CHECKPOINTS:-null}
 EXPERIMENT=${EXPERIMENT:-${NAME}_${MODE}_${VARIANT}_n${ROLLOUT_N}}
-RUN_DIR=${RUN_DIR:-runs/${TASK}/${EXPERIMENT}} # one per model and mode, because verl resumes from any checkpoint there
+RUN_DIR=${RUN_DIR:-runs/${TASK}/${EXPERIMENT}}
 log_metrics
 
 case "${MODE}" in
@@ -94,8 +96,8 @@ esac
 
 DATA=(
     algorithm.use_kl_in_reward=False
-    data.train_files="${DATA_DIR}/train.parquet"
-    data.val_files="${DATA_DIR}/val.parquet"
+    data.train_files="$(quoted "${DATA_DIR}/train.parquet")"
+    data.val_files="$(quoted "${DATA_DIR}/val.parquet")"
     data.train_batch_size="${TRAIN_BATCH_SIZE}"
     data.max_prompt_length="${MAX_PROMPT_LENGTH}"
     data.max_response_length="${MAX_RESPONSE_LENGTH}"
@@ -108,7 +110,7 @@ if [[ ${NAME} == qwen3* ]]; then
 fi
 
 ACTOR=(
-    actor_rollout_ref.model.path="${MODEL_PATH}"
+    actor_rollout_ref.model.path="$(quoted "${MODEL_PATH}")"
     actor_rollout_ref.model.use_remove_padding=True
     actor_rollout_ref.model.enable_gradient_checkpointing=True
     actor_rollout_ref.actor.optim.lr="${ACTOR_LR}"
@@ -194,8 +196,8 @@ TRAINER=(
     "${METRICS[@]}"
     trainer.project_name="${TASK}"
     trainer.experiment_name="${EXPERIMENT}"
-    trainer.default_local_dir="${RUN_DIR}/checkpoints"
-    trainer.rollout_data_dir="${RUN_DIR}/rollouts" # read by verl-pgrpo report
+    trainer.default_local_dir="$(quoted "${RUN_DIR}/checkpoints")"
+    trainer.rollout_data_dir="$(quoted "${RUN_DIR}/rollouts")" # read by verl-pgrpo report
     trainer.n_gpus_per_node="${TRAIN_NGPUS_PER_NODE}"
     trainer.nnodes="${TRAIN_NNODES}"
     trainer.save_freq="${SAVE_FREQ}"

@@ -3,8 +3,18 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Shared by the CPU scripts. Each sets its task's sizes and sources this file, which launches verl with a CPU preset.
-# Every variable can be set in the environment; any verl key can follow a script's name as an argument. Method, controls
-# and judge: recipes/_method.sh.
+# These variables can be set in the environment; any verl key can follow a script's name as an argument. Method,
+# controls and judge: recipes/_method.sh.
+#
+#   N, RESPONSES    responses per prompt and per step
+#   STEPS, LR, SEED, MAX_PROMPT_LENGTH, MAX_RESPONSE_LENGTH, SAVE_FREQ, TEST_FREQ
+#   NOISE           of the personas' ratings
+#   DATA_DIR        contains train.parquet and val.parquet
+#   MODEL_PATH      a folder; run_tiny_cpu.sh: DATA_DIR/model by default
+#   RUN_DIR         results. The default name depends on the method, the judge, N, NOISE and SEED. Set it if you
+#                   change anything else (REWARD, MODEL_PATH, LR): verl resumes from any checkpoint there
+#   TIMEOUT         seconds after which the run is ended
+#   PYTHON          default: python3
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 NAME=${TASK}_${MODEL}
@@ -19,20 +29,24 @@ if [ -n "${CPU_PRESET:-}" ] && [ -n "${JUDGE}" ]; then
     echo "JUDGE=${JUDGE}: this script has no preset with a judge; take run_tiny_cpu.sh" >&2
     exit 2
 fi
+if ! ((N >= 1 && RESPONSES % N == 0)); then
+    echo "N=${N} must divide RESPONSES=${RESPONSES}" >&2
+    exit 2
+fi
 RUN_DIR=${RUN_DIR:-runs/${NAME}/${VARIANT}-n${N}${NOISE:+-noise${NOISE}}-seed${SEED}}
 log_metrics
 
 exec "${PYTHON:-python3}" -m verl_cpu.run --preset "${CPU_PRESET:-cpu${JUDGE:+_judge}}" --timeout "${TIMEOUT}" -- \
-    hydra.run.dir="${RUN_DIR}/hydra" \
+    hydra.run.dir="$(quoted "${RUN_DIR}/hydra")" \
     hydra.output_subdir=.hydra \
     "${METHOD[@]}" \
-    data.train_files="${DATA_DIR}/train.parquet" \
-    data.val_files="${DATA_DIR}/val.parquet" \
+    data.train_files="$(quoted "${DATA_DIR}/train.parquet")" \
+    data.val_files="$(quoted "${DATA_DIR}/val.parquet")" \
     data.train_batch_size=$((RESPONSES / N)) \
     data.max_prompt_length="${MAX_PROMPT_LENGTH}" \
     data.max_response_length="${MAX_RESPONSE_LENGTH}" \
     data.seed="${SEED}" \
-    actor_rollout_ref.model.path="${MODEL_PATH}" \
+    actor_rollout_ref.model.path="$(quoted "${MODEL_PATH}")" \
     actor_rollout_ref.actor.optim.lr="${LR}" \
     actor_rollout_ref.rollout.n="${N}" \
     actor_rollout_ref.rollout.seed="${SEED}" \
@@ -41,8 +55,8 @@ exec "${PYTHON:-python3}" -m verl_cpu.run --preset "${CPU_PRESET:-cpu${JUDGE:+_j
     trainer.project_name="${NAME}" \
     trainer.experiment_name="${VARIANT}" \
     trainer.total_training_steps="${STEPS}" \
-    trainer.default_local_dir="${RUN_DIR}/checkpoints" \
-    trainer.rollout_data_dir="${RUN_DIR}/rollouts" \
+    trainer.default_local_dir="$(quoted "${RUN_DIR}/checkpoints")" \
+    trainer.rollout_data_dir="$(quoted "${RUN_DIR}/rollouts")" \
     trainer.save_freq="${SAVE_FREQ}" \
     trainer.test_freq="${TEST_FREQ}" \
     "$@"

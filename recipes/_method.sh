@@ -9,17 +9,27 @@
 #                  grpo: normalized over the responses to one prompt; reinforce_plus_plus: over the batch
 #   PGRPO_OPTIONS        of P-GRPO, separated by spaces: PGRPO_OPTIONS="baseline=shrinkage group_balance=0.5" (docs/reference.md)
 #   RANDOM_GROUPS  1: P-GRPO with random groups of the same sizes
-#   JUDGE          a model that scores the responses instead of the task's rules, on JUDGE_NNODES (1) nodes of its own,
-#                  JUDGE_TP (1) GPUs per replica
+#   JUDGE          a model that scores the responses instead of the task's rules (personas and goodreads; other tasks need
+#                  REWARD), on JUDGE_NNODES (1) nodes of its own, JUDGE_TP (1) GPUs per replica
 #   REWARD         verl's reward.custom_reward_function.path, for a task of your own
+
+# Quote a path for Hydra, whose grammar does not allow `=`, `(`, `)`, commas or non-ASCII letters in an unquoted value.
+quoted() {
+    local quote="'"
+    printf "'%s'" "${1//"${quote}"/"\\${quote}"}"
+}
 
 ESTIMATOR=${ESTIMATOR:-pgrpo}
 JUDGE=${JUDGE:-}
+if [[ -n ${JUDGE} && -z ${REWARD:-} && ${TASK} != personas && ${TASK} != goodreads ]]; then
+    echo "JUDGE=${JUDGE} TASK=${TASK}: only personas and goodreads have a judge's reward; set REWARD" >&2
+    exit 2
+fi
 REWARD=${REWARD:-pkg://verl_pgrpo.rewards.${TASK}${JUDGE:+_judge}}
 VARIANT=${ESTIMATOR}
 METHOD=(
     algorithm.adv_estimator="${ESTIMATOR}"
-    reward.custom_reward_function.path="${REWARD}"
+    reward.custom_reward_function.path="$(quoted "${REWARD}")"
 )
 
 case "${RANDOM_GROUPS:-0} ${ESTIMATOR}" in
@@ -52,13 +62,15 @@ for option in ${PGRPO_OPTIONS:-}; do
 done
 
 if [ -n "${JUDGE}" ]; then
-    VARIANT+=_judge
+    judge=${JUDGE%/}
+    judge=${judge##*/}
+    VARIANT+=_judge_${judge//[^a-zA-Z0-9.]/_}
     METHOD+=(
-        +reward.custom_reward_function.reward_kwargs.judge_model="${JUDGE}"
+        +reward.custom_reward_function.reward_kwargs.judge_model="$(quoted "${JUDGE}")"
         # vLLM then allows only answers from 0 to 10; a malformed one would be a NaN reward.
         +reward.custom_reward_function.reward_kwargs.judge_constrain=True
         reward.reward_model.enable=True
-        reward.reward_model.model_path="${JUDGE}"
+        reward.reward_model.model_path="$(quoted "${JUDGE}")"
         # On its own GPUs the judge scores each response when it arrives; on the policy's it would wait for all of them.
         reward.reward_model.enable_resource_pool=True
         reward.reward_model.nnodes="${JUDGE_NNODES:-1}"
@@ -81,6 +93,6 @@ log_metrics() {
     mkdir -p "${RUN_DIR}"
     METRICS=(
         trainer.logger='["console","file"]'
-        +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="${VERL_FILE_LOGGER_PATH:-${file}}"
+        +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="$(quoted "${VERL_FILE_LOGGER_PATH:-${file}}")"
     )
 }

@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -32,21 +33,49 @@ RETRY, UNAVAILABLE = 75, 69  # EX_TEMPFAIL and EX_UNAVAILABLE of sysexits.h
 
 
 def settings(command: Sequence[str]) -> dict[str, str]:
-    """Return the key=value arguments of a recorded command; the last of a key counts."""
-    return dict(argument.lstrip("+").split("=", 1) for argument in command if "=" in argument)
+    """Return the key=value arguments of a command, the last of each key, without the quotes of Hydra's grammar."""
+    values = dict(argument.lstrip("+").split("=", 1) for argument in command if "=" in argument)
+    for key, value in values.items():
+        if quoted := re.fullmatch(r"""(['"])(.*)\1""", value, re.DOTALL):
+            values[key] = quoted[2].replace(f"\\{quoted[1]}", quoted[1])
+    return values
 
 
 def absolute_paths(values: Mapping[str, str], directory: Path) -> dict[str, str]:
-    """Return RUN_DIR, DATA_DIR and (if it is a folder) MODEL_PATH below `directory`, as Ray workers run elsewhere."""
-    run = Path(values["trainer.default_local_dir"])
+    """Return a recipe's paths as variables, below `directory`, because Ray workers run elsewhere.
+
+    A model, judge or reward that does not exist there is a name on the Hugging Face hub or a module.
+
+    Args:
+        values: settings of the recipe without the user's arguments, so the folders are those of its variables.
+    """
     paths = {
-        "RUN_DIR": directory / (run.parent if run.name == "checkpoints" else run),
+        "RUN_DIR": directory / Path(values["trainer.default_local_dir"]).parent,
         "DATA_DIR": directory / Path(values["data.train_files"]).parent,
     }
-    model = directory / values["actor_rollout_ref.model.path"]
-    if model.exists():
-        paths["MODEL_PATH"] = model
+    for key, setting in (
+        ("MODEL_PATH", "actor_rollout_ref.model.path"),
+        ("JUDGE", "reward.reward_model.model_path"),
+        ("REWARD", "reward.custom_reward_function.path"),
+    ):
+        if setting in values and (directory / values[setting]).exists():
+            paths[key] = directory / values[setting]
     return {key: str(path) for key, path in paths.items()}
+
+
+def reject_relative_paths(arguments: Sequence[str]) -> None:
+    """Check that folders and data files among the user's arguments are absolute; the variables are made absolute.
+
+    Raises:
+        RecipeError: a relative path.
+    """
+    given = settings(arguments)
+    for key in ("trainer.default_local_dir", "trainer.rollout_data_dir", "data.train_files", "data.val_files"):
+        value = given.get(key, "/")
+        files = value[1:-1].split(",") if value.startswith("[") else [value]
+        for file in (file.strip(" '\"") for file in files):
+            if file != "null" and not file.startswith(("/", "$")) and "://" not in file:
+                raise recipes.RecipeError(f"{key}={value}: set RUN_DIR or DATA_DIR, or give an absolute path")
 
 
 def cpu_overrides(environment: Mapping[str, str]) -> list[str]:
@@ -154,14 +183,16 @@ def prepare(
     name: str, arguments: Sequence[str], environment: dict[str, str], directory: Path
 ) -> tuple[list[str], dict[str, str]]:
     """Complete `environment`, print the recipe's command, and return verl's arguments and the command's settings."""
-    environment.update(absolute_paths(settings(recipes.record(name, arguments, environment)), directory))
+    reject_relative_paths(arguments)
+    environment.update(absolute_paths(settings(recipes.record(name, [], environment)), directory))
     arguments = [*arguments, *(cpu_overrides(environment) if recipes.is_cpu(name) else ())]
-    for key in ("NNODES", "NGPUS_PER_NODE", "RUN_DIR", "DATA_DIR", "MODEL_PATH"):
+    for key in ("NNODES", "NGPUS_PER_NODE", "RUN_DIR", "DATA_DIR", "MODEL_PATH", "JUDGE", "REWARD"):
         if key in environment:
             print(f"  {key}={environment[key]}")
     command = recipes.record(name, arguments, environment)
     print("  " + " \\\n      ".join(shlex.quote(part) for part in command), flush=True)
-    if int(environment.get("NNODES", 1)) > 1 and "MODEL_PATH" not in environment:
+    chosen = "MODEL_PATH" in environment or "actor_rollout_ref.model.path" in settings(arguments)
+    if int(environment.get("NNODES", 1)) > 1 and not chosen:
         log("each node will download the model; set MODEL_PATH to a folder that all nodes see")
     return arguments, settings(command)
 

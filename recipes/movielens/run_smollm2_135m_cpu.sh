@@ -15,7 +15,7 @@ TASK=movielens_stars
 MODEL=smollm2
 N=${N:-4} # responses per prompt
 STEPS=${STEPS:-60}
-RESPONSES=32 # per step, for every N
+RESPONSES=${RESPONSES:-32} # per step, for every N
 MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-320}
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-4}
 

@@ -64,7 +64,9 @@ def arguments(folder: Path, steps: int) -> list[str]:
         "trainer.rollout_data_dir": folder / "rollouts",
         "hydra.run.dir": folder / "hydra",
     }
-    return ["model_engine=megatron", *(f"{key}={value}" for key, value in values.items())]
+    # Hydra's grammar allows some characters of paths only in quotes.
+    texts = {key: f"'{value}'" if isinstance(value, Path) else value for key, value in values.items()}
+    return ["model_engine=megatron", *(f"{key}={text}" for key, text in texts.items())]
 
 
 def train(folder: Path, name: str, first: int, last: int) -> list[float]:

@@ -122,6 +122,7 @@ def train(estimator: str, setting: Setting, lock: int) -> Path:
         "DATA_DIR": str(setting.folder / "data"),
         "RUN_DIR": str(folder),
         "N": str(setting.n),
+        "RESPONSES": str(setting.model.responses),
         "NOISE": str(setting.noise),
         "STEPS": str(setting.steps),
         "SEED": str(setting.seed),

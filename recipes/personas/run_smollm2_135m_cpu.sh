@@ -17,7 +17,7 @@ SEED=${SEED:-0}
 NOISE=${NOISE:-0.2} # std of one rating, in units of the persona's scale
 N=${N:-2} # responses per prompt
 STEPS=${STEPS:-60}
-RESPONSES=32 # per step, for every N
+RESPONSES=${RESPONSES:-32} # per step, for every N
 MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-64}
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-32}
 

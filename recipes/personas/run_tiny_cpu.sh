@@ -17,10 +17,10 @@ SEED=${SEED:-0}
 NOISE=${NOISE:-0.2} # std of one rating, in units of the persona's scale
 N=${N:-2} # responses per prompt
 STEPS=${STEPS:-100}
-RESPONSES=64 # per step, for every N: a larger N means fewer prompts
+RESPONSES=${RESPONSES:-64} # per step, for every N: a larger N means fewer prompts
 MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-64}
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-12}
-SAVE_FREQ=50
+SAVE_FREQ=${SAVE_FREQ:-50}
 TEST_FREQ=${TEST_FREQ:--1}
 TIMEOUT=${TIMEOUT:-1500}
 

@@ -6,6 +6,7 @@ tests/e2e/test_clusters.py."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -85,6 +86,10 @@ UNKNOWN = "personas/run_qwen3_1_7_fsdp"
         (ANY, f"--dry-run {MEGATRON}", {"NNODES": "two"}),
         (ANY, f"--dry-run {MEGATRON}", {"STALL_LIMIT": "-1"}),
         (ANY, f"--dry-run {MEGATRON}", {"ARGUMENTS": "a"}),
+        (ANY, f"--dry-run {MEGATRON} trainer.default_local_dir=checkpoints", {}),
+        (ANY, f"--dry-run {MEGATRON} data.train_files=[/a.parquet,'b.parquet']", {}),
+        (SKY, MEGATRON, {"PATH": "/no/sky"}),
+        (KUBERAY, MEGATRON, {"PATH": "/no/kubectl"}),
     ],
 )
 def test_bad_input_is_an_error_without_traceback(launcher: str, arguments: str, variables: dict[str, str]):
@@ -108,17 +113,51 @@ def test_ray_job_sends_what_the_recipe_reads_and_skypilot_the_token_as_a_secret(
     assert values["trainer.default_local_dir"].startswith("/mnt/shared/runs/")
     task = recipe.variables("goodreads/run_qwen3_1_7b_fsdp", {"ROLLOUT_TP": "2"})
     assert task == {"ROLLOUT_TP": "2"}, "read by the script that it sources"
-    sky = call(SKY, "--dry-run", MEGATRON, HF_TOKEN="hf_token").stdout
+    sky = call(SKY, "--dry-run", MEGATRON, HF_TOKEN="hf_token", RAY_PORT="60000").stdout
     assert "--secret HF_TOKEN" in sky
     assert "hf_token" not in sky
+    assert "--env RAY_PORT=60000" in sky
+
+
+def test_skypilot_uploads_the_repository_from_every_folder(tmp_path: Path):
+    (tmp_path / "sky").write_text('#!/bin/sh\npwd\nfor last; do :; done\necho "$last"\nexit 3\n')
+    (tmp_path / "sky").chmod(0o755)
+    run = call(SKY, MEGATRON, cwd=tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert (run.returncode, run.stdout.splitlines()) == (3, [str(ROOT), "recipes/launch/sky/pgrpo.yaml"])
+
+
+@pytest.mark.parametrize(("port", "client"), [("7000", "21000"), ("60000", "46000")])
+def test_ray_uses_the_given_port(port: str, client: str):
+    out = call(SLURM, "--dry-run", "--nodes=2", MEGATRON, RAY_PORT=port).stdout
+    assert f"--address=node1:{port}" in out
+    assert f"--port={port} " in out
+    assert f"--ray-client-server-port={client}\n" in out
 
 
 def test_many_nodes_without_a_model_folder_are_warned(tmp_path: Path):
-    (tmp_path / "model").mkdir()
     assert "MODEL_PATH" in call(ANY, "--dry-run", MEGATRON, cwd=tmp_path, NNODES="4").stderr
-    run = call(ANY, "--dry-run", MEGATRON, cwd=tmp_path, NNODES="4", MODEL_PATH="model")
-    assert "MODEL_PATH" not in run.stderr
-    assert f"actor_rollout_ref.model.path={tmp_path / 'model'}" in verl_command(run)
+    for given in ([MEGATRON, "actor_rollout_ref.model.path=/model"], [MEGATRON]):
+        variables = {"MODEL_PATH": "model"} if len(given) == 1 else {}
+        assert "MODEL_PATH" not in call(ANY, "--dry-run", *given, cwd=tmp_path, NNODES="4", **variables).stderr
+
+
+def test_relative_paths_become_absolute(tmp_path: Path):
+    folder = tmp_path / "é (1), a=b"
+    for name in ("model", "judge", "reward.py"):
+        (folder / name).mkdir(parents=True)
+    files = "data.train_files=[/a/train.parquet,/b/train.parquet]"
+    variables = {"MODEL_PATH": "model", "JUDGE": "judge", "REWARD": "reward.py"}
+    values = cluster.settings(verl_command(call(ANY, "--dry-run", MEGATRON, files, cwd=folder, **variables)))
+    assert values["data.train_files"] == files.partition("=")[2]
+    assert values["data.val_files"] == f"{folder}/data/personas_english/val.parquet"
+    assert values["trainer.default_local_dir"].startswith(f"{folder}/runs/personas/")
+    for key, name in (
+        ("actor_rollout_ref.model.path", "model"),
+        ("reward.reward_model.model_path", "judge"),
+        ("reward.custom_reward_function.reward_kwargs.judge_model", "judge"),
+        ("reward.custom_reward_function.path", "reward.py"),
+    ):
+        assert values[key] == str(folder / name)
 
 
 PAGES = [ROOT / "docs" / "multinode.md", RECIPES / "large_models.md", *RECIPES.glob("*/README.md")]

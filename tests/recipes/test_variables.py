@@ -1,0 +1,76 @@
+# Copyright 2026 The verl-pgrpo authors
+# SPDX-License-Identifier: Apache-2.0
+"""The scripts' variables: values that are errors, paths with any characters, the log of each start."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from tests.recipes.launches import RECIPES, VARIABLES, arguments_of, recipe, run_on_cluster
+
+pytest.importorskip("verl")
+
+PERSONAS = RECIPES / "personas"
+GPU = "personas/run_qwen3_8b_megatron"
+
+
+@pytest.mark.parametrize(
+    ("script", "variables"),
+    [
+        (GPU, {"MODE": "async"}),
+        (GPU, {"RANDOM_GROUPS": "yes"}),
+        (GPU, {"RANDOM_GROUPS": "1", "ESTIMATOR": "grpo"}),
+        (GPU, {"RANDOM_GROUPS": "1", "PGRPO_OPTIONS": "half_life=9 group_key=x"}),
+        (GPU, {"PGRPO_OPTIONS": "half_life=9", "ESTIMATOR": "grpo"}),
+        (GPU, {"JUDGE": "judge", "TASK": "movielens"}),
+        ("movielens/run_tiny_cpu", {"JUDGE": "judge"}),
+        ("personas/run_tiny_cpu", {"N": "3"}),
+        ("personas/run_tiny_cpu", {"RESPONSES": "15"}),
+    ],
+)
+def test_an_invalid_value_stops_the_script(script: str, variables: dict[str, str]):
+    with pytest.raises(recipe.RecipeError, match="status 2"):
+        arguments_of(script, **variables)
+
+
+FOLDER = "/w/josé's verl (1), a=b"
+
+
+def parsed(arguments: list[str]) -> dict[str, object]:
+    """Values as Hydra reads them."""
+    overrides = OverridesParser.create().parse_overrides([argument for argument in arguments if "=" in argument])
+    return {override.key_or_group: override.value() for override in overrides}
+
+
+@pytest.mark.parametrize("script", ["run_qwen3_1_7b_fsdp.sh", "run_tiny_cpu.sh"])
+def test_a_path_may_have_any_characters(script: str):
+    variables = {name: f"{FOLDER}/{name}" for name in ("DATA_DIR", "MODEL_PATH", "RUN_DIR", "JUDGE", "REWARD")}
+    arguments = arguments_of(PERSONAS / script, **variables)
+    paths = {key: value for key, value in parsed(arguments).items() if str(value).startswith(FOLDER)}
+    ends = ["DATA_DIR/train.parquet", "DATA_DIR/val.parquet", "MODEL_PATH", "JUDGE", "REWARD"]
+    ends += [f"RUN_DIR/{name}" for name in ("checkpoints", "rollouts", "metrics.jsonl")]
+    assert set(paths.values()) >= {f"{FOLDER}/{end}" for end in ends}
+    assert run_on_cluster.settings(arguments).items() >= paths.items()
+
+
+def test_the_megatron_demo_may_run_in_any_folder(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(PERSONAS)
+    folder = Path(FOLDER.replace("'", ""))
+    values = parsed(importlib.import_module("megatron_demo").arguments(folder, 1))
+    assert values["data.train_files"] == f"{folder}/train.parquet"
+    assert values["trainer.default_local_dir"] == f"{folder}/checkpoints"
+
+
+@pytest.mark.parametrize("script", ["run_qwen3_1_7b_fsdp.sh", "run_tiny_cpu.sh"])
+def test_each_start_logs_into_a_file_of_its_own(tmp_path: Path, script: str):
+    """verl's file logger overwrites its file: only the last part of a resumed run would remain."""
+    run = tmp_path / "run"
+    for name in ("metrics.jsonl", "metrics_2.jsonl", "metrics_3.jsonl"):
+        values = run_on_cluster.settings(arguments_of(PERSONAS / script, RUN_DIR=str(run)))
+        assert values[f"{VARIABLES}.VERL_FILE_LOGGER_PATH"] == str(run / name)
+        run.mkdir(exist_ok=True)
+        (run / name).touch()
