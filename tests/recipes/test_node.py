@@ -8,6 +8,7 @@ import contextlib
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,17 @@ def test_a_worker_waits_for_its_head_with_a_limit_and_ends_with_it(tmp_path: Pat
     assert "alpha=127.0.0.1" in run.stderr
     assert node("worker", listener, tmp_path).returncode == 75, "it lost Ray, not its head"
     assert node("head", listener, tmp_path).returncode == 69, "the port is taken"
-    threading.Timer(1, lambda: listener.shutdown(socket.SHUT_RDWR)).start()
-    assert node("worker", listener, tmp_path, "sleep 2; exit 1").returncode == 0
+    joined, gone = tmp_path / "joined", tmp_path / "gone"
+
+    def end_head() -> None:
+        while not joined.exists():
+            time.sleep(0.05)
+        listener.shutdown(socket.SHUT_RDWR)
+        gone.touch()
+
+    threading.Thread(target=end_head, daemon=True).start()
+    ray = f"touch '{joined}'; until [ -e '{gone}' ]; do sleep 0.05; done; exit 1"
+    assert node("worker", listener, tmp_path, ray).returncode == 0
 
 
 def test_verl_sees_one_list_of_gpus(tmp_path: Path, listener: socket.socket):
