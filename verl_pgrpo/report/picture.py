@@ -56,7 +56,9 @@ def draw_picture(comparison: Comparison, out: Path, subtitle: str = "") -> None:
     with rc_context(_STYLE):
         figure = Figure(figsize=(6.2 + 2.35 * columns, 6.4), dpi=150)
         frame = {"top": 0.81, "bottom": 0.09}
-        grid = figure.add_gridspec(2, columns, left=0.435, right=0.985, wspace=0.14, hspace=0.36, **frame)
+        longest = max(len(arm.title) for arm in comparison.arms)
+        left = min(0.4 + 0.0055 * longest, 0.6)  # the names are written to the left of it
+        grid = figure.add_gridspec(2, columns, left=left, right=0.985, wspace=0.14, hspace=0.36, **frame)
         _plot_overview(figure.add_subplot(figure.add_gridspec(1, 1, left=0.045, right=0.315, **frame)[0]), figures)
         for place, group in enumerate(groups):
             axes = figure.add_subplot(grid[place // columns, place % columns])
@@ -64,7 +66,8 @@ def draw_picture(comparison: Comparison, out: Path, subtitle: str = "") -> None:
             label = " ".join(comparison.labels[group].split()).replace("$", r"\$")  # no mathematics
             axes.set_title(f"{label} · {percent(float(comparison.share[group]))}", fontsize=9.5, loc="left", pad=4)
             axes.tick_params(labelleft=place % columns == 0)
-        titles = " and ".join(arm.title for arm in comparison.arms)
+        *others, last = [arm.title for arm in comparison.arms]
+        titles = f"{', '.join(others)} and {last}" if others else last
         figure.text(0.045, 0.935, f"What each group got from {titles}", fontsize=16, weight="bold")
         figure.text(0.045, 0.888, subtitle or _describe(comparison), fontsize=10, color="#777777")
         out.parent.mkdir(parents=True, exist_ok=True)
