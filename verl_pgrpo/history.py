@@ -8,7 +8,6 @@ import copy
 import os
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -175,9 +174,7 @@ class GroupHistoryManager:
         """
         mine, theirs = self.config.history_options(), other.config.history_options()
         if mine != theirs:
-            raise ConfigError(
-                f"cannot merge histories with different options: {mine} and {theirs}; record both with the same ones"
-            )
+            raise ConfigError(f"cannot merge histories with different options, {mine} and {theirs}; record both alike")
         self._moments.merge(self._rows(other.groups, ordered=True), other._moments.take(np.arange(other.num_groups)))
 
     def save(self, path: str | os.PathLike[str], step: int | None = None) -> None:
@@ -257,11 +254,7 @@ class GroupHistoryManager:
             if scale is not None and shift is not None:
                 scale, shift = weight * scale, weight * shift
 
-        def every_row(array: NDArray[Any], fill: Any) -> NDArray[Any]:
-            full = np.full(len(batch.finite), fill)
-            full[batch.finite] = array
-            return full
-
+        every_row = batch.every_row
         return AdvantageResult(
             advantages=every_row(advantages, 0.0),
             mean=every_row(mean, np.nan),

@@ -36,6 +36,12 @@ class RewardBatch:
     rewards: NDArray[np.float64]
     prompts: NDArray[np.int64] | None
 
+    def every_row(self, values: NDArray[Any], fill: Any) -> NDArray[Any]:
+        """Return (N,) the values of the M rows that count, and `fill` in the others."""
+        full = np.full(len(self.finite), fill)
+        full[self.finite] = values
+        return full
+
     @classmethod
     def check(
         cls,

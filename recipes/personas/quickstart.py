@@ -180,7 +180,7 @@ def run_and_watch(
 
 
 def exit_on_signals() -> None:
-    """Exit when the process is told to end or its terminal closes, so that `run_and_watch` ends its command."""
+    """Exit on SIGTERM, and on SIGHUP when the terminal closes. `run_and_watch` then ends its command."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, lambda number, _: sys.exit(128 + number))

@@ -59,7 +59,7 @@ def strict(schema: Any) -> Any:
     return result
 
 
-@pytest.mark.skipif(CRD is None, reason="RAYJOB_CRD is not set")
+@pytest.mark.skipif(CRD is None, reason="RAYJOB_CRD does not name a file with KubeRay's definition of a RayJob")
 def test_what_is_submitted_is_valid():
     definition = yaml.load(Path(CRD or "").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     version = next(entry for entry in definition["spec"]["versions"] if entry["storage"])
