@@ -3,8 +3,8 @@
 """Recipes through real verl and vLLM on the CPU: `grpo`, P-GRPO, and P-GRPO with options and random groups.
 
     python benchmarks/through_verl.py [--study personas-tiny|personas-smollm2|movielens-smollm2] [--first-seed 0]
-        [--seeds 5] [--jobs 1] [--arms grpo pgrpo] [--archive ml-100k.zip] [--json FILE]
-        [--picture FILE.png]
+        [--seeds 5] [--jobs 1] [--arms grpo pgrpo] [--archive ml-100k.zip]
+        [--results FILE.csv] [--picture FILE.png]
 
 | study | setting | a run on two cores |
 |---|---|---|
@@ -14,7 +14,8 @@
 
 Each seed has its own data and noise (and model, if tiny), shared by all arms. The recipes' variables (`N`, `STEPS` ...)
 are not taken from the environment. Finished runs are kept in `--out` and reused, so a study can be interrupted and
-extended.
+extended. `--results` trains only the runs that a table lacks, and adds their figures, so a study can continue on
+another machine. From the published tables in `benchmarks/results/` this script prints the pages' figures in seconds.
 Utility is that of the last fifth of the run: `mean` weights preference groups equally, `worst` is the group with the
 lowest utility. `area` is the mean over groups and all steps. Intervals are Student-t, 95 %, over seeds; differences are
 paired by seed. Rollouts are asynchronous, so a second run with the same seed differs.
@@ -31,6 +32,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -41,6 +43,7 @@ from verl_pgrpo.data.movielens import prepare
 from verl_pgrpo.data.movielens_log import MovieLensOptions
 from verl_pgrpo.data.tastes import ENGLISH_GENRES, ENGLISH_STYLES
 from verl_pgrpo.evaluation.rollouts import find_dumps
+from verl_pgrpo.files import atomic_write
 from verl_pgrpo.report.loading import load_runs
 from verl_pgrpo.report.picture import draw_picture
 from verl_pgrpo.rewards.personas import count_markers
@@ -55,6 +58,7 @@ SCRIPTS = {
     "personas-smollm2": RECIPES / "personas" / "run_smollm2_135m_cpu.sh",
     "movielens-smollm2": RECIPES / "movielens" / "run_smollm2_135m_cpu.sh",
 }
+MEASURES = ["mean", "worst", "area"]
 HALF_LIFE = 128  # rewards of a preference group, as in personas_torch.py
 ARMS: dict[str, dict[str, str]] = {  # variables of the recipe
     "grpo": {"ESTIMATOR": "grpo"},
@@ -94,6 +98,27 @@ def film_data(archive: Path, seed: int, out: Path) -> None:
         prepare(archive, folder, options)
 
 
+class Results:
+    """The figures of each run, by arm and seed; with `file`, also kept there."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file
+        self.lock = Lock()
+        kept = pd.read_csv(file) if file and file.exists() else pd.DataFrame(columns=["arm", "seed", *MEASURES])
+        self.table = kept.set_index(["arm", "seed"])
+
+    def add(self, arm: str, seed: int, figures: Sequence[float]) -> None:
+        with self.lock:  # seeds may be trained in parallel
+            self.table.loc[(arm, seed), :] = figures
+            if self.file:
+                with atomic_write(self.file) as file:
+                    self.table.sort_index().round(4).to_csv(file)
+
+    def of(self, arm: str, seeds: Sequence[int]) -> np.ndarray:
+        """An arm's figures, with a row for each seed."""
+        return self.table.loc[[(arm, seed) for seed in seeds], MEASURES].to_numpy(float)
+
+
 def measures(arm: str, folder: Path, data: Path) -> tuple[float, float, float]:
     """Mean over the true groups and worst group in the last fifth, and the mean over groups and all steps."""
     files, key = [data / "train.parquet"], "preference_group"
@@ -121,12 +146,36 @@ def taste_words(folders: Sequence[Path]) -> pd.DataFrame:
     return frame.groupby(kinds)[["own genre", "own style", f"any {most}"]].mean()
 
 
-def interval(values: np.ndarray, sign: str = "") -> str:
-    """Return the mean and, from two seeds on, the half-width of its 95 % interval."""
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the mean and the half-width of its 95 % interval, which is NaN for a single seed."""
     if len(values) == 1:
-        return f"{values[0]:{sign}.2f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{values.mean():{sign}.2f} ± {half:.2f}"
+        return values[0], np.nan
+    return values.mean(), stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+
+
+def level(values: np.ndarray) -> str:
+    mean, half = interval(values)
+    return f"{mean:.2f}" if np.isnan(half) else f"{mean:.2f} ± {half:.2f}"
+
+
+def gain(differences: np.ndarray) -> str:
+    """A difference, bold where its interval excludes 0, and in how many seeds it is positive."""
+    mean, half = interval(differences)
+    if np.isnan(half):
+        return f"{mean:+.2f}"
+    text = f"{mean:+.2f} ± {half:.2f}"
+    return f"{f'**{text}**' if abs(mean) > half else text} (better in {(differences > 0).sum()})"
+
+
+def print_table(results: Results, arms: Sequence[str], seeds: Sequence[int], against: str) -> None:
+    """Print each arm's figures, and their differences from the arm `against` if it is one of them."""
+    print(f"| arm | mean | worst group | area | minus {against}: mean | worst | area |\n{'|---' * 7}|")
+    for arm in arms:
+        values = results.of(arm, seeds)
+        cells = [level(column) for column in values.T]
+        compared = arm != against and against in arms
+        cells += [gain(column) for column in (values - results.of(against, seeds)).T] if compared else [""] * 3
+        print(f"| `{arm}` | {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -139,47 +188,45 @@ def main() -> None:
     parser.add_argument("--against", default="grpo", choices=ARMS, help="the arm that the others are compared with")
     parser.add_argument("--archive", type=Path, default=ROOT / "data" / "ml-100k.zip", help="default: data/ml-100k.zip")
     parser.add_argument("--out", type=Path, help="default: runs/benchmarks/STUDY")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
+    parser.add_argument("--results", type=Path, metavar="FILE.csv", help="a table of figures to start from and add to")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the curves of each persona (.png)")
     args = parser.parse_args()
     if args.picture and args.study == "movielens-smollm2":
         parser.error("--picture: every seed clusters its own groups, so they cannot be averaged over seeds")
     out = (args.out or ROOT / "runs" / "benchmarks" / args.study).resolve()
     seeds = range(args.first_seed, args.first_seed + args.seeds)
-    found: dict[tuple[str, int], tuple[float, float, float]] = {}
+    results = Results(args.results)
+    missing = [(arm, seed) for seed in seeds for arm in args.arms if (arm, seed) not in results.table.index]
+    elsewhere = {  # trained on another machine, or removed: their rollouts are not here
+        (arm, seed)
+        for arm in args.arms
+        for seed in seeds
+        if (arm, seed) not in missing and not (out / f"{arm}-{seed}" / "done").exists()
+    }
+    if args.picture and elsewhere:
+        parser.error(f"--picture needs rollouts; {args.results} has only figures of {sorted(elsewhere)}; leave it out")
 
     def train(seed: int) -> None:  # arms run sequentially: the first one creates the data
-        if args.study == "movielens-smollm2":
-            film_data(args.archive, seed, out)
-        for arm in args.arms:
+        for arm in (arm for arm, its_seed in missing if its_seed == seed):
+            if args.study == "movielens-smollm2":
+                film_data(args.archive, seed, out)
             folder = run(args.study, arm, seed, out, args.jobs)
-            found[arm, seed] = measures(arm, folder, out / f"data-{seed}")
-            print(
-                "{:<12} seed {}: mean {:.2f}, worst {:.2f}, area {:.2f}".format(arm, seed, *found[arm, seed]),
-                flush=True,
-            )
+            figures = measures(arm, folder, out / f"data-{seed}")
+            results.add(arm, seed, figures)
+            print("{:<12} seed {}: mean {:.2f}, worst {:.2f}, area {:.2f}".format(arm, seed, *figures), flush=True)
 
-    if args.study == "movielens-smollm2":
+    if missing and args.study == "movielens-smollm2":
         subprocess.run([sys.executable, str(RECIPES / "movielens" / "make_ml_100k.py"), str(args.archive)], check=True)
-    if args.study.endswith("smollm2"):  # once, before several jobs look for it
+    if missing and args.study.endswith("smollm2"):  # once, before several jobs look for it
         model = ROOT / "runs" / "models" / "SmolLM2-135M-Instruct"
         subprocess.run([sys.executable, str(RECIPES / "personas" / "make_smollm2.py"), str(model)], check=True)
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(train, seeds))
 
     print(f"\n{args.study}, seeds {seeds[0]} to {seeds[-1]}; {machine()}\n")
-    print(f"| arm | mean | worst group | area | minus {args.against}: mean | worst | area |\n{'|---' * 7}|")
-    for arm in args.arms:
-        values = np.array([found[arm, seed] for seed in seeds])
-        cells = [interval(column) for column in values.T]
-        if arm != args.against and args.against in args.arms:
-            paired = values - np.array([found[args.against, seed] for seed in seeds])
-            cells += [f"{interval(column, '+')} (better in {(column > 0).sum()})" for column in paired.T]
-        else:
-            cells += ["", "", ""]
-        print(f"| {arm} | {' | '.join(cells)} |")
+    print_table(results, args.arms, seeds, args.against)
     if args.study == "personas-smollm2":
-        for arm in args.arms:
+        for arm in (arm for arm in args.arms if not any((arm, seed) in elsewhere for seed in seeds)):
             print(f"\n{arm}, words in the last fifth:")
             print(taste_words([out / f"{arm}-{seed}" for seed in seeds]).round(2).to_string())
     if args.picture:
@@ -188,11 +235,6 @@ def main() -> None:
         comparison = load_runs(runs, value="utility", data=data, group_key="preference_group")
         subtitle = f"{args.study}: {len(comparison.steps)} steps, means of seeds {seeds[0]} to {seeds[-1]}"
         draw_picture(comparison, args.picture, subtitle)
-    if args.json:
-        table = [
-            {"arm": arm, "seed": seed, "mean": m, "worst": w, "area": a} for (arm, seed), (m, w, a) in found.items()
-        ]
-        Path(args.json).write_text(json.dumps(table, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

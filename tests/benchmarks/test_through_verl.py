@@ -1,11 +1,13 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the study of the personas says that models learned."""
+"""What the studies through verl publish, and what they say that models learned."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +33,41 @@ def test_words_of_the_last_fifth_are_counted_for_the_most_frequent_style_and_the
     shares = study.taste_words([tmp_path / "run"])
     assert shares.round(2).loc["formal"].to_dict() == {"own genre": 0.67, "own style": 0.33, "any formal": 0.33}
     assert shares.loc["others"].to_dict() == {"own genre": 0.5, "own style": 0.5, "any formal": 1.0}
+
+
+def call(study, monkeypatch, results: Path, options: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["through_verl.py", *options.split(), "--results", str(results)])
+    study.main()
+
+
+def test_the_published_table_is_that_of_the_committed_figures(study, monkeypatch, capsys):
+    monkeypatch.setattr(study, "run", lambda *_: pytest.fail("no run is missing"))
+    options = "--study personas-smollm2 --first-seed 10 --seeds 5 --arms grpo pgrpo shrinkage"
+    call(study, monkeypatch, ROOT / "benchmarks" / "results" / "personas-smollm2.csv", options)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert len(rows) == 3
+    assert not [row for row in rows if row not in page]
+
+
+def test_a_study_trains_only_what_the_results_lack_and_adds_it(study, monkeypatch, capsys, tmp_path):
+    results, trained = tmp_path / "results.csv", []
+    results.write_text("arm,seed,mean,worst,area\ngrpo,0,0.4,0.1,0.3\ngrpo,1,0.3,0.0,0.2\npgrpo,0,0.5,0.2,0.3\n")
+    monkeypatch.setattr(study, "run", lambda _, arm, seed, *__: trained.append((arm, seed)))
+    monkeypatch.setattr(study, "measures", lambda *_: (0.6, 0.2, 0.4))
+    call(study, monkeypatch, results, "--seeds 2 --arms grpo pgrpo")
+    assert trained == [("pgrpo", 1)]
+    assert results.read_text().splitlines()[-1] == "pgrpo,1,0.6,0.2,0.4"
+    # The mean differs by 0.1 and 0.3: their standard error is 0.1, and Student's t with one degree of freedom 12.706.
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row.startswith("| `pgrpo` | 0.55 ± 0.64 | 0.20 ± 0.00 | 0.35 ± 0.64 | +0.20 ± 1.27 (better in 2) | ")
+    call(study, monkeypatch, results, "--seeds 2 --arms grpo pgrpo")
+    assert trained == [("pgrpo", 1)]
+
+
+def test_a_picture_needs_rollouts(study, monkeypatch, capsys, tmp_path):
+    results = tmp_path / "results.csv"
+    results.write_text("arm,seed,mean,worst,area\ngrpo,0,0.4,0.1,0.3\n")
+    with pytest.raises(SystemExit):
+        call(study, monkeypatch, results, f"--seeds 1 --arms grpo --picture {tmp_path / 'picture.png'}")
+    assert "has only figures of [('grpo', 0)]; leave it out" in capsys.readouterr().err
