@@ -23,7 +23,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,8 @@ ENTRANTS = [
     pgrpo("pgrpo, random groups", mislabelled=1.0),
     pgrpo("shrinkage, balance 1, random groups", mislabelled=1.0, **RECOMMENDED),
     pgrpo("pgrpo, one group", merged=GROUPS),
+    replace(GRPO, name="grpo, groups sampled equally", sampling=1.0),
+    pgrpo("shrinkage, groups sampled equally", sampling=1.0, baseline="shrinkage"),
 ]
 
 
@@ -185,6 +188,14 @@ class Policy:
             getattr(self, name).addcmul_(self.lr, self.steps[name](value))
 
 
+def _sampler(rows: Tensor, group: Tensor, sampling: float) -> Callable[[Tensor], Tensor]:
+    """A function from uniform numbers to rows, all equally likely; with `sampling` 1, all groups are equally likely."""
+    if not sampling:
+        return lambda uniform: rows[(uniform * len(rows)).long()]
+    edges = (group.bincount().double() ** -sampling)[group].cumsum(0)
+    return lambda uniform: rows[torch.searchsorted(edges, uniform.double() * edges[-1], right=True)]
+
+
 def train(task: Task, entrant: Entrant, n: int, step_sizes: list[float], seeds: range) -> np.ndarray:
     """Utility on held-out users at the end: (L, S, 2), mean over groups and worst group, in hundredths."""
     policy, prompts = Policy(task, step_sizes), RESPONSES // n
@@ -192,6 +203,7 @@ def train(task: Task, entrant: Entrant, n: int, step_sizes: list[float], seeds: 
     estimator = entrant.make(runs, GROUPS)
     labels = task.random if entrant.mislabelled else task.group // entrant.merged
     training, test = ([torch.nonzero(part == flag).flatten() for part in task.held_out] for flag in (False, True))
+    samplers = [_sampler(own, task.group[seed, own], entrant.sampling) for seed, own in enumerate(training)]
     fewest = min(map(len, test))
     tested = torch.stack([rows[:fewest] for rows in test])  # in random order already
     member = torch.nn.functional.one_hot(task.group.gather(1, tested), GROUPS).float()
@@ -199,8 +211,7 @@ def train(task: Task, entrant: Entrant, n: int, step_sizes: list[float], seeds: 
     sources, found = [torch.Generator().manual_seed(seed) for seed in seeds], []
     for step in range(STEPS):
         drawn = [(torch.rand(prompts, generator=g), torch.rand(prompts, n, generator=g)) for g in sources]
-        picks = [all_rows[(u * len(all_rows)).long()] for all_rows, (u, _) in zip(training, drawn, strict=True)]
-        rows = torch.stack(picks)
+        rows = torch.stack([one(uniform) for one, (uniform, _) in zip(samplers, drawn, strict=True)])
         probability = policy(rows)
         choice = torch.stack([c for _, c in drawn]).expand(len(step_sizes), -1, -1, -1).contiguous()
         answer = torch.searchsorted(probability.cumsum(-1), choice, right=True).clamp(max=CANDIDATES - 1)

@@ -13,7 +13,8 @@ responses per step, so a larger n means fewer prompts.
 Estimators: `grpo`; `pgrpo` (full history, the paper's); `pgrpo_exp` (exponential forgetting); `shrinkage` (P-GRPO with
 baseline=shrinkage and group_balance=1); two controls that show *which part* of P-GRPO helps, `one_history` (one history
 for all users) and `rloo` (each response against the mean of its prompt's others, no history, no scale); and `random`
-(P-GRPO with every prompt's group drawn at random).
+(P-GRPO with every prompt's group drawn at random). `grpo_equal` and `shrinkage_equal` (baseline=shrinkage alone) sample
+the personas equally.
 
 Utility is the mean over the last fifth of training, per persona; `mean` weights personas equally, `worst` is the
 persona with the lowest utility. Intervals are Student-t 95 % over seeds; differences to grpo are paired by seed (same
@@ -46,6 +47,7 @@ from verl_pgrpo.data.tastes import PERSONAS
 from verl_pgrpo.rewards.personas import compute_score
 
 ESTIMATORS = ("grpo", "pgrpo", "pgrpo_exp", "shrinkage", "one_history", "rloo", "random")
+ESTIMATORS += ("grpo_equal", "shrinkage_equal")
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,12 @@ def train(setting: Setting) -> list[list[float]]:
     advantages = _estimator(setting)
 
     prompts_a_step = setting.responses // setting.n
-    rows = make_split(
-        "train", prompts_a_step * setting.steps, seed=setting.seed, noise=setting.noise, mood=setting.mood
-    ).to_dict("records")
+    size = prompts_a_step * setting.steps
+    data = make_split("train", size, seed=setting.seed, noise=setting.noise, mood=setting.mood)
+    if setting.estimator.endswith("_equal"):  # by repeating rows, as `verl-pgrpo data equalize` does
+        weight = 1 / data.groupby("preference_group")["preference_group"].transform("size")
+        data = data.sample(size, replace=True, weights=weight, random_state=setting.seed)
+    rows = data.to_dict("records")
     curve = []
     for step in range(setting.steps):
         batch = rows[step * prompts_a_step : (step + 1) * prompts_a_step]
@@ -139,11 +144,12 @@ def _estimator(setting: Setting):
             return (centred * setting.n / (setting.n - 1)).ravel()
         return (centred / (r.std(1, ddof=1, keepdims=True) + 1e-6)).ravel()
 
-    if setting.estimator in ("grpo", "rloo"):
+    if setting.estimator in ("grpo", "grpo_equal", "rloo"):
         return by_prompt
     options = {
         "pgrpo_exp": {"half_life": setting.half_life},
         "shrinkage": {"baseline": "shrinkage", "group_balance": 1},
+        "shrinkage_equal": {"baseline": "shrinkage"},
     }.get(setting.estimator, {})
     history, rng = GroupHistoryManager(PGRPOConfig(**options)), np.random.default_rng(setting.seed)
 
@@ -204,7 +210,7 @@ def main() -> None:
     args = parser.parse_args()
     if any(n < 1 or args.responses % n for n in args.n):
         parser.error(f"every --n must be at least 1 and divide --responses {args.responses}")
-    if 1 in args.n and (within := {"grpo", "rloo"} & set(args.estimators)):
+    if 1 in args.n and (within := {"grpo", "grpo_equal", "rloo"} & set(args.estimators)):
         parser.error(f"--n 1: {' and '.join(sorted(within))} compare responses to one prompt and need --n 2 or more")
 
     sizes = (args.responses, args.steps)

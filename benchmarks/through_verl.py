@@ -66,6 +66,8 @@ ARMS: dict[str, dict[str, str]] = {  # variables of the recipe
     "random": {"RANDOM_GROUPS": "1"},
     "exponential": {"PGRPO_OPTIONS": f"half_life={HALF_LIFE}"},
     "shrinkage": {"PGRPO_OPTIONS": "baseline=shrinkage group_balance=1"},
+    "grpo-equal": {"ESTIMATOR": "grpo", "EQUAL_GROUPS": "1"},
+    "shrinkage-equal": {"PGRPO_OPTIONS": "baseline=shrinkage", "EQUAL_GROUPS": "1"},
 }
 
 

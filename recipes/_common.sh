@@ -8,7 +8,8 @@
 #   TASK        personas (default), movielens, goodreads: sizes from recipes/TASK/task.sh; or a task of your own
 #   DATA_DIR    contains train.parquet and val.parquet
 #   MODEL_PATH  a Hugging Face name or a folder; on several nodes a folder that all of them see
-#   ESTIMATOR, PGRPO_OPTIONS, RANDOM_GROUPS, JUDGE, REWARD    method, controls and reward: recipes/_method.sh
+#   ESTIMATOR, PGRPO_OPTIONS, RANDOM_GROUPS, EQUAL_GROUPS, JUDGE, REWARD
+#               method, controls and reward: recipes/_method.sh
 #   RUN_DIR     results. The default name depends on the script, TASK, MODE, ROLLOUT_N, the method and the judge. Set it
 #               if you change anything else (REWARD, MODEL_PATH, ACTOR_LR): verl resumes from any checkpoint there
 #   MODE        sync (default): all GPUs generate, then all train
@@ -51,6 +52,7 @@ KEEP_CHECKPOINTS=${KEEP_CHECKPOINTS:-null}
 EXPERIMENT=${EXPERIMENT:-${NAME}_${MODE}_${VARIANT}_n${ROLLOUT_N}}
 RUN_DIR=${RUN_DIR:-runs/${TASK}/${EXPERIMENT}}
 log_metrics
+choose_train_file
 
 case "${MODE}" in
 sync)
@@ -96,7 +98,7 @@ esac
 
 DATA=(
     algorithm.use_kl_in_reward=False
-    data.train_files="$(quoted "${DATA_DIR}/train.parquet")"
+    data.train_files="$(quoted "${TRAIN_FILE}")"
     data.val_files="$(quoted "${DATA_DIR}/val.parquet")"
     data.train_batch_size="${TRAIN_BATCH_SIZE}"
     data.max_prompt_length="${MAX_PROMPT_LENGTH}"

@@ -35,12 +35,13 @@ if ! ((N >= 1 && RESPONSES % N == 0)); then
 fi
 RUN_DIR=${RUN_DIR:-runs/${NAME}/${VARIANT}-n${N}${NOISE:+-noise${NOISE}}-seed${SEED}}
 log_metrics
+choose_train_file
 
 exec "${PYTHON:-python3}" -m verl_cpu.run --preset "${CPU_PRESET:-cpu${JUDGE:+_judge}}" --timeout "${TIMEOUT}" -- \
     hydra.run.dir="$(quoted "${RUN_DIR}/hydra")" \
     hydra.output_subdir=.hydra \
     "${METHOD[@]}" \
-    data.train_files="$(quoted "${DATA_DIR}/train.parquet")" \
+    data.train_files="$(quoted "${TRAIN_FILE}")" \
     data.val_files="$(quoted "${DATA_DIR}/val.parquet")" \
     data.train_batch_size=$((RESPONSES / N)) \
     data.max_prompt_length="${MAX_PROMPT_LENGTH}" \

@@ -9,6 +9,8 @@
 #                  grpo: normalized over the responses to one prompt; reinforce_plus_plus: over the batch
 #   PGRPO_OPTIONS        of P-GRPO, separated by spaces: PGRPO_OPTIONS="baseline=shrinkage group_balance=0.5" (docs/reference.md)
 #   RANDOM_GROUPS  1: P-GRPO with random groups of the same sizes
+#   EQUAL_GROUPS   1: the preference groups are sampled equally, with any estimator. An epoch has more steps then, because
+#                  the rows of rarer groups are repeated
 #   JUDGE          a model that scores the responses instead of the task's rules (personas and goodreads; other tasks need
 #                  REWARD), on JUDGE_NNODES (1) nodes of its own, JUDGE_TP (1) GPUs per replica
 #   REWARD         verl's reward.custom_reward_function.path, for a task of your own
@@ -40,6 +42,15 @@ case "${RANDOM_GROUPS:-0} ${ESTIMATOR}" in
     ;;
 *)
     echo "RANDOM_GROUPS=${RANDOM_GROUPS} ESTIMATOR=${ESTIMATOR}: must be 0 or 1, and 1 only with pgrpo" >&2
+    exit 2
+    ;;
+esac
+
+case "${EQUAL_GROUPS:-0}" in
+0) ;;
+1) VARIANT+=_equal_groups ;;
+*)
+    echo "EQUAL_GROUPS=${EQUAL_GROUPS}: must be 0 or 1" >&2
     exit 2
     ;;
 esac
@@ -81,6 +92,18 @@ if [ -n "${JUDGE}" ]; then
         reward.reward_model.rollout.free_cache_engine=False
     )
 fi
+
+# Set TRAIN_FILE, and create it if the groups are to be sampled equally.
+choose_train_file() {
+    local data=${DATA_DIR}/train.parquet
+    TRAIN_FILE=${data}
+    if [ "${EQUAL_GROUPS:-0}" = 1 ]; then
+        TRAIN_FILE=${DATA_DIR}/train_equal.parquet
+        if [ ! "${TRAIN_FILE}" -nt "${data}" ]; then
+            "${PYTHON:-python3}" -m verl_pgrpo.cli data equalize --input "${data}" --out "${TRAIN_FILE}"
+        fi
+    fi
+}
 
 # Set METRICS: log into RUN_DIR, where the report reads it, with a new file for each start, because verl's file logger would
 # overwrite the log before a resume. The logger runs in a Ray worker, which on a cluster lacks this shell's environment.

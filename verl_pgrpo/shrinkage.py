@@ -32,7 +32,7 @@ __all__ += ["within_std"]
 # A prompt whose responses all earn the same reward keeps (1 - w) of its difference from the history. Adam scales up
 # whatever is left, however small, so a w near 1 is rounded to 1. This costs at most 1/7 more variance (n = 2).
 OVERSHRINK = 4 / 3
-# Lower bound of a share, relative to an equal share: a group's first batch must not outweigh all others.
+# Lower bound of a share, relative to an equal share. It bounds the weight of a group that the history hardly knows.
 SMALLEST_SHARE = 0.01
 
 

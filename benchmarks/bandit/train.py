@@ -23,7 +23,7 @@ from verl_pgrpo import PGRPOConfig
 
 STEP_SIZES = {"sgd": tuple(8.0 * 2 ** (k / 2) for k in range(10)), "adam": tuple(0.1 * 2 ** (k / 2) for k in range(6))}
 # Step sizes are chosen on TUNING, extensions on SEARCH. Published results use FINAL or, for shrinkage and balance,
-# FRESH, on which nothing had been run before.
+# FRESH, on which nothing had been run before; equally sampled groups were added after the first table on FRESH.
 TUNING, SEARCH, FINAL, FRESH = range(1000, 1020), range(2000, 2020), range(3000, 3040), range(5000, 5040)
 
 

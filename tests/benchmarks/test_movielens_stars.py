@@ -72,3 +72,14 @@ def test_it_learns(task, monkeypatch):
     [values] = stars.train(task, GRPO, 4, [0.15], range(2))
     chance = 100 * task.utility.mean().item()
     assert np.all(values[:, 0] > chance + 5)
+
+
+def test_groups_can_be_sampled_equally(task):
+    uniform = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
+    rows = torch.nonzero(~task.held_out[0]).flatten()
+    group = task.group[0, rows]
+    drawn = stars._sampler(rows, group, 1.0)(uniform)
+    counts = task.group[0, drawn].bincount()
+    counts = counts[group.unique()].double() / len(uniform)
+    torch.testing.assert_close(counts, torch.full_like(counts, 1 / len(counts)), atol=0.02, rtol=0)
+    assert set(drawn.tolist()) <= set(rows.tolist())

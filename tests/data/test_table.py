@@ -7,9 +7,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import subprocess
-import sys
-import textwrap
 import unicodedata
 from datetime import date
 from pathlib import Path
@@ -24,7 +21,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import ROOT
 from tests.data.rows import read_rows
 from verl_pgrpo.cli import main
 from verl_pgrpo.data.columns import label_values
@@ -371,19 +367,3 @@ def test_an_input_is_not_overwritten(tmp_path: Path, capsys, inputs: str) -> Non
         assert main(["data", *inputs.split(), str(tmp_path / name), "--out", str(tmp_path)]) == 2
         assert f"{name} is also an input" in error_of(capsys)
         assert (tmp_path / name).read_text() == "mine"
-
-
-def test_sampling_groups_equally_as_in_docs_when_keeps_every_row_and_the_types(tmp_path: Path) -> None:
-    table = pa.table({"preference_group": ["a"] * 60 + ["b"] * 25 + [None] * 10, "id": [*range(94), None]})
-    pq.write_table(table, tmp_path / "train.parquet")
-    page = (ROOT / "docs" / "when.md").read_text(encoding="utf-8")
-    snippet = re.search(r"(?m)^    import numpy as np\n(    .*\n|\n)*    pq.write_table.*\n", page)
-    subprocess.run([sys.executable, "-c", textwrap.dedent(snippet[0])], cwd=tmp_path, check=True)
-    equal = pq.read_table(tmp_path / "train_equal.parquet")
-    assert equal.schema == table.schema
-    rows = pd.DataFrame(equal.to_pylist())
-    assert rows.groupby("preference_group", dropna=False).size().to_list() == [60, 60, 60]
-    times = rows.groupby(rows["id"].fillna(94)).size()
-    assert times[:60].eq(1).all()
-    assert times[60:85].between(2, 3).all(), "a row is repeated as often as the others of its group"
-    assert len(times) == 95

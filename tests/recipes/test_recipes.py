@@ -153,6 +153,7 @@ def test_a_control_differs_in_nothing_else(script: Path):
     for control, key in (
         ({"ESTIMATOR": "grpo"}, "algorithm.adv_estimator"),
         ({"RANDOM_GROUPS": "1"}, "+algorithm.pgrpo.group_key"),
+        ({"EQUAL_GROUPS": "1"}, "data.train_files"),
     ):
         theirs = set(arguments_of(script, **control))
         different = {argument.partition("=")[0] for argument in ours ^ theirs} - {"hydra.run.dir"}

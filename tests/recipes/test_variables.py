@@ -5,8 +5,13 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -23,6 +28,7 @@ GPU = "personas/run_qwen3_8b_megatron"
     [
         (GPU, {"MODE": "async"}),
         (GPU, {"RANDOM_GROUPS": "yes"}),
+        (GPU, {"EQUAL_GROUPS": "yes"}),
         (GPU, {"RANDOM_GROUPS": "1", "ESTIMATOR": "grpo"}),
         (GPU, {"RANDOM_GROUPS": "1", "PGRPO_OPTIONS": "half_life=9 group_key=x"}),
         (GPU, {"PGRPO_OPTIONS": "half_life=9", "ESTIMATOR": "grpo"}),
@@ -35,6 +41,23 @@ GPU = "personas/run_qwen3_8b_megatron"
 def test_an_invalid_value_stops_the_script(script: str, variables: dict[str, str]):
     with pytest.raises(recipe.RecipeError, match="status 2"):
         arguments_of(script, **variables)
+
+
+def test_equal_groups_train_on_data_that_follow_the_task_s(tmp_path: Path):
+    source = tmp_path / "train.parquet"
+    script = f'source {RECIPES / "_method.sh"} && choose_train_file && printf %s "$TRAIN_FILE"'
+    variables = {"TASK": "personas", "DATA_DIR": str(tmp_path), "EQUAL_GROUPS": "1", "PYTHON": sys.executable}
+
+    def rows(labels: list[str]) -> int:
+        pq.write_table(pa.table({"preference_group": labels}), source)
+        environment = {**os.environ, **variables}
+        run = subprocess.run(["bash", "-ec", script], env=environment, capture_output=True, text=True, check=True)
+        trained = Path(run.stdout.splitlines()[-1])
+        assert trained == tmp_path / "train_equal.parquet"
+        return pq.read_metadata(trained).num_rows
+
+    assert rows(["a"] * 3 + ["b"]) == 6
+    assert rows(["a"] * 5 + ["b"]) == 10, "the data have changed"
 
 
 FOLDER = "/w/josé's verl (1), a=b"

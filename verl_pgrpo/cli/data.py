@@ -11,6 +11,7 @@ import typer
 
 from verl_pgrpo.cli.data_common import emit_summary, with_options
 from verl_pgrpo.cli.output import JsonOption, SeedOption, check_out
+from verl_pgrpo.data import equal as equal_data
 from verl_pgrpo.data import goodreads as goodreads_data
 from verl_pgrpo.data import movielens as movielens_data
 from verl_pgrpo.data import personas as personas_data
@@ -18,6 +19,7 @@ from verl_pgrpo.data import table as table_data
 from verl_pgrpo.data.goodreads import GoodreadsOptions
 from verl_pgrpo.data.movielens_log import MovieLensOptions
 from verl_pgrpo.data.table import TableOptions
+from verl_pgrpo.evaluation.prompts import GROUP_KEY
 
 app = typer.Typer(help="Build verl's train.parquet and val.parquet from archives, tables or personas.",
                   no_args_is_help=True, add_completion=False)  # fmt: skip
@@ -89,6 +91,20 @@ def table(
     """Build data from a table with one prompt per row."""
     _check_out(out, source)
     emit_summary(table_data.prepare(source, out, options), as_json)
+
+
+@app.command(epilog="Example: verl-pgrpo data equalize --input data/mine/train.parquet "
+             "--out data/mine/train_equal.parquet")  # fmt: skip
+def equalize(
+    source: Annotated[Path, typer.Option("--input", help="Training data (.parquet) with a preference group per row.")],
+    out: Annotated[Path, typer.Option(help="The file to write (.parquet).")],
+    group_key: Annotated[str, typer.Option(help="Column of the preference group, or a dotted path.")] = GROUP_KEY,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Repeat rows of rarer groups, so that training samples all groups equally."""
+    check_out("--out", out, source, suffixes=[".parquet"])
+    emit_summary(equal_data.equalize(source, out, group_key, seed), as_json)
 
 
 def _check_out(out: Path, *inputs: Path) -> None:
