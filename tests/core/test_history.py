@@ -29,6 +29,7 @@ from verl_pgrpo import (
 )
 from verl_pgrpo.moments import Moments
 from verl_pgrpo.monitoring import HistoryMonitor
+from verl_pgrpo.shrinkage import prompt_weight, share_within
 
 ODD_LABELS = ["", " ", "x" * 2**17, "two\nlines", "nul\0", "🦜🏽", "שלום"]
 ODD_LABELS += ["worst_group", "a/b", "..", "None", "nan", "1"]
@@ -157,6 +158,20 @@ def test_batches_and_merges_equal_the_reference(half_life, a, b, c):
             np.testing.assert_allclose(getattr(mine, name), getattr(theirs, name), rtol=1e-6, atol=1e-6)
     with pytest.raises(ConfigError, match="half_life"):
         everything.merge(GroupHistoryManager(PGRPOConfig(half_life=2)))
+
+
+@pytest.mark.parametrize("half_life", [1, 8, 64])
+def test_forgetting_within_one_batch_keeps_the_spread(half_life):
+    """Although the degrees of freedom of the history are those of rewards that came one at a time."""
+    draw, rows, prompts = np.random.default_rng(0), np.repeat(np.arange(400), 200), np.arange(80_000) // 2
+    moments = Moments(400, half_life)
+    for step in range(3):
+        values = draw.standard_normal(80_000)
+        moments.update(rows, values, prompts)
+        if step == 0:
+            np.testing.assert_allclose(moments.std(), values.reshape(400, 200).std(1, ddof=1))
+    assert np.square(moments.std()).mean() == pytest.approx(1, abs=0.02)
+    assert prompt_weight(share_within(moments), 1).mean() < 0.07  # prompts do not differ
 
 
 SPREADS = [(1e9, 1.0), (99.9999999, 3.2e-8), (-1e12, 1e-3), (0.0, 1e-160), (0.0, 1e130), (1e-300, 1e-301)]
