@@ -44,6 +44,12 @@ def test_grpo_is_verls(norm_by_std):
     np.testing.assert_allclose(ours, theirs[:, 0].numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{"epsilon": 0.1}, {"norm_adv_by_std_in_grpo": False}])
+def test_scale_and_shift_relate_the_two_advantages(options):
+    rows = replay(steps(), PGRPOConfig(**options)).responses
+    np.testing.assert_allclose(rows["scale"] * rows["grpo"] + rows["shift"], rows["pgrpo"], rtol=1e-9, atol=1e-9)
+
+
 def test_the_sums_follow_from_the_definitions():
     frames, history = steps(), GroupHistoryManager()
     result = replay(frames, PGRPOConfig())
