@@ -77,6 +77,18 @@ def test_the_sums_follow_from_the_definitions():
     assert result.by_step()["reward"].tolist() == pytest.approx([frame["score"].mean() for frame in frames])
 
 
+@pytest.mark.parametrize("norm", [True, False])
+def test_a_prompt_has_no_signal_in_grpo_if_its_rewards_are_equal(norm):
+    """To a few units in the last place, whatever their size. A prompt's only response keeps its reward."""
+    prompts = {"equal": [1e6 + 0.3] * 7, "rounded": [0.3, 0.1 + 0.2], "zero": [0.0], "close": [0.5, 0.5 + 1e-9]}
+    prompts["single"] = [2.0]
+    rows = [("a", name, score) for name, scores in prompts.items() for score in scores]
+    frame = pd.DataFrame(rows, columns=["group", "prompt_id", "score"]).assign(step=1)
+    result = replay([frame], PGRPOConfig(norm_adv_by_std_in_grpo=norm))
+    silent = result.responses.groupby("prompt")["no signal in grpo"].all()
+    assert silent.to_dict() == {f"1/{name}": name in ("equal", "rounded", "zero") for name in prompts}
+
+
 def test_unknown_groups_and_skipped_rewards_are_counted_and_left_out():
     [frame] = steps(1)
     more = pd.DataFrame(
