@@ -181,7 +181,7 @@ class GroupHistoryManager:
         """Write the history to a Parquet file, atomically.
 
         Args:
-            path: the file to write or replace.
+            path: the file to write or replace. Its folder must exist.
             step: training step that the history belongs to, checked by `load`.
 
         Raises:
