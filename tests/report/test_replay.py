@@ -102,14 +102,25 @@ def test_unknown_groups_and_skipped_rewards_are_counted_and_left_out():
         replay(both, PGRPOConfig())
 
 
-def test_the_command(tmp_path, capsys):
-    for frame in steps():
+def write_dumps(folder, frames):
+    for frame in frames:
         rows = [
             {"input": "hi", "output": "la", "gts": json.dumps({"wants": row.group}), "score": row.score,
              "uid": f"{row.prompt_id}_{i}_0"}
             for i, row in enumerate(frame.itertuples())
         ]  # fmt: skip
-        (tmp_path / f"{frame['step'][0]}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        (folder / f"{frame['step'][0]}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def test_a_run_without_a_finite_reward_is_not_one_without_groups(tmp_path, capsys):
+    write_dumps(tmp_path, [frame.assign(score=np.nan) for frame in steps()])
+    call = ["replay", str(tmp_path), "--group-field", "gts.wants", "--option", "on_nonfinite=skip"]
+    assert main(call) == 2
+    assert "none of its 108 responses has a finite reward" in capsys.readouterr().err
+
+
+def test_the_command(tmp_path, capsys):
+    write_dumps(tmp_path, steps())
     call = ["replay", str(tmp_path), "--group-field", "gts.wants"]
     assert main([*call, "--option", "half_life=50", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
