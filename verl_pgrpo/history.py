@@ -107,7 +107,7 @@ class GroupHistoryManager:
         """Add a batch of rewards to the history.
 
         Args:
-            groups: N labels (text); None where a row has no group.
+            groups: N labels (text); None or blank text where a row has no group.
             rewards: (N,) float.
             prompt_ids: N generation groups, for the spread within prompts that baseline=shrinkage uses.
 
@@ -125,7 +125,7 @@ class GroupHistoryManager:
         The result and the history are bit-identical for any order of the rows.
 
         Args:
-            groups: N labels (text); None where a row has no group.
+            groups: N labels (text); None or blank text where a row has no group.
             rewards: (N,) float, the scalar reward of each response.
             prompt_ids: N generation groups (verl's uid: the prompt of each response), for `scale` and `shift`.
                 Required with baseline=blended and baseline=shrinkage.

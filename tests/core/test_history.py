@@ -31,7 +31,7 @@ from verl_pgrpo.moments import Moments
 from verl_pgrpo.monitoring import HistoryMonitor
 from verl_pgrpo.shrinkage import prompt_weight, share_within
 
-ODD_LABELS = ["", " ", "x" * 2**17, "two\nlines", "nul\0", "🦜🏽", "שלום"]
+ODD_LABELS = ["-", " a", "x" * 2**17, "two\nlines", "nul\0", "🦜🏽", "שלום"]
 ODD_LABELS += ["worst_group", "a/b", "..", "None", "nan", "1"]
 OPTIONS = [{}, {"half_life": 8}, {"prior_strength": 3, "min_count": 2}, {"baseline": "blended"}]
 OPTIONS += [{"baseline": "shrinkage", "group_balance": 0.5}]
@@ -39,7 +39,7 @@ every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 rewards = st.floats(min_value=-100, max_value=100, width=32)
 # Rows of (preference group, reward, prompt), as columns.
-rows = st.lists(st.tuples(st.sampled_from(["a", "b", "é\n", ""]), rewards, st.integers(0, 3)), max_size=12)
+rows = st.lists(st.tuples(st.sampled_from(["a", "b", "é\n", "-"]), rewards, st.integers(0, 3)), max_size=12)
 batches = st.lists(rows, min_size=1, max_size=3)
 few = settings(max_examples=30)  # of each option
 
@@ -342,7 +342,7 @@ def test_any_kind_of_sequence_will_do():
 
 
 BAD = [(bad, GroupLabelError) for bad in (1, ["b"], {"b": 1}, np.zeros(2), torch.zeros(2), b"bytes", "\ud800")]
-BAD += [(missing, MissingGroupError) for missing in (None, float("nan"), pd.NA)]
+BAD += [(missing, MissingGroupError) for missing in (None, float("nan"), pd.NA, "", " ", "\u3000")]
 
 
 @pytest.mark.parametrize(("bad", "error"), BAD)
@@ -356,9 +356,9 @@ def test_a_bad_label_is_named_and_leaves_no_trace(bad, error):
 
 def test_default_group_takes_the_rows_that_have_none():
     history = GroupHistoryManager(PGRPOConfig(default_group="unknown"))
-    result = history.compute_advantages(["a", None, float("nan"), "unknown"], [1, 2, 3, 4])
-    assert result.groups == ["a", "unknown", "unknown", "unknown"]
-    assert history.statistics(["unknown", None]).count.tolist() == [3.0, 3.0]
+    result = history.compute_advantages(["a", None, float("nan"), "unknown", " "], [1, 2, 3, 4, 5])
+    assert result.groups == ["a", "unknown", "unknown", "unknown", "unknown"]
+    assert history.statistics(["unknown", None, ""]).count.tolist() == [4.0, 4.0, 4.0]
 
 
 RAGGED = [(["a"], [1.0, 2.0]), (["a"], [[1.0]]), (["a"], 1.0), (["a"], [1.0], ["u", "v"]), ([], [1.0])]
