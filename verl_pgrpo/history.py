@@ -187,8 +187,7 @@ class GroupHistoryManager:
         Raises:
             HistoryFileError: the file cannot be written. An existing file is unchanged.
         """
-        moments = self._moments.take(np.arange(self.num_groups))
-        checkpoint.write(path, self.groups, moments, self.config, step)
+        checkpoint.write(path, self.groups, self._moments.take(np.arange(self.num_groups)), self.config, step)
 
     @classmethod
     def load(
@@ -217,8 +216,10 @@ class GroupHistoryManager:
         """Create a history from existing statistics: `moments` has group `labels[i]` at row i.
 
         Raises:
-            GroupLabelError: a label is not text, or not unique.
+            MissingGroupError, GroupLabelError, ValueError: a label is missing, not text, not unique, or has count 0.
         """
+        if not moments.count.all():
+            raise ValueError("a history holds only groups with rewards: leave out those with count 0")
         history = cls(config)
         rows = history._rows(history._labels(labels), ordered=True)
         if history.num_groups < len(rows):

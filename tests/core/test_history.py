@@ -392,6 +392,8 @@ def test_from_moments_takes_distinct_labels_and_largest_orders_by_count():
     for labels in (["a", "a"], ["a", 1]):
         with pytest.raises(GroupLabelError):
             GroupHistoryManager.from_moments(labels, moments)
+    with pytest.raises(ValueError, match="count 0"):
+        GroupHistoryManager.from_moments(["a"], Moments(1))
     history = GroupHistoryManager()
     history.update(list("abbcccd"), range(7))
     assert [history.largest(k) for k in (0, 2, 9)] == [[], ["c", "b"], ["c", "b", "a", "d"]]
