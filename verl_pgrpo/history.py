@@ -109,7 +109,7 @@ class GroupHistoryManager:
         Args:
             groups: N labels (text); None or blank text where a row has no group.
             rewards: (N,) float.
-            prompt_ids: N generation groups, for the spread within prompts that baseline=shrinkage uses.
+            prompt_ids: N hashable generation groups, for the spread within prompts that baseline=shrinkage uses.
 
         Raises:
             MissingGroupError, GroupLabelError, NonFiniteRewardError, ValueError: the history is unchanged.
@@ -127,7 +127,7 @@ class GroupHistoryManager:
         Args:
             groups: N labels (text); None or blank text where a row has no group.
             rewards: (N,) float, the scalar reward of each response.
-            prompt_ids: N generation groups (verl's uid: the prompt of each response), for `scale` and `shift`.
+            prompt_ids: N hashable generation groups (verl's uid: the prompt of each response), for `scale` and `shift`.
                 Required with baseline=blended and baseline=shrinkage.
 
         Raises:

@@ -370,6 +370,13 @@ def test_one_entry_per_row(arguments):
         GroupHistoryManager().compute_advantages(*arguments)
 
 
+def test_prompt_ids_of_several_dimensions_leave_no_trace():
+    history = GroupHistoryManager()
+    with pytest.raises(ValueError, match=r"prompt_ids .*hashable"):
+        history.compute_advantages(["a", "a"], [1.0, 2.0], np.zeros((2, 2)))
+    assert history.num_groups == 0
+
+
 @every_option
 @pytest.mark.parametrize("order", ["before_normalize", "after_normalize"])
 def test_empty_batches_and_unknown_groups_add_nothing(options, order):
