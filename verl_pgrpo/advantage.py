@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from verl_pgrpo.moments import Floats, Integers, Moments
+from verl_pgrpo.moments import Floats, Integers, Moments, as_floats
 
 __all__ = ["GRPO_EPSILON", "grpo_relation", "normalizer", "personalized_advantage", "prompt_blend", "without_rounding"]
 
@@ -25,7 +25,7 @@ Booleans = NDArray[np.bool_]
 
 def _divisor(std: ArrayLike, epsilon: float) -> Floats:
     """Return std + epsilon, but 1 for a group without spread, so that nothing is divided by almost zero."""
-    std = np.asarray(std)
+    std = as_floats(std)
     return np.where(std > 0, std + epsilon, 1.0)
 
 
@@ -37,14 +37,14 @@ def personalized_advantage(
     Args:
         rewards: (N,) scalar rewards, the sum of each response's token-level rewards.
         mean: (N,) or scalar, mean reward mu_p of the row's preference group.
-        std: (N,) or scalar, standard deviation sigma_p. 0 means no spread and leaves R - mu_p unscaled.
+        std: (N,) or scalar >= 0, standard deviation sigma_p. 0 means no spread and leaves R - mu_p unscaled.
         epsilon: added to the std, in units of the reward.
         norm_by_std: False omits the division, like verl's `norm_adv_by_std_in_grpo=False`.
 
     Returns:
-        (N,) advantages, in units of sigma_p (units of the reward where unscaled).
+        (N,) float64 advantages, in units of sigma_p (units of the reward where unscaled).
     """
-    centred: Floats = np.subtract(rewards, mean)
+    centred = as_floats(rewards) - as_floats(mean)  # unsigned integers would wrap
     return centred / _divisor(std, epsilon) if norm_by_std else centred
 
 

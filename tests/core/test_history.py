@@ -251,6 +251,14 @@ def test_update_order_scale_and_epsilon():
     np.testing.assert_allclose(unscaled.advantages, [-1, 0, 1])
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float16])
+@pytest.mark.parametrize("norm", [True, False])
+def test_advantages_are_float64_for_any_kind_of_number(kind, norm):
+    advantages = personalized_advantage(*np.array([[1, 5], [2, 2], [3, 0]], kind), norm_by_std=norm)
+    assert advantages.dtype == np.float64
+    np.testing.assert_array_equal(advantages, [-1 / (3 + 1e-6) if norm else -1, 3])
+
+
 @pytest.mark.parametrize("past", [[0.3] * 5, [0.3, 0.3, 0.1 + 0.2]])
 def test_a_group_without_spread_is_not_scaled_and_rounding_errors_are_no_spread(past):
     config = PGRPOConfig(update_order="after_normalize")
