@@ -79,7 +79,11 @@ def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
 
 
 def recommended_options(components: pd.DataFrame) -> dict[str, str | float]:
-    """Return the options of `algorithm.pgrpo` that docs/when.md recommends for such rewards.
+    """Return options of `algorithm.pgrpo` that are safe for such rewards (docs/when.md).
+
+    baseline=shrinkage if a prompt has several responses: it estimates itself how much prompts differ, so the
+    recommendation does not depend on `between_within`. group_balance if groups differ much in size. Sampling the groups
+    equally is better than group_balance; these numbers do not show whether that is possible. Empty without any spread.
 
     Args:
         components: of `variance_components`.
