@@ -13,16 +13,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from verl_pgrpo.moments import Floats, Integers, Moments
+from verl_pgrpo.moments import Floats, Integers, Moments, as_floats
 
-__all__ = ["grpo_relation", "normalizer", "personalized_advantage", "prompt_blend", "without_rounding"]
+__all__ = ["GRPO_EPSILON", "grpo_relation", "normalizer", "personalized_advantage", "prompt_blend", "without_rounding"]
+
+# What verl's `grpo` adds to the std over a prompt's responses, whatever `PGRPOConfig.epsilon` is.
+GRPO_EPSILON = 1e-6
 
 Booleans = NDArray[np.bool_]
 
 
 def _divisor(std: ArrayLike, epsilon: float) -> Floats:
     """Return std + epsilon, but 1 for a group without spread, so that nothing is divided by almost zero."""
-    std = np.asarray(std)
+    std = as_floats(std)
     return np.where(std > 0, std + epsilon, 1.0)
 
 
@@ -34,14 +37,14 @@ def personalized_advantage(
     Args:
         rewards: (N,) scalar rewards, the sum of each response's token-level rewards.
         mean: (N,) or scalar, mean reward mu_p of the row's preference group.
-        std: (N,) or scalar, standard deviation sigma_p. 0 means no spread and leaves R - mu_p unscaled.
+        std: (N,) or scalar >= 0, standard deviation sigma_p. 0 means no spread and leaves R - mu_p unscaled.
         epsilon: added to the std, in units of the reward.
         norm_by_std: False omits the division, like verl's `norm_adv_by_std_in_grpo=False`.
 
     Returns:
-        (N,) advantages, in units of sigma_p (units of the reward where unscaled).
+        (N,) float64 advantages, in units of sigma_p (units of the reward where unscaled).
     """
-    centred: Floats = np.subtract(rewards, mean)
+    centred = as_floats(rewards) - as_floats(mean)  # unsigned integers would wrap
     return centred / _divisor(std, epsilon) if norm_by_std else centred
 
 
@@ -83,9 +86,9 @@ def grpo_relation(
     """Return scale and shift of Corollary 3.1: A_pgrpo = scale * A_grpo + shift.
 
     mu_G and sigma_G are mean and std over the generation group (the responses to one prompt) as verl's `grpo` computes
-    them: with Bessel's correction, epsilon added to sigma_G, and 0 and 1 for a prompt with a single response.
+    them: with Bessel's correction, 1e-6 added to sigma_G, and 0 and 1 for a prompt with a single response.
 
-        scale = (sigma_G + epsilon) / (sigma_p + epsilon),   shift = (mu_G - mu_p) / (sigma_p + epsilon)
+        scale = (sigma_G + 1e-6) / (sigma_p + epsilon),   shift = (mu_G - mu_p) / (sigma_p + epsilon)
 
     Args:
         rewards: (N,) float64.
@@ -106,7 +109,7 @@ def grpo_relation(
     if not norm_by_std:
         return np.ones_like(rewards), prompt_mean - mean
     divisor = _divisor(std, epsilon)
-    return (prompt_std + epsilon) / divisor, (prompt_mean - mean) / divisor
+    return (prompt_std + GRPO_EPSILON) / divisor, (prompt_mean - mean) / divisor
 
 
 def prompt_blend(advantages: Floats, standardized: Floats, prompt: Integers) -> tuple[Floats, Floats, Floats]:

@@ -84,10 +84,11 @@ def write(
             file.write(digest)
             file.write(memoryview(content)[start + 64 :])
     except OSError as error:
-        raise HistoryFileError(
-            f"cannot write the reward history to {path}: {error}. Free space or fix the permissions there; the "
-            "previous file, if any, is unchanged."
-        ) from error
+        cause = error.strerror or error  # as a whole it would name the temporary file
+        fix = "Free space or fix the permissions there; the previous file, if any, is unchanged."
+        if not (folder := Path(path).parent).is_dir():
+            cause, fix = f"the folder {folder} does not exist", "Create it first."
+        raise HistoryFileError(f"cannot write the reward history to {path}: {cause}. {fix}") from error
 
 
 def read(

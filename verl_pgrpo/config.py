@@ -25,6 +25,7 @@ __all__ = ["PGRPOConfig"]
 
 # Keys of verl's own `algorithm` config that P-GRPO reads as well.
 _VERL_KEYS = {"norm_adv_by_std_in_grpo": True, "use_kl_in_reward": False}
+_TEXTS = ("group_key", "default_group", "initial_history")
 # Keeps products of an option and a statistic finite.
 _LARGEST = 1e15
 
@@ -85,9 +86,8 @@ class PGRPOConfig:
         _check_integer(self, "max_logged_groups", low=0)
         for name in _VERL_KEYS:
             _check_boolean(self, name)
-        _check_text(self, "group_key")
-        for name in ("default_group", "initial_history"):
-            if getattr(self, name) is not None:
+        for name in _TEXTS:
+            if name == "group_key" or getattr(self, name) is not None:
                 _check_text(self, name)
         if not all(self.group_key.split(".")):
             raise _invalid("group_key", self.group_key, "a column name, or names joined by dots")
@@ -117,7 +117,7 @@ class PGRPOConfig:
                 nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.4)
                 hint = f"; did you mean {shown[nearest[0]]}?" if nearest else "."
                 names = ", ".join(name for name in known if name not in _VERL_KEYS)
-                raise ConfigError(f"unknown option {key}{hint} Options: {names}")
+                raise ConfigError(f"{key} is not an option{hint} Options: {names}")
         return cls(**plain)
 
     @classmethod
@@ -125,7 +125,7 @@ class PGRPOConfig:
         """Create a config from verl's `algorithm` config: `algorithm.pgrpo.*` and verl's own keys.
 
         Raises:
-            ConfigError: see `from_mapping`.
+            ConfigError: see `from_mapping`. The message names the option as in verl's config.
         """
         options = algorithm.get("pgrpo", None)
         if isinstance(options, DictConfig):
@@ -135,9 +135,16 @@ class PGRPOConfig:
         for name in _VERL_KEYS:
             if name in (options or {}):
                 raise ConfigError(f"set algorithm.{name} (verl's own key), not algorithm.pgrpo.{name}")
-        return cls.from_mapping(
-            {**(options or {}), **{key: algorithm.get(key, off) for key, off in _VERL_KEYS.items()}}
-        )
+        plain = {**(options or {}), **{key: algorithm.get(key, off) for key, off in _VERL_KEYS.items()}}
+        try:
+            return cls.from_mapping(plain)
+        except ConfigError as error:
+            name = str(error).split()[0]  # every message starts with the option's name
+            path = f"algorithm.{name}" if name in _VERL_KEYS else f"algorithm.pgrpo.{name}"
+            # Hydra parses 1 as a number, and the shell removes one pair of quotes.
+            is_number = name in _TEXTS and type(plain[name]) in (int, float)
+            hint = f""". Quote a number: +{path}='"{plain[name]}"'""" if is_number else ""
+            raise ConfigError(f"{path}{str(error).removeprefix(name)}{hint}") from None
 
     def as_dict(self) -> dict[str, Any]:
         """Return all options as plain values."""

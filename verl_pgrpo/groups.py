@@ -65,7 +65,7 @@ def check_labels(
     group_key: str,
     prompt_ids: Sequence[Hashable] | None,
 ) -> list[str]:
-    """Return the groups of a batch as text, with `default_group` in place of missing ones.
+    """Return the groups of a batch as text, with `default_group` in place of missing ones and of blank text.
 
     Args:
         groups: N labels.
@@ -74,7 +74,7 @@ def check_labels(
         prompt_ids: N prompts, for messages.
 
     Raises:
-        MissingGroupError: a row has no group, and there is no `default_group`.
+        MissingGroupError: a row has no group or blank text, and there is no `default_group`.
         GroupLabelError: a label is not text.
     """
     labels = list(groups)
@@ -82,9 +82,9 @@ def check_labels(
         unknown = {label for label in labels if label not in known}
     except TypeError:  # unhashable: a list, a dict
         unknown = labels  # type: ignore[assignment]
-    if all(type(label) is str and label.isascii() for label in unknown):
+    if all(type(label) is str and label.isascii() and label.strip() for label in unknown):
         return list(map(str, labels))
-    missing = [row for row, label in enumerate(labels) if is_missing(label)]
+    missing = [row for row, label in enumerate(labels) if group_label(label) is None]
     if missing and default_group is None:
         raise MissingGroupError(
             f"{len(missing)} of {len(labels)} rows have no preference group (first: "

@@ -107,9 +107,9 @@ class GroupHistoryManager:
         """Add a batch of rewards to the history.
 
         Args:
-            groups: N labels (text); None where a row has no group.
+            groups: N labels (text); None or blank text where a row has no group.
             rewards: (N,) float.
-            prompt_ids: N generation groups, for the spread within prompts that baseline=shrinkage uses.
+            prompt_ids: N hashable generation groups, for the spread within prompts that baseline=shrinkage uses.
 
         Raises:
             MissingGroupError, GroupLabelError, NonFiniteRewardError, ValueError: the history is unchanged.
@@ -125,9 +125,9 @@ class GroupHistoryManager:
         The result and the history are bit-identical for any order of the rows.
 
         Args:
-            groups: N labels (text); None where a row has no group.
+            groups: N labels (text); None or blank text where a row has no group.
             rewards: (N,) float, the scalar reward of each response.
-            prompt_ids: N generation groups (verl's uid: the prompt of each response), for `scale` and `shift`.
+            prompt_ids: N hashable generation groups (verl's uid: the prompt of each response), for `scale` and `shift`.
                 Required with baseline=blended and baseline=shrinkage.
 
         Raises:
@@ -181,14 +181,13 @@ class GroupHistoryManager:
         """Write the history to a Parquet file, atomically.
 
         Args:
-            path: the file to write or replace.
+            path: the file to write or replace. Its folder must exist.
             step: training step that the history belongs to, checked by `load`.
 
         Raises:
             HistoryFileError: the file cannot be written. An existing file is unchanged.
         """
-        moments = self._moments.take(np.arange(self.num_groups))
-        checkpoint.write(path, self.groups, moments, self.config, step)
+        checkpoint.write(path, self.groups, self._moments.take(np.arange(self.num_groups)), self.config, step)
 
     @classmethod
     def load(
@@ -217,8 +216,10 @@ class GroupHistoryManager:
         """Create a history from existing statistics: `moments` has group `labels[i]` at row i.
 
         Raises:
-            GroupLabelError: a label is not text, or not unique.
+            MissingGroupError, GroupLabelError, ValueError: a label is missing, not text, not unique, or has count 0.
         """
+        if not moments.count.all():
+            raise ValueError("a history holds only groups with rewards: leave out those with count 0")
         history = cls(config)
         rows = history._rows(history._labels(labels), ordered=True)
         if history.num_groups < len(rows):

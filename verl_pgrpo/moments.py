@@ -9,7 +9,8 @@ Welford's recurrence, applied to a batch at a time with the pairwise merge of Ch
 
 With exponential forgetting, every reward of a group multiplies the weight of the older ones by `decay`. The weight of
 k rewards is then W(k) = (1 - decay^k) / (1 - decay), a function of the count alone, so the same three numbers suffice.
-The rewards of one batch have no order: they share W(k) equally. `decay = 1` is the plain recurrence with W(k) = k.
+The rewards of one batch have no order: they share W(k) equally, and their sums of squared deviations are scaled to the
+degrees of freedom that k rewards with these weights have. `decay = 1` is the plain recurrence with W(k) = k.
 
 Rewards that come with their prompts also add to `within`, the sum of squared deviations from the prompt's own mean, and
 to `within_dof`, its degrees of freedom: the number of responses minus the number of prompts. Both are plain sums with
@@ -147,8 +148,8 @@ class Moments:
         deviation = sorted_values - origin[local]
         shift = np.bincount(local, weights=deviation) / count
         deviation -= shift[local]
-        # Within a batch the weights are equal and sum to W(count), hence the factor W / count on the plain sums.
-        factor = self.weight(count) / count
+        # Not W / count, which has more degrees of freedom: `degrees_of_freedom` does not know the sizes of batches.
+        factor = self.degrees_of_freedom(count) / np.maximum(count - 1, 1)
         m2 = np.bincount(local, weights=deviation * deviation) * factor
         within = dof = np.zeros(len(groups))
         if prompts is not None:

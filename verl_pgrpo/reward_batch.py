@@ -75,7 +75,10 @@ class RewardBatch:
         rows = np.flatnonzero(finite).tolist()
         if prompt_ids is not None and (missing := [row for row, one in enumerate(prompt_ids) if is_missing(one)]):
             raise ValueError(f"{len(missing)} of {len(prompt_ids)} prompt_ids are missing (first: row {missing[0]})")
-        prompts = None if prompt_ids is None else _codes(prompt_ids[row] for row in rows)
+        try:
+            prompts = None if prompt_ids is None else _codes(prompt_ids[row] for row in rows)
+        except TypeError as error:  # a row of a multi-dimensional array
+            raise ValueError(f"prompt_ids need one hashable value per response: {error}") from error
         return cls(labels, finite, [labels[row] for row in rows], values[finite], prompts)
 
 

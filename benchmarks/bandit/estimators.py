@@ -142,7 +142,8 @@ class Moments:
         count = zeros.scatter_add(1, labels, torch.ones_like(values))
         mean = zeros.scatter_add(1, labels, values) / count.clamp(min=1.0)
         squares = zeros.scatter_add(1, labels, (values - mean.gather(1, labels)).square())
-        m2 = squares * (self.weight(count) / count.clamp(min=1.0))
+        factor = self.degrees_of_freedom(count) / (count - 1.0).clamp(min=1.0)
+        m2 = squares * factor
 
         old, total = self.count, self.count + count
         delta = torch.where(old > 0, mean - self.mean, 0.0)
@@ -151,7 +152,6 @@ class Moments:
         grown = self.m2 * decay + m2 + delta.square() * (self.weight(old) * decay * share)
         within = (rewards - rewards.mean(-1, keepdim=True)).square().sum(-1)
         dof = torch.full_like(within, n - 1.0)
-        factor = self.weight(count) / count.clamp(min=1.0)
         self.within = self.within * decay + factor * zeros.scatter_add(1, prompt_labels, within)
         self.within_dof = self.within_dof * decay + factor * zeros.scatter_add(1, prompt_labels, dof)
         self.mean = torch.where(old > 0, self.mean + delta * share, mean)

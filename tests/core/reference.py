@@ -34,18 +34,24 @@ def exponential_moments(batches: list[list[float]], half_life: float) -> tuple[f
     """Total weight, mean and M2 of one group's batches, with the weight of every reward written out.
 
     A reward's weight halves with every `half_life` later rewards of the group. The k rewards of one batch have the same
-    age and share the total weight of k rewards of ages 0, 1, ..., k-1.
+    age and share the total weight of k rewards of ages 0, 1, ..., k-1. Their squared deviations from the batch's mean
+    share the degrees of freedom of these weights.
     """
     decay = 0.5 ** (1.0 / half_life)
-    weighted: list[tuple[float, float]] = []
+    weighted: list[tuple[float, float]] = []  # of each batch: its weight and its mean
+    inside = []
     later = sum(map(len, batches))
-    for batch in batches:
+    for batch in filter(None, batches):
         later -= len(batch)
-        share = fsum(decay**age for age in range(len(batch))) / max(len(batch), 1)
-        weighted += [(share * decay**later, value) for value in batch]
+        weights = [decay**age for age in range(len(batch))]
+        freedom = fsum(weights) - fsum(weight**2 for weight in weights) / fsum(weights)
+        center = fsum(batch) / len(batch)
+        squares = fsum((value - center) ** 2 for value in batch)
+        inside.append(decay**later * freedom / max(len(batch) - 1, 1) * squares)
+        weighted.append((decay**later * fsum(weights), center))
     total = fsum(weight for weight, _ in weighted)
-    mean = fsum(weight * value for weight, value in weighted) / total
-    return total, mean, fsum(weight * (value - mean) ** 2 for weight, value in weighted)
+    mean = fsum(weight * center for weight, center in weighted) / total
+    return total, mean, fsum(inside) + fsum(weight * (center - mean) ** 2 for weight, center in weighted)
 
 
 def advantages(batches: list[tuple[list[str], list[float]]], epsilon: float = 1e-6) -> list[list[float]]:

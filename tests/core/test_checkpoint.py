@@ -78,7 +78,7 @@ def test_each_mistake_has_its_error_and_options_that_keep_the_numbers_may_change
         load(tmp_path / "nothing")
     with pytest.raises(HistoryFileError):
         load(tmp_path)
-    with pytest.raises(HistoryFileError):
+    with pytest.raises(HistoryFileError, match=r"folder .*such does not exist"):
         GroupHistoryManager().save(tmp_path / "no" / "such" / "folder")
 
 
@@ -137,7 +137,7 @@ def failing(where):
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.MonkeyPatch.context() as patch:
         if isinstance(where, str):
-            patch.setattr(os, where, lambda *_: os.open("/no/such/file", os.O_RDONLY))
+            patch.setattr(os, where, lambda file, *_: os.open(f"{file}/", os.O_RDONLY))
         else:
             resource.setrlimit(resource.RLIMIT_FSIZE, (where, old[1]))
         try:
@@ -154,8 +154,9 @@ def test_a_failed_save_leaves_the_old_file(path, where):
     before = path.read_bytes()
     assert len(before) > 6500
     history.update(["group 1"], [7.0])
-    with failing(where), pytest.raises(HistoryFileError):
+    with failing(where), pytest.raises(HistoryFileError) as caught:
         history.save(path, step=2)
+    assert ".tmp" not in str(caught.value)  # the temporary file is gone
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["h.parquet"]
     history.save(path, step=2)

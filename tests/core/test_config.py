@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
@@ -46,6 +48,20 @@ WRONG = {
 def test_a_wrong_value_is_an_error_that_names_the_option(name, value):
     with pytest.raises(ConfigError, match=name):
         PGRPOConfig.from_mapping({name: value})
+
+
+LOCATED = [
+    ({"pgrpo": {"half_life": 0}}, "algorithm.pgrpo.half_life must be"),
+    ({"pgrpo": {"halflife": 5}}, "algorithm.pgrpo.halflife is"),
+    ({"norm_adv_by_std_in_grpo": "yes"}, "algorithm.norm_adv_by_std_in_grpo must be"),
+    ({"pgrpo": {"default_group": 1}}, """+algorithm.pgrpo.default_group='"1"'"""),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "mentions"), LOCATED)
+def test_an_error_in_verls_config_shows_where_the_option_is_set(algorithm, mentions):
+    with pytest.raises(ConfigError, match=re.escape(mentions)):
+        PGRPOConfig.from_algorithm(OmegaConf.create(algorithm))
 
 
 UNKNOWN = [

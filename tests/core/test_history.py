@@ -29,8 +29,9 @@ from verl_pgrpo import (
 )
 from verl_pgrpo.moments import Moments
 from verl_pgrpo.monitoring import HistoryMonitor
+from verl_pgrpo.shrinkage import prompt_weight, share_within
 
-ODD_LABELS = ["", " ", "x" * 2**17, "two\nlines", "nul\0", "🦜🏽", "שלום"]
+ODD_LABELS = ["-", " a", "x" * 2**17, "two\nlines", "nul\0", "🦜🏽", "שלום"]
 ODD_LABELS += ["worst_group", "a/b", "..", "None", "nan", "1"]
 OPTIONS = [{}, {"half_life": 8}, {"prior_strength": 3, "min_count": 2}, {"baseline": "blended"}]
 OPTIONS += [{"baseline": "shrinkage", "group_balance": 0.5}]
@@ -38,7 +39,7 @@ every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 rewards = st.floats(min_value=-100, max_value=100, width=32)
 # Rows of (preference group, reward, prompt), as columns.
-rows = st.lists(st.tuples(st.sampled_from(["a", "b", "é\n", ""]), rewards, st.integers(0, 3)), max_size=12)
+rows = st.lists(st.tuples(st.sampled_from(["a", "b", "é\n", "-"]), rewards, st.integers(0, 3)), max_size=12)
 batches = st.lists(rows, min_size=1, max_size=3)
 few = settings(max_examples=30)  # of each option
 
@@ -159,6 +160,20 @@ def test_batches_and_merges_equal_the_reference(half_life, a, b, c):
         everything.merge(GroupHistoryManager(PGRPOConfig(half_life=2)))
 
 
+@pytest.mark.parametrize("half_life", [1, 8, 64])
+def test_forgetting_within_one_batch_keeps_the_spread(half_life):
+    """Although the degrees of freedom of the history are those of rewards that came one at a time."""
+    draw, rows, prompts = np.random.default_rng(0), np.repeat(np.arange(400), 200), np.arange(80_000) // 2
+    moments = Moments(400, half_life)
+    for step in range(3):
+        values = draw.standard_normal(80_000)
+        moments.update(rows, values, prompts)
+        if step == 0:
+            np.testing.assert_allclose(moments.std(), values.reshape(400, 200).std(1, ddof=1))
+    assert np.square(moments.std()).mean() == pytest.approx(1, abs=0.02)
+    assert prompt_weight(share_within(moments), 1).mean() < 0.07  # prompts do not differ
+
+
 SPREADS = [(1e9, 1.0), (99.9999999, 3.2e-8), (-1e12, 1e-3), (0.0, 1e-160), (0.0, 1e130), (1e-300, 1e-301)]
 
 
@@ -234,6 +249,14 @@ def test_update_order_scale_and_epsilon():
     np.testing.assert_allclose(computed(PGRPOConfig(epsilon=2.0), *batch).advantages, [-1 / 3, 0, 1 / 3])
     unscaled = computed(PGRPOConfig(norm_adv_by_std_in_grpo=False, epsilon=2.0), *batch)
     np.testing.assert_allclose(unscaled.advantages, [-1, 0, 1])
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float16])
+@pytest.mark.parametrize("norm", [True, False])
+def test_advantages_are_float64_for_any_kind_of_number(kind, norm):
+    advantages = personalized_advantage(*np.array([[1, 5], [2, 2], [3, 0]], kind), norm_by_std=norm)
+    assert advantages.dtype == np.float64
+    np.testing.assert_array_equal(advantages, [-1 / (3 + 1e-6) if norm else -1, 3])
 
 
 @pytest.mark.parametrize("past", [[0.3] * 5, [0.3, 0.3, 0.1 + 0.2]])
@@ -327,7 +350,7 @@ def test_any_kind_of_sequence_will_do():
 
 
 BAD = [(bad, GroupLabelError) for bad in (1, ["b"], {"b": 1}, np.zeros(2), torch.zeros(2), b"bytes", "\ud800")]
-BAD += [(missing, MissingGroupError) for missing in (None, float("nan"), pd.NA)]
+BAD += [(missing, MissingGroupError) for missing in (None, float("nan"), pd.NA, "", " ", "\u3000")]
 
 
 @pytest.mark.parametrize(("bad", "error"), BAD)
@@ -341,9 +364,9 @@ def test_a_bad_label_is_named_and_leaves_no_trace(bad, error):
 
 def test_default_group_takes_the_rows_that_have_none():
     history = GroupHistoryManager(PGRPOConfig(default_group="unknown"))
-    result = history.compute_advantages(["a", None, float("nan"), "unknown"], [1, 2, 3, 4])
-    assert result.groups == ["a", "unknown", "unknown", "unknown"]
-    assert history.statistics(["unknown", None]).count.tolist() == [3.0, 3.0]
+    result = history.compute_advantages(["a", None, float("nan"), "unknown", " "], [1, 2, 3, 4, 5])
+    assert result.groups == ["a", "unknown", "unknown", "unknown", "unknown"]
+    assert history.statistics(["unknown", None, ""]).count.tolist() == [4.0, 4.0, 4.0]
 
 
 RAGGED = [(["a"], [1.0, 2.0]), (["a"], [[1.0]]), (["a"], 1.0), (["a"], [1.0], ["u", "v"]), ([], [1.0])]
@@ -353,6 +376,13 @@ RAGGED = [(["a"], [1.0, 2.0]), (["a"], [[1.0]]), (["a"], 1.0), (["a"], [1.0], ["
 def test_one_entry_per_row(arguments):
     with pytest.raises(ValueError, match="per row"):
         GroupHistoryManager().compute_advantages(*arguments)
+
+
+def test_prompt_ids_of_several_dimensions_leave_no_trace():
+    history = GroupHistoryManager()
+    with pytest.raises(ValueError, match=r"prompt_ids .*hashable"):
+        history.compute_advantages(["a", "a"], [1.0, 2.0], np.zeros((2, 2)))
+    assert history.num_groups == 0
 
 
 @every_option
@@ -377,6 +407,8 @@ def test_from_moments_takes_distinct_labels_and_largest_orders_by_count():
     for labels in (["a", "a"], ["a", 1]):
         with pytest.raises(GroupLabelError):
             GroupHistoryManager.from_moments(labels, moments)
+    with pytest.raises(ValueError, match="count 0"):
+        GroupHistoryManager.from_moments(["a"], Moments(1))
     history = GroupHistoryManager()
     history.update(list("abbcccd"), range(7))
     assert [history.largest(k) for k in (0, 2, 9)] == [[], ["c", "b"], ["c", "b", "a", "d"]]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
+from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation import statistics as ours
 from verl_pgrpo.evaluation.variance import recommended_options, variance_components
 
@@ -97,12 +98,20 @@ def test_components_of_single_and_of_equal_responses():
 
 
 def test_components_are_those_that_the_estimator_uses():
-    """Rewards that differ by rounding are equal; groups may be integers, but prompts must be known."""
+    """Rewards that differ by rounding are equal; groups may be integers."""
     table = pd.DataFrame({"group": [7] * 4, "prompt": [1, 1, 2, 2], "reward": [0.1 + 0.2, 0.1 + 0.2, 0.3, 0.3]})
     [found] = variance_components(table).to_dict("records")
     assert (found["group"], found["std"], found["between_within"], found["weight"]) == ("7", 0, 0, 0)
-    with pytest.raises(ValueError, match="prompt_ids are missing"):
-        variance_components(table.assign(prompt=None))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("group", None), ("group", " "), ("prompt", None), ("reward", np.nan), ("reward", None)]
+)
+def test_a_row_without_a_group_prompt_or_reward_is_named_by_its_column(column, value):
+    table = pd.DataFrame({"group": ["a", "a"], "prompt": [1, 2], "reward": [1, 2]}, dtype=object)
+    table.loc[1, column] = value
+    with pytest.raises(DataError, match=rf"'{column}'.* 1 of 2 rows \(first: row 1\)"):
+        variance_components(table)
 
 
 MANY = [1.0] * 30 + [0.4] * 10

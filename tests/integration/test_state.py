@@ -93,6 +93,15 @@ def test_a_new_run_may_start_from_an_earlier_history(config, tmp_path):
     assert restored(config(start, "+algorithm.pgrpo.on_missing_history=reset")) == (4, 7)
 
 
+def test_labels_that_look_alike_are_warned_about_once_on_resume(config, tmp_path, capsys):
+    state = PGRPOState(PGRPOConfig())
+    state.history.update(["jazz", "Jazz"], [1.0, 2.0])
+    state.save(tmp_path / "global_step_3", 3)
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("3")
+    PGRPOState.restore(config()).start({"jazz": 5, "Jazz": 5})
+    assert capsys.readouterr().out.count("look alike") == 1
+
+
 def test_checkpoints_that_verl_ignores_are_named(config, tmp_path, capsys):
     saved(tmp_path, 3)
     (tmp_path / "latest_checkpointed_iteration.txt").unlink()  # as with async_save

@@ -44,6 +44,12 @@ def test_grpo_is_verls(norm_by_std):
     np.testing.assert_allclose(ours, theirs[:, 0].numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{"epsilon": 0.1}, {"norm_adv_by_std_in_grpo": False}])
+def test_scale_and_shift_relate_the_two_advantages(options):
+    rows = replay(steps(), PGRPOConfig(**options)).responses
+    np.testing.assert_allclose(rows["scale"] * rows["grpo"] + rows["shift"], rows["pgrpo"], rtol=1e-9, atol=1e-9)
+
+
 def test_the_sums_follow_from_the_definitions():
     frames, history = steps(), GroupHistoryManager()
     result = replay(frames, PGRPOConfig())
@@ -71,6 +77,18 @@ def test_the_sums_follow_from_the_definitions():
     assert result.by_step()["reward"].tolist() == pytest.approx([frame["score"].mean() for frame in frames])
 
 
+@pytest.mark.parametrize("norm", [True, False])
+def test_a_prompt_has_no_signal_in_grpo_if_its_rewards_are_equal(norm):
+    """To a few units in the last place, whatever their size. A prompt's only response keeps its reward."""
+    prompts = {"equal": [1e6 + 0.3] * 7, "rounded": [0.3, 0.1 + 0.2], "zero": [0.0], "close": [0.5, 0.5 + 1e-9]}
+    prompts["single"] = [2.0]
+    rows = [("a", name, score) for name, scores in prompts.items() for score in scores]
+    frame = pd.DataFrame(rows, columns=["group", "prompt_id", "score"]).assign(step=1)
+    result = replay([frame], PGRPOConfig(norm_adv_by_std_in_grpo=norm))
+    silent = result.responses.groupby("prompt")["no signal in grpo"].all()
+    assert silent.to_dict() == {f"1/{name}": name in ("equal", "rounded", "zero") for name in prompts}
+
+
 def test_unknown_groups_and_skipped_rewards_are_counted_and_left_out():
     [frame] = steps(1)
     more = pd.DataFrame(
@@ -84,14 +102,25 @@ def test_unknown_groups_and_skipped_rewards_are_counted_and_left_out():
         replay(both, PGRPOConfig())
 
 
-def test_the_command(tmp_path, capsys):
-    for frame in steps():
+def write_dumps(folder, frames):
+    for frame in frames:
         rows = [
             {"input": "hi", "output": "la", "gts": json.dumps({"wants": row.group}), "score": row.score,
              "uid": f"{row.prompt_id}_{i}_0"}
             for i, row in enumerate(frame.itertuples())
         ]  # fmt: skip
-        (tmp_path / f"{frame['step'][0]}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        (folder / f"{frame['step'][0]}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def test_a_run_without_a_finite_reward_is_not_one_without_groups(tmp_path, capsys):
+    write_dumps(tmp_path, [frame.assign(score=np.nan) for frame in steps()])
+    call = ["replay", str(tmp_path), "--group-field", "gts.wants", "--option", "on_nonfinite=skip"]
+    assert main(call) == 2
+    assert "none of its 108 responses has a finite reward" in capsys.readouterr().err
+
+
+def test_the_command(tmp_path, capsys):
+    write_dumps(tmp_path, steps())
     call = ["replay", str(tmp_path), "--group-field", "gts.wants"]
     assert main([*call, "--option", "half_life=50", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -64,6 +64,9 @@ def replay_command(
         group_of = groups_from_field(str(group_field))
     files = tqdm(dumps.files.values(), desc="steps", disable=None)
     result = replay((read_dump(path, group_of) for path in files), config)
+    if result.responses.empty and result.nonfinite:
+        of_group = " with a preference group" if result.unknown else ""
+        raise DataError(f"{rollouts}: none of its {result.nonfinite:,} responses{of_group} has a finite reward")
     if result.responses.empty:
         where = ", ".join(map(str, data)) if data else f"the field {group_field}"
         raise DataError(f"{rollouts}: none of its {result.unknown:,} responses has a preference group in {where}")

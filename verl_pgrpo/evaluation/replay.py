@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from verl_pgrpo.advantage import GRPO_EPSILON, without_rounding
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.evaluation.variance import variance_components
 from verl_pgrpo.history import GroupHistoryManager
@@ -28,9 +29,7 @@ from verl_pgrpo.moments import Floats
 MEANS = ("reward", "no signal in grpo", "grpo signal", "pgrpo signal", "opposed", "scale", "shift", "cold")
 
 
-def grpo_advantages(
-    rewards: Floats, prompt_ids: Sequence[Any], norm_by_std: bool = True, epsilon: float = 1e-6
-) -> Floats:
+def grpo_advantages(rewards: Floats, prompt_ids: Sequence[Any], norm_by_std: bool = True) -> Floats:
     """Compute verl's GRPO advantages.
 
     Normalizes by the mean and the standard deviation (ddof=1) of the responses to the same prompt. A prompt with a
@@ -45,7 +44,7 @@ def grpo_advantages(
     prompts = pd.Series(rewards, dtype="float64").groupby(pd.Series(list(prompt_ids), dtype=object).to_numpy())
     single = prompts.transform("size").to_numpy() == 1
     deviations = rewards - np.where(single, 0.0, prompts.transform("mean"))
-    return deviations / (np.where(single, 1.0, prompts.transform("std")) + epsilon) if norm_by_std else deviations
+    return deviations / (np.where(single, 1.0, prompts.transform("std")) + GRPO_EPSILON) if norm_by_std else deviations
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,10 @@ def replay(steps: Iterable[pd.DataFrame], config: PGRPOConfig) -> Replay:
         )[~result.skipped]  # fmt: skip
         nonfinite += len(known) - len(part)
         grpo = grpo_advantages(part["reward"].to_numpy(), part["prompt"].tolist(), config.norm_adv_by_std_in_grpo)
-        part["grpo"] = np.where(np.abs(grpo) > 1e-6, grpo, 0.0)  # equal rewards may differ by rounding
+        rewards = part.groupby("prompt")["reward"]
+        lowest, highest, size = (rewards.transform(name).to_numpy() for name in ("min", "max", "size"))
+        # Decided by the rewards: for equal ones, the rounded mean may leave an advantage, which grows with the reward.
+        part["grpo"] = np.where((without_rounding(highest - lowest, highest) == 0) & (size > 1), 0.0, grpo)
         part["no signal in grpo"] = part["grpo"].eq(0).groupby(part["prompt"]).transform("all")
         part["grpo signal"], part["pgrpo signal"] = part["grpo"] ** 2, part["pgrpo"] ** 2
         part["opposed"] = part["grpo"] * part["pgrpo"] < 0

@@ -9,8 +9,9 @@ import pandas as pd
 
 from verl_pgrpo.advantage import without_rounding
 from verl_pgrpo.config import PGRPOConfig
-from verl_pgrpo.groups import group_label
-from verl_pgrpo.moments import Moments
+from verl_pgrpo.errors import DataError
+from verl_pgrpo.groups import group_label, is_missing
+from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
 from verl_pgrpo.reward_batch import RewardBatch
 from verl_pgrpo.shrinkage import prompt_weight, share_within
 
@@ -35,11 +36,23 @@ def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
         - `weight`: the weight of the prompt baseline with baseline=shrinkage, for the group's mean number of responses.
 
     Raises:
-        MissingGroupError, GroupLabelError, NonFiniteRewardError, ValueError: a row cannot be used.
+        DataError: a row has no group, prompt or finite reward.
+        GroupLabelError: a group is neither text nor an integer.
     """
     labels = [group_label(group) for group in rewards["group"]]
-    prompts = rewards["prompt"].tolist()
-    batch = RewardBatch.check(labels, rewards["reward"].to_numpy(np.float64), prompts, (), PGRPOConfig())
+    prompts, values = rewards["prompt"].tolist(), rewards["reward"].to_numpy(np.float64, na_value=np.nan)
+    unusable = {
+        "group": np.array([label is None for label in labels], dtype=np.bool_),
+        "prompt": np.array([is_missing(prompt) for prompt in prompts], dtype=np.bool_),
+        "reward": ~(np.abs(values) <= MAX_MAGNITUDE),
+    }
+    for column, bad in unusable.items():
+        if bad.any():
+            raise DataError(
+                f"column {column!r} has no usable value in {bad.sum():,} of {len(bad):,} rows (first: row "
+                f"{bad.argmax()}). Drop or correct these rows."
+            )
+    batch = RewardBatch.check(labels, values, prompts, (), PGRPOConfig())
     groups, rows = np.unique(np.array(batch.groups, dtype=object), return_inverse=True)
     moments = Moments(len(groups))
     moments.update(rows, batch.rewards, batch.prompts)
@@ -66,7 +79,11 @@ def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
 
 
 def recommended_options(components: pd.DataFrame) -> dict[str, str | float]:
-    """Return the options of `algorithm.pgrpo` that docs/when.md recommends for such rewards.
+    """Return options of `algorithm.pgrpo` that are safe for such rewards (docs/when.md).
+
+    baseline=shrinkage if a prompt has several responses: it estimates itself how much prompts differ, so the
+    recommendation does not depend on `between_within`. group_balance if groups differ much in size. Sampling the groups
+    equally is better than group_balance; these numbers do not show whether that is possible. Empty without any spread.
 
     Args:
         components: of `variance_components`.

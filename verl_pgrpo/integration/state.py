@@ -8,6 +8,7 @@ where all advantages are computed.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +59,6 @@ class PGRPOState:
         self.config = config
         self.history = history if history is not None else GroupHistoryManager(config)
         self.step = step
-        self._monitor = HistoryMonitor(self.history)
         self._rows: BatchRows | None = None
         self._computed = False
 
@@ -102,6 +102,11 @@ class PGRPOState:
             start = "an empty history" if options.initial_history is None else "initial_history"
             print(f"P-GRPO: starting with {start} (on_missing_history=reset), because: {error}", flush=True)
             return cls(options, _initial_history(options), step)
+
+    @functools.cached_property
+    def _monitor(self) -> HistoryMonitor:
+        # Not built before `start`, which sets one that knows the data: each warns of labels that look alike.
+        return HistoryMonitor(self.history)
 
     def start(self, sizes: Mapping[str, int] | None) -> None:
         """Announce the run, once its training set is known.
