@@ -19,6 +19,7 @@ from verl_pgrpo.errors import DataError
 from verl_pgrpo.report.comparison import Arm, Comparison, Run
 from verl_pgrpo.report.curves import Curves
 from verl_pgrpo.report.loading import load_runs
+from verl_pgrpo.report.narrative import value_meaning
 from verl_pgrpo.report.page import as_dict, make_report
 from verl_pgrpo.report.pooling import ConfidenceBand
 from verl_pgrpo.report.run_folder import RunFolder, find_run
@@ -140,6 +141,22 @@ def test_a_group_with_hardly_any_responses_is_not_the_worst(tmp_path):
     assert found["groups"] == 41
     assert found["focus"] != "seen once"
     assert "worst_tenth" in found["arms"][0]
+
+
+def arm(name: str, groups: str, first: int, last: int) -> Arm:
+    """One run whose groups have ten responses in each step."""
+    steps = np.arange(first, last + 1)
+    cells = pd.DataFrame({"step": np.tile(steps, len(groups)), "group": np.repeat([*groups], len(steps))})
+    cells = cells.assign(count=10, rows=10, value=cells["step"] * 1.0, m2=1.0)
+    return Arm(name, name, [Run(RunFolder(Path(name)), cells)])
+
+
+def test_without_common_steps_values_are_standardized_by_the_start_of_the_baseline():
+    comparison = Comparison([arm("grpo", "ab", 31, 50), arm("pgrpo", "ab", 1, 20)], "standardized")
+    std = np.sqrt((10 * 5 + 4) / 39)  # of steps 31 to 34
+    np.testing.assert_allclose(comparison.ends, [[(48.5 - 32.5) / std] * 2, [(18.5 - 32.5) / std] * 2])
+    assert "steps 31 to 34 of GRPO (the first fifth of its own" in value_meaning(comparison)
+    assert comparison.ranked.all()
 
 
 def test_bands_count_the_seeds_that_have_data():

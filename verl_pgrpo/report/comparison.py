@@ -73,6 +73,7 @@ class Comparison:
         cells: the cells of all runs, with columns `arm`, `seed` and codes of groups; standardized if `value` is.
         steps, first, last: all steps, and the first and the last fifth of those that all runs have.
         cut: some runs are longer than others. disjoint: without common steps, each run ends at its own last fifth.
+        start: the baseline's steps that "standardized" refers to: `first`, or without common steps its own first fifth.
         responses, share: (G,) number and share of each group's responses.
         windows: per arm and seed the last fifth.
         seeds: per arm (seeds, G), what each group ends at in each run; `ends` the mean over seeds, (G,).
@@ -100,6 +101,8 @@ class Comparison:
         self.disjoint = not len(common)
         self.cut = not self.disjoint and bool(end < self.steps[-1])
         self.first, self.last = _fifths(self.steps if self.disjoint else common)
+        own = np.unique(self.cells["step"][self.cells["arm"] == self.baseline])
+        self.start = _fifths(own)[0] if self.disjoint else self.first
         self.responses: Floats = np.bincount(self.cells["group"], self.cells["count"], size).astype(float)
         self.share = self.responses / self.responses.sum()
         known_from = self._standardize() if value == "standardized" else np.full(size, np.inf)
@@ -138,7 +141,7 @@ class Comparison:
         A group with few rewards there still has its own mean, because scales differ between groups, but uses the pooled
         standard deviation within all groups.
         """
-        at_start = (self.cells["arm"] == self.baseline) & self.cells["step"].isin(self.first)
+        at_start = (self.cells["arm"] == self.baseline) & self.cells["step"].isin(self.start)
         start = Window.pool(self.cells[at_start], len(self.labels))
         within = start.std_within if start.std_within > 1e-9 else 1.0
         scale = np.where((start.count >= ENOUGH) & (start.std > 1e-9), start.std, within)

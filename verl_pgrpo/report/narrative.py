@@ -48,10 +48,11 @@ def value_meaning(comparison: Comparison) -> str:
         return "The value is the mean reward as in training; groups may use different scales."
     if comparison.value == "standardized":
         base = comparison.arms[comparison.baseline]
+        whose = " (the first fifth of its own steps)" if comparison.disjoint else ""
         return (
             f"Users rate on different scales. A group's value is therefore its mean reward minus the mean of its "
-            f"rewards in steps {comparison.first[0]:,} to {comparison.first[-1]:,} of {base.title}, divided by their "
-            f"standard deviation: 0 is where the group started. Groups with fewer than {ENOUGH} rewards in these "
+            f"rewards in steps {comparison.start[0]:,} to {comparison.start[-1]:,} of {base.title}{whose}, divided by "
+            f"their standard deviation: 0 is where the group started. Groups with fewer than {ENOUGH} rewards in these "
             "steps are divided by the standard deviation within all groups."
         )
     return f"The value is the mean of the field {comparison.value!r} of the rollouts."
