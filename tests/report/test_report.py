@@ -19,7 +19,7 @@ from verl_pgrpo.errors import DataError
 from verl_pgrpo.report.comparison import Arm, Comparison, Run
 from verl_pgrpo.report.curves import Curves
 from verl_pgrpo.report.loading import load_runs
-from verl_pgrpo.report.narrative import value_meaning
+from verl_pgrpo.report.narrative import cautions, findings, headline, value_meaning
 from verl_pgrpo.report.page import as_dict, make_report
 from verl_pgrpo.report.pooling import ConfidenceBand
 from verl_pgrpo.report.run_folder import RunFolder, find_run
@@ -157,6 +157,15 @@ def test_without_common_steps_values_are_standardized_by_the_start_of_the_baseli
     np.testing.assert_allclose(comparison.ends, [[(48.5 - 32.5) / std] * 2, [(18.5 - 32.5) / std] * 2])
     assert "steps 31 to 34 of GRPO (the first fifth of its own" in value_meaning(comparison)
     assert comparison.ranked.all()
+
+
+@pytest.mark.parametrize("value", ["score", "standardized"])
+def test_arms_without_common_groups(value):
+    comparison = Comparison([arm("grpo", "ab", 1, 20), arm("pgrpo", "cd", 1, 20)], value)
+    assert comparison.ranked.tolist() == [True, True, False, False]
+    [text] = [line for line in cautions(comparison) if "ranked" in line]
+    assert text.startswith("No group has responses in")
+    assert "P-GRPO" not in " ".join([headline(comparison), *findings(comparison)]), "it has none of the ranked groups"
 
 
 def test_bands_count_the_seeds_that_have_data():

@@ -77,7 +77,8 @@ class Comparison:
         responses, share: (G,) number and share of each group's responses.
         windows: per arm and seed the last fifth.
         seeds: per arm (seeds, G), what each group ends at in each run; `ends` the mean over seeds, (G,).
-        ranked: (G,) the groups that are compared with each other: with at least `enough` responses in every arm.
+        ranked: (G,) the groups that are compared with each other: with at least `enough` responses in every arm. If no
+            group has any in every arm (`shared` is False), those of the baseline.
         by_tenths: whether there are so many of them that the worst tenth is more informative than the worst.
         focus: index of the group that is worst off in the baseline arm.
         notable: all groups: first the one in focus, then the worst of each arm, then the others, the largest first.
@@ -116,7 +117,8 @@ class Comparison:
         fewest = np.min([*counts, known_from], axis=0)
         self.enough = _enough(fewest)
         ranked: NDArray[np.bool_] = fewest >= self.enough
-        self.ranked = ranked if ranked.any() else np.isfinite(self.ends[self.baseline])
+        self.shared = bool(ranked.any())
+        self.ranked = ranked if self.shared else np.isfinite(self.ends[self.baseline])
         self.by_tenths = int(self.ranked.sum()) > FEW_GROUPS
         self.focus = self.worst(self.baseline)
         largest = np.argsort(-self.share, kind="stable").tolist()
