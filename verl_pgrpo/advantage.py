@@ -15,7 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from verl_pgrpo.moments import Floats, Integers, Moments
 
-__all__ = ["grpo_relation", "normalizer", "personalized_advantage", "prompt_blend", "without_rounding"]
+__all__ = ["GRPO_EPSILON", "grpo_relation", "normalizer", "personalized_advantage", "prompt_blend", "without_rounding"]
+
+# What verl's `grpo` adds to the std over a prompt's responses, whatever `PGRPOConfig.epsilon` is.
+GRPO_EPSILON = 1e-6
 
 Booleans = NDArray[np.bool_]
 
@@ -83,9 +86,9 @@ def grpo_relation(
     """Return scale and shift of Corollary 3.1: A_pgrpo = scale * A_grpo + shift.
 
     mu_G and sigma_G are mean and std over the generation group (the responses to one prompt) as verl's `grpo` computes
-    them: with Bessel's correction, epsilon added to sigma_G, and 0 and 1 for a prompt with a single response.
+    them: with Bessel's correction, 1e-6 added to sigma_G, and 0 and 1 for a prompt with a single response.
 
-        scale = (sigma_G + epsilon) / (sigma_p + epsilon),   shift = (mu_G - mu_p) / (sigma_p + epsilon)
+        scale = (sigma_G + 1e-6) / (sigma_p + epsilon),   shift = (mu_G - mu_p) / (sigma_p + epsilon)
 
     Args:
         rewards: (N,) float64.
@@ -106,7 +109,7 @@ def grpo_relation(
     if not norm_by_std:
         return np.ones_like(rewards), prompt_mean - mean
     divisor = _divisor(std, epsilon)
-    return (prompt_std + epsilon) / divisor, (prompt_mean - mean) / divisor
+    return (prompt_std + GRPO_EPSILON) / divisor, (prompt_mean - mean) / divisor
 
 
 def prompt_blend(advantages: Floats, standardized: Floats, prompt: Integers) -> tuple[Floats, Floats, Floats]:

@@ -18,6 +18,7 @@ from verl_pgrpo.cli import main
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.report.comparison import Arm, Comparison, Run
 from verl_pgrpo.report.curves import Curves
+from verl_pgrpo.report.history_snapshot import history_metrics
 from verl_pgrpo.report.loading import load_runs
 from verl_pgrpo.report.narrative import cautions, findings, headline, value_meaning
 from verl_pgrpo.report.page import as_dict, make_report
@@ -225,6 +226,22 @@ def test_metrics_alone_are_enough(runs, tmp_path):
     responses = table(runs / "pgrpo-0").query("step > 20").groupby("group").size()
     for group in report(tmp_path / "resumed.jsonl")["by_group"]:  # rewards before the resume are not counted
         assert group["responses"] == pytest.approx(responses[group["group"]], rel=0.1)
+
+
+@pytest.mark.parametrize("prefix", ["Käthe", f"walks {'on the beach ' * 5}"])
+def test_metrics_alone_have_the_history_of_groups_that_are_renamed_in_metrics(tmp_path, prefix):
+    run = write_run(tmp_path / "run", "pgrpo", groups=3, steps=5, prefix=prefix)
+    count = table(run).groupby("group").size().to_dict()
+    shutil.rmtree(run / "rollouts")
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    (other / "hydra/.hydra/config.yaml").write_text("algorithm: {adv_estimator: grpo}")
+    shutil.rmtree(run / "checkpoints")
+    for found in (report(other), report(run, other)):  # the labels are in a checkpoint
+        assert {group["group"]: group["history"] for group in found["by_group"]} == count
+    comparison = load_runs([str(run)])  # there is none
+    [snapshot] = make_report(comparison).snapshots
+    assert sorted(snapshot.count) == sorted(count.values())
+    assert len(history_metrics(comparison.runs[0], comparison.labels[0])) == 5
 
 
 def test_groups_from_training_data(run, tmp_path):

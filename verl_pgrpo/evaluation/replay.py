@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from verl_pgrpo.advantage import GRPO_EPSILON
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.evaluation.variance import variance_components
 from verl_pgrpo.history import GroupHistoryManager
@@ -28,9 +29,7 @@ from verl_pgrpo.moments import Floats
 MEANS = ("reward", "no signal in grpo", "grpo signal", "pgrpo signal", "opposed", "scale", "shift", "cold")
 
 
-def grpo_advantages(
-    rewards: Floats, prompt_ids: Sequence[Any], norm_by_std: bool = True, epsilon: float = 1e-6
-) -> Floats:
+def grpo_advantages(rewards: Floats, prompt_ids: Sequence[Any], norm_by_std: bool = True) -> Floats:
     """Compute verl's GRPO advantages.
 
     Normalizes by the mean and the standard deviation (ddof=1) of the responses to the same prompt. A prompt with a
@@ -45,7 +44,7 @@ def grpo_advantages(
     prompts = pd.Series(rewards, dtype="float64").groupby(pd.Series(list(prompt_ids), dtype=object).to_numpy())
     single = prompts.transform("size").to_numpy() == 1
     deviations = rewards - np.where(single, 0.0, prompts.transform("mean"))
-    return deviations / (np.where(single, 1.0, prompts.transform("std")) + epsilon) if norm_by_std else deviations
+    return deviations / (np.where(single, 1.0, prompts.transform("std")) + GRPO_EPSILON) if norm_by_std else deviations
 
 
 @dataclass(frozen=True)
