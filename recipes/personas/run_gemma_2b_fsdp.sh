@@ -22,6 +22,7 @@ SYNC_UTILIZATION=0.6
 ASYNC_UTILIZATION=0.45 # leaves room for three buckets of 12 GiB
 ROLLOUT_TP=${ROLLOUT_TP:-1}
 # Tied embeddings: 2.51 G parameters and the table of 0.52 G once more, 4 bytes each as FSDP sends fp32: 11,560 MiB.
+# Right for the default model only. For a larger tied MODEL_PATH set BUCKET_MB by the same sum; preflight checks it.
 BUCKET_MB=${BUCKET_MB:-12288}
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"

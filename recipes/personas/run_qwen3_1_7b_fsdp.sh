@@ -27,6 +27,7 @@ SYNC_OFFLOAD=False
 SYNC_UTILIZATION=0.6
 ROLLOUT_TP=${ROLLOUT_TP:-1} # the model fits one GPU: as many replicas as GPUs
 # Tied embeddings: 1.72 G parameters and the table of 0.31 G once more, 4 bytes each as FSDP sends fp32: 7,750 MiB.
+# Right for the default model only. For a larger tied MODEL_PATH set BUCKET_MB by the same sum; preflight checks it.
 BUCKET_MB=${BUCKET_MB:-8192}
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"

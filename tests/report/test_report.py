@@ -18,7 +18,9 @@ from verl_pgrpo.cli import main
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.report.comparison import Arm, Comparison, Run
 from verl_pgrpo.report.curves import Curves
+from verl_pgrpo.report.history_snapshot import history_metrics
 from verl_pgrpo.report.loading import load_runs
+from verl_pgrpo.report.narrative import cautions, findings, headline, value_meaning
 from verl_pgrpo.report.page import as_dict, make_report
 from verl_pgrpo.report.pooling import ConfidenceBand
 from verl_pgrpo.report.run_folder import RunFolder, find_run
@@ -142,6 +144,31 @@ def test_a_group_with_hardly_any_responses_is_not_the_worst(tmp_path):
     assert "worst_tenth" in found["arms"][0]
 
 
+def arm(name: str, groups: str, first: int, last: int) -> Arm:
+    """One run whose groups have ten responses in each step."""
+    steps = np.arange(first, last + 1)
+    cells = pd.DataFrame({"step": np.tile(steps, len(groups)), "group": np.repeat([*groups], len(steps))})
+    cells = cells.assign(count=10, rows=10, value=cells["step"] * 1.0, m2=1.0)
+    return Arm(name, name, [Run(RunFolder(Path(name)), cells)])
+
+
+def test_without_common_steps_values_are_standardized_by_the_start_of_the_baseline():
+    comparison = Comparison([arm("grpo", "ab", 31, 50), arm("pgrpo", "ab", 1, 20)], "standardized")
+    std = np.sqrt((10 * 5 + 4) / 39)  # of steps 31 to 34
+    np.testing.assert_allclose(comparison.ends, [[(48.5 - 32.5) / std] * 2, [(18.5 - 32.5) / std] * 2])
+    assert "steps 31 to 34 of GRPO (the first fifth of its own" in value_meaning(comparison)
+    assert comparison.ranked.all()
+
+
+@pytest.mark.parametrize("value", ["score", "standardized"])
+def test_arms_without_common_groups(value):
+    comparison = Comparison([arm("grpo", "ab", 1, 20), arm("pgrpo", "cd", 1, 20)], value)
+    assert comparison.ranked.tolist() == [True, True, False, False]
+    [text] = [line for line in cautions(comparison) if "ranked" in line]
+    assert text.startswith("No group has responses in")
+    assert "P-GRPO" not in " ".join([headline(comparison), *findings(comparison)]), "it has none of the ranked groups"
+
+
 def test_bands_count_the_seeds_that_have_data():
     with_gaps = ConfidenceBand.over_seeds(np.array([1.0, np.nan, 2.0, 3.0, np.nan, 4.0, 5.0]))
     half = 2.776 * 0.7071  # t(0.975, 4), std of the mean
@@ -199,6 +226,22 @@ def test_metrics_alone_are_enough(runs, tmp_path):
     responses = table(runs / "pgrpo-0").query("step > 20").groupby("group").size()
     for group in report(tmp_path / "resumed.jsonl")["by_group"]:  # rewards before the resume are not counted
         assert group["responses"] == pytest.approx(responses[group["group"]], rel=0.1)
+
+
+@pytest.mark.parametrize("prefix", ["Käthe", f"walks {'on the beach ' * 5}"])
+def test_metrics_alone_have_the_history_of_groups_that_are_renamed_in_metrics(tmp_path, prefix):
+    run = write_run(tmp_path / "run", "pgrpo", groups=3, steps=5, prefix=prefix)
+    count = table(run).groupby("group").size().to_dict()
+    shutil.rmtree(run / "rollouts")
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    (other / "hydra/.hydra/config.yaml").write_text("algorithm: {adv_estimator: grpo}")
+    shutil.rmtree(run / "checkpoints")
+    for found in (report(other), report(run, other)):  # the labels are in a checkpoint
+        assert {group["group"]: group["history"] for group in found["by_group"]} == count
+    comparison = load_runs([str(run)])  # there is none
+    [snapshot] = make_report(comparison).snapshots
+    assert sorted(snapshot.count) == sorted(count.values())
+    assert len(history_metrics(comparison.runs[0], comparison.labels[0])) == 5
 
 
 def test_groups_from_training_data(run, tmp_path):

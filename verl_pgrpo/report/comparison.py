@@ -73,10 +73,12 @@ class Comparison:
         cells: the cells of all runs, with columns `arm`, `seed` and codes of groups; standardized if `value` is.
         steps, first, last: all steps, and the first and the last fifth of those that all runs have.
         cut: some runs are longer than others. disjoint: without common steps, each run ends at its own last fifth.
+        start: the baseline's steps that "standardized" refers to: `first`, or without common steps its own first fifth.
         responses, share: (G,) number and share of each group's responses.
         windows: per arm and seed the last fifth.
         seeds: per arm (seeds, G), what each group ends at in each run; `ends` the mean over seeds, (G,).
-        ranked: (G,) the groups that are compared with each other: with at least `enough` responses in every arm.
+        ranked: (G,) the groups that are compared with each other: with at least `enough` responses in every arm. If no
+            group has any in every arm (`shared` is False), those of the baseline.
         by_tenths: whether there are so many of them that the worst tenth is more informative than the worst.
         focus: index of the group that is worst off in the baseline arm.
         notable: all groups: first the one in focus, then the worst of each arm, then the others, the largest first.
@@ -100,6 +102,8 @@ class Comparison:
         self.disjoint = not len(common)
         self.cut = not self.disjoint and bool(end < self.steps[-1])
         self.first, self.last = _fifths(self.steps if self.disjoint else common)
+        own = np.unique(self.cells["step"][self.cells["arm"] == self.baseline])
+        self.start = _fifths(own)[0] if self.disjoint else self.first
         self.responses: Floats = np.bincount(self.cells["group"], self.cells["count"], size).astype(float)
         self.share = self.responses / self.responses.sum()
         known_from = self._standardize() if value == "standardized" else np.full(size, np.inf)
@@ -113,7 +117,8 @@ class Comparison:
         fewest = np.min([*counts, known_from], axis=0)
         self.enough = _enough(fewest)
         ranked: NDArray[np.bool_] = fewest >= self.enough
-        self.ranked = ranked if ranked.any() else np.isfinite(self.ends[self.baseline])
+        self.shared = bool(ranked.any())
+        self.ranked = ranked if self.shared else np.isfinite(self.ends[self.baseline])
         self.by_tenths = int(self.ranked.sum()) > FEW_GROUPS
         self.focus = self.worst(self.baseline)
         largest = np.argsort(-self.share, kind="stable").tolist()
@@ -138,7 +143,7 @@ class Comparison:
         A group with few rewards there still has its own mean, because scales differ between groups, but uses the pooled
         standard deviation within all groups.
         """
-        at_start = (self.cells["arm"] == self.baseline) & self.cells["step"].isin(self.first)
+        at_start = (self.cells["arm"] == self.baseline) & self.cells["step"].isin(self.start)
         start = Window.pool(self.cells[at_start], len(self.labels))
         within = start.std_within if start.std_within > 1e-9 else 1.0
         scale = np.where((start.count >= ENOUGH) & (start.std > 1e-9), start.std, within)

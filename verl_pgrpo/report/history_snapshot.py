@@ -64,12 +64,18 @@ class HistorySnapshot:
         logged = group_metrics(run.folder.log, "count")
         if not logged:
             return None
-        counts = [float(logged[name].iloc[-1]) if name in logged else 0.0 for name in map(metric_label, labels)]
+        names = [_metric_name(run, label) for label in labels]
+        counts = [float(logged[name].iloc[-1]) if name in logged else 0.0 for name in names]
         step = max(int(count.index[-1]) for count in logged.values())
         return cls(np.array(counts), "the last logged metrics", step, last_cold)
 
 
 def history_metrics(run: Run, label: str) -> pd.DataFrame:
     """Return a group's logged history over the steps: columns `mean`, `std` and `reward` (the mean of the batch)."""
-    prefix = f"pgrpo/group/{metric_label(label)}"
+    prefix = f"pgrpo/group/{_metric_name(run, label)}"
     return pd.DataFrame({what: run.folder.log.series(f"{prefix}/{what}") for what in ("mean", "std", "reward")})
+
+
+def _metric_name(run: Run, label: str) -> str:
+    """A label that was read from metrics is such a name already; `metric_label` would shorten a long one again."""
+    return label if f"pgrpo/group/{label}/count" in run.folder.log.frame else metric_label(label)

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from verl_pgrpo.errors import DataError
+from verl_pgrpo.errors import DataError, HistoryFileError
 from verl_pgrpo.evaluation.metrics_log import MetricsLog
 from verl_pgrpo.evaluation.rollouts import GroupLookup, groups_from_data, groups_from_field, read_dump
+from verl_pgrpo.history import GroupHistoryManager
 from verl_pgrpo.monitoring import metric_label
 from verl_pgrpo.report.comparison import CELLS, Arm, Comparison, Run
 from verl_pgrpo.report.configuration import same_settings
@@ -64,13 +65,16 @@ def load_runs(
             "data (--data) or a field of the dumps (--group-field)"
         )
     runs: dict[int, Run] = {}
-    # Runs with dumps first: they have the full labels, whereas metrics have shortened ones.
+    # Metrics have shortened labels. The full ones are in histories, and in dumps, which are therefore read first.
+    without_dumps = [folder for folder, place in zip(folders, groups, strict=True) if place is None]
+    full = {metric_label(label): label for folder in without_dumps for label in _history_groups(folder)}
     for i in sorted(range(len(folders)), key=lambda i: groups[i] is None):
-        place, known = groups[i], dict.fromkeys(label for run in runs.values() for label in run.cells["group"])
+        place = groups[i]
         if place is not None:
             runs[i] = _without_other_groups(_read_dumps(folders[i], place, value), key)
+            full |= {metric_label(label): label for label in runs[i].cells["group"].unique()}
         else:
-            runs[i] = _read_metrics(folders[i], {metric_label(label): label for label in known})
+            runs[i] = _read_metrics(folders[i], full)
         _check(runs[i], value)
     arms = _arms((label, runs[i]) for i, label in enumerate(labels))
     if baseline is not None and baseline not in [arm.label for arm in arms]:
@@ -187,6 +191,16 @@ def _read_dumps(folder: RunFolder, groups: GroupLookup, value: str) -> Run:
     cells["m2"] = values.var(ddof=0) * cells["count"]
     unknown, missing = int((~known).sum()), int((known & ~finite).sum())
     return Run(folder, pd.DataFrame(cells).reset_index(), groups, unknown, missing)
+
+
+def _history_groups(folder: RunFolder) -> list[str]:
+    """The groups in the newest checkpoint; empty if there is none or it cannot be read, which is reported later."""
+    if folder.history is None:
+        return []
+    try:
+        return GroupHistoryManager.load(folder.history[1]).groups
+    except HistoryFileError:
+        return []
 
 
 def _read_metrics(folder: RunFolder, labels: Mapping[str, str]) -> Run:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from verl_pgrpo.report.comparison import Comparison
 from verl_pgrpo.report.pooling import ENOUGH, ConfidenceBand
 
@@ -48,10 +50,11 @@ def value_meaning(comparison: Comparison) -> str:
         return "The value is the mean reward as in training; groups may use different scales."
     if comparison.value == "standardized":
         base = comparison.arms[comparison.baseline]
+        whose = " (the first fifth of its own steps)" if comparison.disjoint else ""
         return (
             f"Users rate on different scales. A group's value is therefore its mean reward minus the mean of its "
-            f"rewards in steps {comparison.first[0]:,} to {comparison.first[-1]:,} of {base.title}, divided by their "
-            f"standard deviation: 0 is where the group started. Groups with fewer than {ENOUGH} rewards in these "
+            f"rewards in steps {comparison.start[0]:,} to {comparison.start[-1]:,} of {base.title}{whose}, divided by "
+            f"their standard deviation: 0 is where the group started. Groups with fewer than {ENOUGH} rewards in these "
             "steps are divided by the standard deviation within all groups."
         )
     return f"The value is the mean of the field {comparison.value!r} of the rollouts."
@@ -59,7 +62,7 @@ def value_meaning(comparison: Comparison) -> str:
 
 def headline(comparison: Comparison) -> str:
     """State in one sentence what happened to the group that is worst off."""
-    focus, base, ours = comparison.focus, comparison.baseline, comparison.ours
+    focus, base, ours = comparison.focus, comparison.baseline, _arm_in_question(comparison)
     name, share = comparison.labels[focus], percent(float(comparison.share[focus]))
     title, end = comparison.arms[base].title, number(float(comparison.ends[base][focus]))
     if ours is None:
@@ -79,6 +82,12 @@ def headline(comparison: Comparison) -> str:
     return text
 
 
+def _arm_in_question(comparison: Comparison) -> int | None:
+    """`comparison.ours`, or None if it has no ranked group."""
+    ours = comparison.ours
+    return None if ours is None or np.isnan(comparison.ends[ours][comparison.ranked]).all() else ours
+
+
 def _ends_at(comparison: Comparison, end: str) -> str:
     if comparison.value == "standardized":
         return f"ends {end} standard deviations from its start"
@@ -87,7 +96,7 @@ def _ends_at(comparison: Comparison, end: str) -> str:
 
 def findings(comparison: Comparison) -> list[str]:
     """State the other main results: worst group of the other arm, mean, gap, who gained and who lost."""
-    ours, base = comparison.ours, comparison.baseline
+    ours, base = _arm_in_question(comparison), comparison.baseline
     theirs = comparison.summary(base)
     if ours is None:
         return [f"Mean over groups: {with_band(theirs['mean'])}. Best minus worst: {with_band(theirs['gap'])}."]
@@ -124,10 +133,14 @@ def cautions(comparison: Comparison) -> list[str]:
             "At least one arm has a single run. Another seed may give other numbers; use several runs per arm."
         )
     ranked, groups, enough = int(comparison.ranked.sum()), len(comparison.labels), comparison.enough
-    if ranked < groups:
-        where = "the last fifth of every arm"
-        if comparison.value == "standardized":
-            where += f" and in the first fifth of {comparison.arms[comparison.baseline].title}"
+    base, where = comparison.arms[comparison.baseline].title, "the last fifth of every arm"
+    if comparison.value == "standardized":
+        where += f" and in the first fifth of {base}"
+    if not comparison.shared:
+        lines.append(
+            f"No group has responses in {where}; the arms may use different groups. Those of {base} are ranked."
+        )
+    elif ranked < groups:
         lines.append(
             f"Only the {ranked:,} of {groups:,} groups with at least {counted(enough)} in {where} are ranked; the "
             "others have too few."
