@@ -142,7 +142,7 @@ class PGRPOConfig:
             name = str(error).split()[0]  # every message starts with the option's name
             path = f"algorithm.{name}" if name in _VERL_KEYS else f"algorithm.pgrpo.{name}"
             # Hydra parses 1 as a number, and the shell removes one pair of quotes.
-            is_number = name in _TEXTS and type(plain[name]) in (int, float)
+            is_number = name in _TEXTS and type(plain.get(name)) in (int, float)
             hint = f""". Quote a number: +{path}='"{plain[name]}"'""" if is_number else ""
             raise ConfigError(f"{path}{str(error).removeprefix(name)}{hint}") from None
 

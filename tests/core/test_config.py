@@ -53,6 +53,7 @@ def test_a_wrong_value_is_an_error_that_names_the_option(name, value):
 LOCATED = [
     ({"pgrpo": {"half_life": 0}}, "algorithm.pgrpo.half_life must be"),
     ({"pgrpo": {"halflife": 5}}, "algorithm.pgrpo.halflife is"),
+    ({"pgrpo": {"group_key x": 5}}, "algorithm.pgrpo.group_key x is"),
     ({"norm_adv_by_std_in_grpo": "yes"}, "algorithm.norm_adv_by_std_in_grpo must be"),
     ({"pgrpo": {"default_group": 1}}, """+algorithm.pgrpo.default_group='"1"'"""),
 ]
