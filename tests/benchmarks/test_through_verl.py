@@ -42,11 +42,11 @@ def call(study, monkeypatch, results: Path, options: str) -> None:
 
 def test_the_published_table_is_that_of_the_committed_figures(study, monkeypatch, capsys):
     monkeypatch.setattr(study, "run", lambda *_: pytest.fail("no run is missing"))
-    options = "--study personas-smollm2 --first-seed 10 --seeds 5 --arms grpo pgrpo shrinkage"
+    options = "--study personas-smollm2 --first-seed 10 --seeds 5 --arms grpo pgrpo random shrinkage"
     call(study, monkeypatch, ROOT / "benchmarks" / "results" / "personas-smollm2.csv", options)
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    assert len(rows) == 3
+    assert len(rows) == 4
     assert not [row for row in rows if row not in page]
 
 
