@@ -19,6 +19,7 @@ from verl_pgrpo.data import personas
 
 TIMEOUT = 600.0
 MAIN_PPO = "verl.trainer.main_ppo"
+OURS = ("+algorithm.pgrpo.baseline=shrinkage", "+algorithm.pgrpo.group_balance=0.5")  # not the paper's
 
 
 def prepare(folder: Path, rows: int = 256, noise: float = 0.1) -> None:
@@ -152,8 +153,9 @@ def replay(
         parts = [uids] if updates is None else updates[step]
         assert sorted(uid for part in parts for uid in part) == sorted(uids)
         for part in parts:
-            rows = [row for (uid, _), row in last.items() if uid in part]
-            history.update([group for _, group, _ in rows], [score for _, _, score in rows])
+            rows = [(uid, *row) for (uid, _), row in last.items() if uid in part]
+            prompts = [uid for uid, *_ in rows]
+            history.update([group for *_, group, _ in rows], [score for *_, score in rows], prompts)
         counts.append(len(last))
     return counts
 
@@ -164,9 +166,13 @@ def history_of(folder: Path, step: int, config: PGRPOConfig | None = None) -> Gr
     return GroupHistoryManager.load(path, config, step=step)
 
 
-def assert_same(one: GroupHistoryManager, other: GroupHistoryManager) -> None:
-    """Assert that two histories are bit-identical, regardless of the order of their groups."""
-    assert sorted(one.groups) == sorted(other.groups)
-    mine, theirs = one.statistics(one.groups), other.statistics(one.groups)
-    for name in ("count", "mean", "std"):
-        assert getattr(mine, name).tobytes() == getattr(theirs, name).tobytes()
+def assert_same(one: GroupHistoryManager, other: GroupHistoryManager, prompts: bool = True) -> None:
+    """Assert that two histories are bit-identical, regardless of the order of their groups.
+
+    prompts: also the spread within prompts, which must be known.
+    """
+    mine, theirs = (history.to_frame().set_index("group").sort_index() for history in (one, other))
+    assert list(mine.index) == list(theirs.index)
+    assert not prompts or mine["within_dof"].any()
+    for name in ["count", "mean", "std", *["within", "within_dof"] * prompts]:
+        assert mine[name].to_numpy().tobytes() == theirs[name].to_numpy().tobytes()

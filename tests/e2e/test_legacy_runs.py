@@ -29,7 +29,7 @@ SAME = (
     "actor_rollout_ref.rollout.agent.agent_loop_config_path=null",
     "trainer.total_epochs=1000",
 )
-V0 = ("trainer.use_v1=False", "trainer.test_freq=2")
+V0 = ("trainer.use_v1=False", "trainer.test_freq=2", *runs.OURS)
 ONE_STEP_OFF = (
     "trainer.rollout_data_dir=null", "data.custom_cls.path=pkg://tests.e2e.parts",
     "data.custom_cls.name=RecordsBatches",
@@ -40,8 +40,9 @@ FULLY_ASYNC = ("data.train_batch_size=0", "trainer.test_freq=-1")
 def fold(history: GroupHistoryManager, dumps: list[Path]) -> None:
     """Update `history` from rollout dumps: each row is a separate response.
 
-    The dump has the score as the reward function returned it; verl stores it in single precision. The fully
-    asynchronous trainer's dumps have no ground truth, but the persona is in the prompt.
+    The dump has the score as the reward function returned it; verl stores it in single precision. The ground truth has
+    the persona, and is another one for each prompt of a step. The fully asynchronous trainer's dumps lack it; there the
+    persona is in the prompt's text, which several prompts may share.
     """
     for dump in dumps:
         rows = [json.loads(line) for line in dump.read_text().splitlines()]
@@ -49,7 +50,8 @@ def fold(history: GroupHistoryManager, dumps: list[Path]) -> None:
         personas = [
             json.loads(row["gts"])["persona"] if row.get("gts") else "_".join(row["input"].split()[1:3]) for row in rows
         ]
-        history.update(personas, [float(np.float32(row["score"])) for row in rows])
+        prompts = [row["gts"] for row in rows] if all(row.get("gts") for row in rows) else None
+        history.update(personas, [float(np.float32(row["score"])) for row in rows], prompts)
 
 
 # What the launcher's last line names: the dead process or, if verl noticed the death first, verl's own error.
@@ -98,7 +100,8 @@ def test_run_is_killed_and_resumed_with_exact_accounting(tmp_path, options, step
     assert compared >= 2
     afresh = GroupHistoryManager()
     fold(afresh, [rollouts / f"{number}.jsonl" for number in range(1, updates * compared + 1)])
-    runs.assert_same(afresh, runs.history_of(tmp_path, compared))
+    prompts_known = options is not FULLY_ASYNC
+    runs.assert_same(afresh, runs.history_of(tmp_path, compared), prompts_known)
     assert runs.totals(tmp_path, "first")[compared] == size * compared
     rollouts.rename(tmp_path / "first_rollouts")
 
@@ -108,9 +111,10 @@ def test_run_is_killed_and_resumed_with_exact_accounting(tmp_path, options, step
     log = runs.finish(second, tmp_path, "second")
     assert "preference groups in 256 training rows" in log
     assert f"history so far: {size * saved} rewards" in log
+    assert ("{'baseline': 'shrinkage', 'group_balance': 0.5}" in log) is (options is V0)
     final = max(int(path.name.split("_")[-1]) for path in (tmp_path / "checkpoints").glob("global_step_*"))
     assert final > saved
     assert runs.totals(tmp_path, "second") == {step: size * step for step in range(saved + 1, final + 1)}
     continued = runs.history_of(tmp_path, saved)
     fold(continued, sorted(rollouts.iterdir(), key=lambda path: int(path.stem)))
-    runs.assert_same(continued, runs.history_of(tmp_path, final))
+    runs.assert_same(continued, runs.history_of(tmp_path, final), prompts_known)

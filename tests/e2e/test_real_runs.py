@@ -92,12 +92,13 @@ def test_colocate_async_run_with_options_ends_with_the_error_of_a_weight_sync(tm
     runs.prepare(tmp_path)
     words = personas.toy_vocabulary()
     make_tiny_qwen3(tmp_path / "model", [*words, *(f"word{i}" for i in range(1500 - len(words)))], seed=0)
-    options = ["+algorithm.pgrpo.half_life=64", "trainer.total_training_steps=9"]
+    options = ["+algorithm.pgrpo.half_life=64", *runs.OURS, "trainer.total_training_steps=9"]
     options.append("actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=1")
     run = runs.start(tmp_path, "run", *options, mode="colocate_async")
     runs.wait_for(tmp_path / "failed", run)
     assert runs.last_line(run, tmp_path, "run").endswith("ValueError: these weights cannot be loaded")
-    assert "'half_life': 64.0" in (tmp_path / "run.log").read_text(errors="replace")
+    changed = "{'half_life': 64.0, 'baseline': 'shrinkage', 'group_balance': 0.5}"
+    assert f"options: {changed}" in (tmp_path / "run.log").read_text(errors="replace")
     afresh = GroupHistoryManager(PGRPOConfig(half_life=64))
     counts = runs.replay(afresh, tmp_path, range(1, 5))
     runs.assert_same(afresh, runs.history_of(tmp_path, 4, afresh.config))
