@@ -38,8 +38,8 @@ def equalize(source: Path, out: Path, group_key: str = GROUP_KEY, seed: int = 0)
     table = open_parquet(source).read()
     column = GroupColumn.parse(group_key, table.column_names)
     if column.name not in table.column_names:
-        names = ", ".join(table.column_names[:20])
-        raise DataError(f"{source}: no column {column.name!r} (--group-key); its columns are {names}")
+        found = ", ".join(table.column_names[:20])
+        raise DataError(f"{source}: no column {column.name!r} (--group-key); its columns are {found}")
     if not len(table):
         raise DataError(f"{source}: no rows")
     try:
