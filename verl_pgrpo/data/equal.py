@@ -7,11 +7,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from verl_pgrpo.data.schema import write_table
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.errors import DataError, PGRPOError
-from verl_pgrpo.evaluation.prompts import GROUP_KEY, open_parquet
 from verl_pgrpo.groups import check_labels
 from verl_pgrpo.integration.batch import GroupColumn
 
@@ -20,7 +21,7 @@ __all__ = ["equalize"]
 NONE = "(no group)"
 
 
-def equalize(source: Path, out: Path, group_key: str = GROUP_KEY, seed: int = 0) -> Summary:
+def equalize(source: Path, out: Path, group_key: str = "preference_group", seed: int = 0) -> Summary:
     """Repeat the rows of the rarer preference groups until all groups have as many as the largest, and shuffle.
 
     Every row is kept, and how often two rows of a group occur differs by at most one. Columns keep their types. Rows
@@ -35,7 +36,10 @@ def equalize(source: Path, out: Path, group_key: str = GROUP_KEY, seed: int = 0)
     Raises:
         DataError: not a Parquet file, no rows, no such column, or a label that training would reject.
     """
-    table = open_parquet(source).read()
+    try:
+        table = pq.ParquetFile(source).read()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{source}: missing, not a Parquet file, or a damaged one ({error})") from error
     column = GroupColumn.parse(group_key, table.column_names)
     if column.name not in table.column_names:
         found = ", ".join(table.column_names[:20])
