@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 import functools
 import multiprocessing
-import pickle
 
 import numpy as np
 import pandas as pd
@@ -211,7 +210,6 @@ def test_copies_and_files_continue_bit_for_bit(tmp_path_factory, options, past, 
     history.compute_advantages(*columns(past))
     path = tmp_path_factory.getbasetemp() / "h.parquet"
     history.save(path, step=3)
-    assert pickle.dumps(history)  # copies use the same state
     copies = [copy.deepcopy(history), copy.copy(history)]
     copies += [GroupHistoryManager.load(path, config, step=3), GroupHistoryManager.load(path)]
     results = []

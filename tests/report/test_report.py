@@ -236,9 +236,9 @@ def test_metrics_alone_have_the_history_of_groups_that_are_renamed_in_metrics(tm
     other = Path(shutil.copytree(run, tmp_path / "other"))
     (other / "hydra/.hydra/config.yaml").write_text("algorithm: {adv_estimator: grpo}")
     shutil.rmtree(run / "checkpoints")
-    for found in (report(other), report(run, other)):  # the labels are in a checkpoint
+    for found in (report(other), report(run, other)):  # the full labels are in the checkpoint of `other`
         assert {group["group"]: group["history"] for group in found["by_group"]} == count
-    comparison = load_runs([str(run)])  # there is none
+    comparison = load_runs([str(run)])  # without a checkpoint, groups keep their names in metrics
     [snapshot] = make_report(comparison).snapshots
     assert sorted(snapshot.count) == sorted(count.values())
     assert len(history_metrics(comparison.runs[0], comparison.labels[0])) == 5

@@ -194,7 +194,7 @@ def _read_dumps(folder: RunFolder, groups: GroupLookup, value: str) -> Run:
 
 
 def _history_groups(folder: RunFolder) -> list[str]:
-    """The groups in the newest checkpoint; empty if there is none or it cannot be read, which is reported later."""
+    """Return the groups in the newest checkpoint. Without one, or if it is damaged (reported later), there are none."""
     if folder.history is None:
         return []
     try:
