@@ -68,7 +68,7 @@ class GroupHistoryManager:
     """Running reward history of every preference group: count, mean, M2 and spread within prompts, in float64.
 
     A batch takes time in its own size, however many groups are known (except with `prior_strength`, `min_count` or
-    `group_balance`, which look at all groups). Managers can be pickled and copied. Not thread-safe: one process
+    `group_balance`, which look at all groups). Managers can be copied. Not thread-safe: one process
     computes advantages.
 
     Args:
