@@ -153,7 +153,7 @@ def main() -> int:
         description=__doc__.split("\n")[0],
         usage="%(prog)s [--preset NAME] [--module NAME] [--log FILE] [--timeout SECONDS] [--keep-tmp] -- ARGS...",
     )
-    presets = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    presets = sorted(path.stem for path in PRESETS.glob("[!_]*.yaml"))
     parser.add_argument("--preset", choices=presets, help="settings for the CPU, as --config-dir and --config-name")
     parser.add_argument("--module", default="verl.trainer.main_ppo", help="what to run; default: %(default)s")
     parser.add_argument("--log", type=Path, help="file for all output, overwritten; default: pass it through")
