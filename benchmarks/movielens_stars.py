@@ -38,7 +38,7 @@ from benchmarks.bandit import estimators as adv
 from benchmarks.bandit.measures import half_width, signed_pair
 from benchmarks.bandit.studies import GRPO, PGRPO, RECOMMENDED, SAFE_ENTRANTS
 from benchmarks.bandit.tables import table
-from benchmarks.bandit.train import Entrant, _Adam, pgrpo, with_neighbours
+from benchmarks.bandit.train import Adam, Entrant, pgrpo, with_neighbours
 from verl_pgrpo.data.cluster import fit_groups
 from verl_pgrpo.data.movielens_archive import Films, read_archive
 from verl_pgrpo.data.movielens_log import MovieLensOptions, rating_log
@@ -51,7 +51,7 @@ CANDIDATES, HELD_OUT = 5, 0.2
 GROUPS, SMALLEST = 6, 0.08  # clusters at first; those with a smaller share of the users are merged
 RESPONSES, STEPS = 64, 300
 TYPES = {"user": np.int32, "film": np.int32, "stars": np.float32, "time": np.int64}
-STEP_SIZES = [0.01 * 2 ** (k / 2) for k in range(8)]
+STEP_SIZES = [0.01 * 2 ** (k / 2) for k in range(13)]
 TUNING, FINAL = range(1000, 1008), range(5000, 5020)
 ENTRANTS = [
     GRPO,
@@ -117,8 +117,12 @@ def generated(users: int = 600, films: int = 400, each: int = 80) -> tuple[pd.Da
     return ratings, Films(ids, tuple(f"Film {i} (2000)" for i in ids), tuple(kinds), {i: i - 1 for i in ids})
 
 
-def make_task(ratings: pd.DataFrame, films: Films, seeds: range) -> Task:
-    """Candidate sets, and for each seed the held-out users and the clusters of the others."""
+def make_task(ratings: pd.DataFrame, films: Films, seeds: range) -> tuple[Task, Summary]:
+    """Candidate sets, and for each seed the held-out users and the clusters of the others.
+
+    Raises:
+        DataError: the archive has too few users for the clusters.
+    """
     summary = Summary("stars")
     log = rating_log(ratings, films, MovieLensOptions(), summary)
     middle, known = first_halves(log, 5)
@@ -136,7 +140,7 @@ def make_task(ratings: pd.DataFrame, films: Films, seeds: range) -> Task:
     for seed in seeds:
         rng = np.random.default_rng(seed)
         held_out = rng.permutation(users) < HELD_OUT * users
-        model = fit_groups(values[~held_out], list(features), k=GROUPS, min_size=round(SMALLEST * users),
+        model = fit_groups(values[~held_out], list(features), k=GROUPS, min_size=max(2, round(SMALLEST * users)),
                            weights=weights, seed=seed)  # fmt: skip
         group = np.searchsorted(model.groups, model.assign(values))
         random = group.copy()
@@ -147,7 +151,7 @@ def make_task(ratings: pd.DataFrame, films: Films, seeds: range) -> Task:
     genres = np.array([[name in kinds for name in names] for kinds in films.genres], np.float32)
     stars, liking = log.stars[rows.asked].astype(np.float64), liking.astype(np.float32)
     arrays = rows.candidates, stars, genres, liking, rows.user, *map(np.stack, (groups, randoms, held_outs))
-    return Task(*map(torch.from_numpy, arrays))
+    return Task(*map(torch.from_numpy, arrays)), summary
 
 
 class Policy:
@@ -160,7 +164,7 @@ class Policy:
         self.film = torch.zeros(*size, films)
         self.liking, self.shared = torch.zeros(2, *size, genres)
         self.own = torch.zeros(*size, GROUPS * genres)
-        self.steps = {name: _Adam() for name in ("film", "liking", "shared", "own")}
+        self.steps = {name: Adam() for name in ("film", "liking", "shared", "own")}
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(L, S, P, C) probabilities of the candidates of rows (S, P)."""
@@ -227,9 +231,9 @@ def train(task: Task, entrant: Entrant, n: int, step_sizes: list[float], seeds: 
     return np.stack([np.nanmean(end, -1), np.nanmin(end, -1)], -1)
 
 
-def study(tuning: tuple[Task, range], final: tuple[Task, range], n: int) -> None:
-    """Print one line per estimator: mean / worst, and both minus grpo's, paired by seed."""
-    grpo = None
+def study(tuning: tuple[Task, range], final: tuple[Task, range], n: int) -> list[float]:
+    """Print one line per estimator: mean / worst, and both minus grpo's, paired by seed. Return the step sizes."""
+    grpo, chosen = None, []
     for entrant in ENTRANTS:
         score = train(tuning[0], entrant, n, STEP_SIZES, tuning[1])[:, :, 0].mean(1)
         best = STEP_SIZES[int(with_neighbours(torch.from_numpy(score)).argmax())]
@@ -238,6 +242,8 @@ def study(tuning: tuple[Task, range], final: tuple[Task, range], n: int) -> None
         cells = [f"{m:.1f} ± {h:.1f}" for m, h in zip(values.mean(0), half_width(values), strict=True)]
         gain = "" if entrant is GRPO else signed_pair(values - grpo)
         print(f"| {n} | {entrant.name} | {best:.3g} | {' | '.join(cells)} | {gain} |", flush=True)
+        chosen.append(best)
+    return chosen
 
 
 def variances(task: Task) -> str:
@@ -278,18 +284,19 @@ def main() -> None:
         tuning, final = tuning[:2], final[:2]
     try:
         ratings, films = read_archive(args.archive) if args.archive else generated()
+        (tuned, _), (task, summary) = (make_task(ratings, films, seeds) for seeds in (tuning, final))
     except DataError as error:
         parser.error(str(error))
-    tasks = [(make_task(ratings, films, seeds), seeds) for seeds in (tuning, final)]
-    task = tasks[1][0]
-    print(f"{len(ratings)} ratings, {len(task.film)} candidate sets of {len(task.user.unique())} users\n")
+    print(f"{len(ratings)} ratings, {len(task.film)} candidate sets of {len(task.user.unique())} users; left out:")
+    print("; ".join(f"{count} {reason}" for reason, count in summary.dropped.items()) + "\n")
     print(variances(task) + "\n")
     chance = 100 * task.utility.mean()
     print(f"Utility of a random choice: {chance:.1f}. Differences are bold where the interval excludes 0.\n")
     print(table(["n", "estimator", "step size", "mean over groups", "worst group", "minus grpo"], []), flush=True)
-    for n in args.n:
-        study(*tasks, n)
-    print(f"\nseeds {final[0]} to {final[-1]}, step sizes from seeds {tuning[0]} to {tuning[-1]}, {STEPS} steps of "
+    chosen = [size for n in args.n for size in study((tuned, tuning), (task, final), n)]
+    at_end = sum(size in (STEP_SIZES[0], STEP_SIZES[-1]) for size in chosen)
+    print(f"\n{at_end} of {len(chosen)} chosen step sizes lie at an end of the range that was tried.")
+    print(f"seeds {final[0]} to {final[-1]}, step sizes from seeds {tuning[0]} to {tuning[-1]}, {STEPS} steps of "
           f"{RESPONSES} responses, {time.time() - start:.0f} s")  # fmt: skip
 
 

@@ -3,19 +3,18 @@
 """Recipes through real verl and vLLM on the CPU: `grpo`, P-GRPO, and P-GRPO with options and random groups.
 
     python benchmarks/through_verl.py [--study personas-tiny|personas-smollm2|movielens-smollm2] [--first-seed 0]
-        [--seeds 5] [--jobs 1] [--arms grpo pgrpo] [--archive ml-100k.zip]
-        [--results FILE.csv] [--picture FILE.png]
+        [--seeds 5] [--jobs 1] [--arms grpo pgrpo] [--results FOLDER] [--picture FILE.png]
 
 | study | setting | a run on two cores |
 |---|---|---|
 | `personas-tiny` | that of `make quickstart`: n = 2, noise 0.2, 100 steps | 4 minutes |
 | `personas-smollm2` | that of `make quickstart-smollm2`: n = 2, noise 0.2, 60 steps | 20 minutes |
-| `movielens-smollm2` | the task `stars` with real ratings: n = 4, 60 steps | 50 minutes |
+| `movielens-smollm2` | the task `stars` with the ratings of ml-100k: n = 4, 60 steps | 50 minutes |
 
 Each seed has its own data and noise (and model, if tiny), shared by all arms. The recipes' variables (`N`, `STEPS` ...)
 are not taken from the environment. Finished runs are kept in `--out` and reused, so a study can be interrupted and
-extended. `--results` trains only the runs that a table lacks, and adds their figures, so a study can continue on
-another machine. From the published tables in `benchmarks/results/` this script prints the pages' figures in seconds.
+extended. `--results` trains only the runs that the table STUDY.csv in this folder lacks, and adds their figures, so a
+study can continue on another machine. From `benchmarks/results/` this script prints the pages' figures in seconds.
 Utility is that of the last fifth of the run: `mean` weights preference groups equally, `worst` is the group with the
 lowest utility. `area` is the mean over groups and all steps. Intervals are Student-t, 95 %, over seeds; differences are
 paired by seed. Rollouts are asynchronous, so a second run with the same seed differs.
@@ -39,8 +38,6 @@ import pandas as pd
 from scipy import stats
 from speed import machine
 
-from verl_pgrpo.data.movielens import prepare
-from verl_pgrpo.data.movielens_log import MovieLensOptions
 from verl_pgrpo.data.tastes import ENGLISH_GENRES, ENGLISH_STYLES
 from verl_pgrpo.evaluation.rollouts import find_dumps
 from verl_pgrpo.files import atomic_write
@@ -57,6 +54,12 @@ SCRIPTS = {
     "personas-tiny": RECIPES / "personas" / "run_tiny_cpu.sh",
     "personas-smollm2": RECIPES / "personas" / "run_smollm2_135m_cpu.sh",
     "movielens-smollm2": RECIPES / "movielens" / "run_smollm2_135m_cpu.sh",
+}
+_MODEL = "personas/make_smollm2.py", "runs/models/SmolLM2-135M-Instruct"
+NEEDED = {  # scripts, and what they create
+    "personas-tiny": [],
+    "personas-smollm2": [_MODEL],
+    "movielens-smollm2": [_MODEL, ("movielens/make_ml_100k.py", "data/ml-100k.zip")],
 }
 MEASURES = ["mean", "worst", "area"]
 HALF_LIFE = 128  # rewards of a preference group, as in personas_torch.py
@@ -92,20 +95,14 @@ def run(study: str, arm: str, seed: int, out: Path, jobs: int = 1) -> Path:
     return folder
 
 
-def film_data(archive: Path, seed: int, out: Path) -> None:
-    """Create a seed's data, which the script of MovieLens does not."""
-    folder = out / f"data-{seed}"
-    if not (folder / "val.parquet").exists():
-        options = MovieLensOptions(task="stars", groups="4", history=3, seed=seed)
-        prepare(archive, folder, options)
-
-
 class Results:
     """The figures of each run, by arm and seed; with `file`, also kept there."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
         self.lock = Lock()
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
         kept = pd.read_csv(file) if file and file.exists() else pd.DataFrame(columns=["arm", "seed", *MEASURES])
         self.table = kept.set_index(["arm", "seed"])
 
@@ -180,24 +177,29 @@ def print_table(results: Results, arms: Sequence[str], seeds: Sequence[int], aga
         print(f"| `{arm}` | {' | '.join(cells)} |")
 
 
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", choices=SCRIPTS, default="personas-tiny")
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    parser.add_argument("--seeds", type=_positive, default=5, help="number of seeds")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="seeds at a time")
+    parser.add_argument("--jobs", type=_positive, default=1, help="seeds at a time")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--against", default="grpo", choices=ARMS, help="the arm that the others are compared with")
-    parser.add_argument("--archive", type=Path, default=ROOT / "data" / "ml-100k.zip", help="default: data/ml-100k.zip")
     parser.add_argument("--out", type=Path, help="default: runs/benchmarks/STUDY")
-    parser.add_argument("--results", type=Path, metavar="FILE.csv", help="a table of figures to start from and add to")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="of the figures to start from and add to")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the curves of each persona (.png)")
     args = parser.parse_args()
     if args.picture and args.study == "movielens-smollm2":
         parser.error("--picture: every seed clusters its own groups, so they cannot be averaged over seeds")
     out = (args.out or ROOT / "runs" / "benchmarks" / args.study).resolve()
     seeds = range(args.first_seed, args.first_seed + args.seeds)
-    results = Results(args.results)
+    results = Results(args.results / f"{args.study}.csv" if args.results else None)
     missing = [(arm, seed) for seed in seeds for arm in args.arms if (arm, seed) not in results.table.index]
     elsewhere = {  # trained on another machine, or removed: their rollouts are not here
         (arm, seed)
@@ -206,26 +208,22 @@ def main() -> None:
         if (arm, seed) not in missing and not (out / f"{arm}-{seed}" / "done").exists()
     }
     if args.picture and elsewhere:
-        parser.error(f"--picture needs rollouts; {args.results} has only figures of {sorted(elsewhere)}; leave it out")
+        parser.error(f"--picture needs rollouts; {results.file} has only figures of {sorted(elsewhere)}; leave it out")
 
     def train(seed: int) -> None:  # arms run sequentially: the first one creates the data
         for arm in (arm for arm, its_seed in missing if its_seed == seed):
-            if args.study == "movielens-smollm2":
-                film_data(args.archive, seed, out)
             folder = run(args.study, arm, seed, out, args.jobs)
             figures = measures(arm, folder, out / f"data-{seed}")
             results.add(arm, seed, figures)
             print("{:<12} seed {}: mean {:.2f}, worst {:.2f}, area {:.2f}".format(arm, seed, *figures), flush=True)
 
-    if missing and args.study == "movielens-smollm2":
-        subprocess.run([sys.executable, str(RECIPES / "movielens" / "make_ml_100k.py"), str(args.archive)], check=True)
-    if missing and args.study.endswith("smollm2"):  # once, before several jobs look for it
-        model = ROOT / "runs" / "models" / "SmolLM2-135M-Instruct"
-        subprocess.run([sys.executable, str(RECIPES / "personas" / "make_smollm2.py"), str(model)], check=True)
+    for script, made in NEEDED[args.study] if missing else ():  # once, before several jobs look for it
+        subprocess.run([sys.executable, str(RECIPES / script), str(ROOT / made)], check=True)
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(train, seeds))
 
-    print(f"\n{args.study}, seeds {seeds[0]} to {seeds[-1]}; {machine()}\n")
+    where = machine() if missing else f"figures of {results.file}"
+    print(f"\n{args.study}, seeds {seeds[0]} to {seeds[-1]}; {where}\n")
     print_table(results, args.arms, seeds, args.against)
     if args.study == "personas-smollm2":
         for arm in (arm for arm in args.arms if not any((arm, seed) in elsewhere for seed in seeds)):

@@ -17,11 +17,14 @@ from verl_cpu.processes import ERROR, processes_of
 
 GRACE = 10.0
 """Seconds that verl has to stop by itself after a worker has died."""
+QUEUE_GRACE = 25.0
+"""The same for the actors of TransferQueue, which verl ends before the driver: it waits for them up to 15 s."""
 
 # Ray's process titles: `ray::Class`, `ray::Class.method`, `ray::name:Class.method`; `ray::function` is a task and
-# `ray::IDLE` a process without work, which Ray ends now and then. TransferQueue's actors end before the driver does.
-# Ray's own agents (`ray::DashboardAgent`) do no work of verl's.
-_WORKER = re.compile(r"ray::(?:\S+:)?(?!IDLE\b|\w+Agent\b|TransferQueue|SimpleStorageUnit)v?[A-Z]\w*|VLLM::\w+")
+# `ray::IDLE` a process without work, which Ray ends now and then. Ray's own agents (`ray::DashboardAgent`) do no work
+# of verl's.
+_WORKER = re.compile(r"ray::(?:\S+:)?(?!IDLE\b|\w+Agent\b)v?[A-Z]\w*|VLLM::\w+")
+_QUEUE = re.compile(r"ray::(?:\S+:)?(TransferQueue|SimpleStorageUnit)")
 _DRIVER = re.compile(r"ray::(?:\S+:)?\w*TaskRunner\w*\.run\b")
 _ERROR = re.compile(r"\b(?:\w+\.)*\w*(?:Error|Exception): .+")
 
@@ -37,7 +40,8 @@ class Watchdog:
     def __init__(self, run_id: str, folder: Path) -> None:
         self._run_id, self._folder = run_id, folder
         self._workers: dict[int, tuple[str, int]] = {}  # pid: title and parent
-        self._death: tuple[float, str] | None = None  # when the first of them died, and which
+        # The first death of a worker and of a queue's actor, and when verl must have stopped by itself.
+        self._deaths: dict[str, tuple[str, float]] = {}
 
     def look(self) -> str | None:
         """Return why the run must be ended, or None. Call it about once per second."""
@@ -47,24 +51,29 @@ class Watchdog:
                 alive[process.pid] = " ".join(process.cmdline()).strip(), process.ppid()
         now, training = time.monotonic(), any(_DRIVER.match(title) for title, _ in alive.values())
         dead = [pid for pid in self._workers if pid not in alive]
-        if training and dead and self._death is None:  # workers may end before and after training
-            self._death = now, self._describe(dead[0])
+        for pid in dead if training else ():  # workers may end before and after training
+            kind, grace = ("queue", QUEUE_GRACE) if _QUEUE.match(self._workers[pid][0]) else ("worker", GRACE)
+            if kind not in self._deaths:
+                self._deaths[kind] = self._describe(pid), now + grace
         self._workers = {
             pid: (title, parent)
             for pid, (title, parent) in alive.items()
             if _WORKER.match(title) and not _is_forked(title, alive.get(parent, ("", 0))[0])
         }
-        if training and self._death is not None and now - self._death[0] > GRACE:
-            return f"verl hung. {self._death[1]}"
-        return None
+        hung = [death for death, deadline in self._deaths.values() if training and now > deadline]
+        return f"verl hung. {hung[0]}" if hung else None
 
     def failure(self) -> str | None:
-        """Return why verl's main process failed: the worker that died, and the error that ended it, if known."""
+        """Return why verl's main process failed: the worker that died, and the error that ended it, if known.
+
+        The queue is no reason, because verl also ends it after an error.
+        """
         path = self._folder / ERROR
         error = raised_error(path.read_text(errors="replace")) if path.exists() else ""
-        if self._death is None:
+        if "worker" not in self._deaths:
             return error or None
-        return f"{self._death[1]}; then verl failed: {error}" if error else self._death[1]
+        death, _ = self._deaths["worker"]
+        return f"{death}; then verl failed: {error}" if error else death
 
     def _describe(self, pid: int) -> str:
         title, parent = self._workers[pid]

@@ -69,7 +69,7 @@ def train(setting: Setting, entrants: list[Entrant], step_sizes: list[list[float
     size = (len(lr), len(seeds))
     shared = torch.zeros(*size, 1, questions, arms)
     own = torch.zeros(*size, groups, questions, arms)
-    own_step, shared_step = (_Adam(), _Adam()) if setting.optimizer == "adam" else (_sgd, _sgd)
+    own_step, shared_step = (Adam(), Adam()) if setting.optimizer == "adam" else (_sgd, _sgd)
     to_shared, to_own = setting.overlap**0.5, (1.0 - setting.overlap) ** 0.5
     group_by_entrant = [group_of(draws.user, shares, entrant.sampling) for entrant in entrants]
     labels = [
@@ -123,7 +123,7 @@ def train(setting: Setting, entrants: list[Entrant], step_sizes: list[list[float
     return curve
 
 
-class _Adam:
+class Adam:
     """Adam's direction (betas 0.9 and 0.999, epsilon 1e-8) for one parameter of all runs."""
 
     def __init__(self) -> None:

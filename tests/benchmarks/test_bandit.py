@@ -15,7 +15,7 @@ from benchmarks.bandit import estimators as adv
 from benchmarks.bandit import studies
 from benchmarks.bandit.studies import GRPO, ORACLE, PGRPO, RANDOM
 from benchmarks.bandit.task import PEOPLE, Setting, draw, group_of
-from benchmarks.bandit.train import Entrant, Protocol, _Adam, final_utility, pgrpo, train
+from benchmarks.bandit.train import Adam, Entrant, Protocol, final_utility, pgrpo, train
 from verl_pgrpo import GroupHistoryManager, PGRPOConfig
 
 # As many responses as in the study: verl adds 1e-8 to their number, which would be visible with fewer responses.
@@ -121,7 +121,7 @@ def test_preference_groups_help_or_hurt_as_documented():
 
 
 def test_adam_is_torchs():
-    mine, theirs = _Adam(), torch.nn.Parameter(torch.zeros(5))
+    mine, theirs = Adam(), torch.nn.Parameter(torch.zeros(5))
     optimizer, position = torch.optim.Adam([theirs], lr=0.1, maximize=True), torch.zeros(5)
     for step in range(6):
         gradient = torch.sin(torch.arange(5.0) + step)

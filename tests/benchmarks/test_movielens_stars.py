@@ -19,7 +19,7 @@ from verl_pgrpo.evaluation.variance import variance_components
 
 @pytest.fixture(scope="module")
 def task():
-    return stars.make_task(*stars.generated(users=150, films=120, each=40), range(2))
+    return stars.make_task(*stars.generated(users=150, films=120, each=40), range(2))[0]
 
 
 def test_the_gradient_is_autograds(task):

@@ -43,7 +43,7 @@ def call(study, monkeypatch, results: Path, options: str) -> None:
 def test_the_published_table_is_that_of_the_committed_figures(study, monkeypatch, capsys):
     monkeypatch.setattr(study, "run", lambda *_: pytest.fail("no run is missing"))
     options = "--study personas-smollm2 --first-seed 10 --seeds 5 --arms grpo pgrpo random shrinkage"
-    call(study, monkeypatch, ROOT / "benchmarks" / "results" / "personas-smollm2.csv", options)
+    call(study, monkeypatch, ROOT / "benchmarks" / "results", options)
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert len(rows) == 4
@@ -51,23 +51,23 @@ def test_the_published_table_is_that_of_the_committed_figures(study, monkeypatch
 
 
 def test_a_study_trains_only_what_the_results_lack_and_adds_it(study, monkeypatch, capsys, tmp_path):
-    results, trained = tmp_path / "results.csv", []
+    results, trained = tmp_path / "personas-tiny.csv", []
     results.write_text("arm,seed,mean,worst,area\ngrpo,0,0.4,0.1,0.3\ngrpo,1,0.3,0.0,0.2\npgrpo,0,0.5,0.2,0.3\n")
     monkeypatch.setattr(study, "run", lambda _, arm, seed, *__: trained.append((arm, seed)))
     monkeypatch.setattr(study, "measures", lambda *_: (0.6, 0.2, 0.4))
-    call(study, monkeypatch, results, "--seeds 2 --arms grpo pgrpo")
+    call(study, monkeypatch, tmp_path, "--seeds 2 --arms grpo pgrpo")
     assert trained == [("pgrpo", 1)]
     assert results.read_text().splitlines()[-1] == "pgrpo,1,0.6,0.2,0.4"
     # The mean differs by 0.1 and 0.3: their standard error is 0.1, and Student's t with one degree of freedom 12.706.
     row = capsys.readouterr().out.splitlines()[-1]
     assert row.startswith("| `pgrpo` | 0.55 ± 0.64 | 0.20 ± 0.00 | 0.35 ± 0.64 | +0.20 ± 1.27 (better in 2) | ")
-    call(study, monkeypatch, results, "--seeds 2 --arms grpo pgrpo")
+    call(study, monkeypatch, tmp_path, "--seeds 2 --arms grpo pgrpo")
     assert trained == [("pgrpo", 1)]
 
 
 def test_a_picture_needs_rollouts(study, monkeypatch, capsys, tmp_path):
-    results = tmp_path / "results.csv"
+    results = tmp_path / "personas-tiny.csv"
     results.write_text("arm,seed,mean,worst,area\ngrpo,0,0.4,0.1,0.3\n")
     with pytest.raises(SystemExit):
-        call(study, monkeypatch, results, f"--seeds 1 --arms grpo --picture {tmp_path / 'picture.png'}")
+        call(study, monkeypatch, tmp_path, f"--seeds 1 --arms grpo --picture {tmp_path / 'picture.png'}")
     assert "has only figures of [('grpo', 0)]; leave it out" in capsys.readouterr().err

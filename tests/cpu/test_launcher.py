@@ -185,16 +185,22 @@ def test_a_model_that_is_no_folder_may_come_from_the_hub(tmp_path):
         assert needs_hub([*local, argument])
 
 
+def watchdog_of(titles: dict[int, str], monkeypatch, folder: Path) -> watchdog.Watchdog:
+    """A watchdog of processes with these titles, by pid; 2 has started those after 3."""
+
+    def process(pid: int) -> SimpleNamespace:
+        return SimpleNamespace(pid=pid, cmdline=lambda: [titles[pid]], ppid=lambda: 2 if pid > 3 else 1)
+
+    monkeypatch.setattr(watchdog, "processes_of", lambda run_id: map(process, titles))
+    return watchdog.Watchdog("v0000000", folder)
+
+
 def test_the_watchdog_names_the_worker_that_died_and_no_other(monkeypatch, tmp_path):
-    """A process that a worker starts has the worker's title until it runs its own program; storage may end early."""
+    """A process that a worker starts has the worker's title until it runs its own program."""
     titles = {2: "ray::TaskRunner.run", 3: "VLLM::EngineCore", 4: "ray::SimpleStorageUnit", 5: "ray::TaskRunner.run"}
     titles[6] = "ray::RewardLoopWorker.compute_score"  # a reward function's process, whose parent is idle again
 
-    def process(pid: int) -> SimpleNamespace:
-        return SimpleNamespace(pid=pid, cmdline=lambda: [titles[pid]], ppid=lambda: 2 if pid > 2 else 1)
-
-    monkeypatch.setattr(watchdog, "processes_of", lambda run_id: map(process, titles))
-    dog = watchdog.Watchdog("v0000000", tmp_path)
+    dog = watchdog_of(titles, monkeypatch, tmp_path)
     assert dog.look() is None
     for pid in (6, 5, 4, 3):
         del titles[pid]
@@ -205,5 +211,15 @@ def test_the_watchdog_names_the_worker_that_died_and_no_other(monkeypatch, tmp_p
     reason = dog.failure()
     assert reason.startswith("VLLM::EngineCore (pid 3) died")
     assert reason.endswith(": module.Missing: no rollouts")
-    monkeypatch.setattr(watchdog, "GRACE", -1.0)
-    assert "VLLM::EngineCore (pid 3)" in dog.look()
+
+
+@pytest.mark.parametrize("title", ["ray::TransferQueueController", "ray::SimpleStorageUnit", "VLLM::EngineCore"])
+def test_a_run_that_outlives_a_worker_hangs(monkeypatch, tmp_path, title):
+    titles = {2: "ray::TaskRunner.run", 3: title}
+    dog = watchdog_of(titles, monkeypatch, tmp_path)
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=iter([0.0, 1.0, 9.0, 27.0]).__next__))
+    assert dog.look() is None
+    del titles[3]
+    assert dog.look() is None
+    assert dog.look() is None
+    assert dog.look().startswith(f"verl hung. {title} (pid 3) died")

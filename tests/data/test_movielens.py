@@ -271,14 +271,16 @@ VALID = [
     "B. Edward D. Wood Jr. (1995)", "B. Monkey (1998)", "B. Clockwork Orange, A", "B. It is better than A.",
     "B. Not A.", "The correct answer is B", "Sure, the answer is B.", "Final answer: B", "Letter B", "Answer = B",
     "\u201cB\u201d", "\uff22", "B\u3002", "B\u2014Heat", "B because I like it", "B is the best", "B...", "> B", "- B",
-    "$B$", "\\text{B}", '{"answer": "B"}', "B. Heat\n\nA film that I like",
+    "$B$", "\\text{B}", '{"answer": "B"}', "B. Heat\n\nA film that I like", "B, a great film", "B, not A",
+    "B: M (1931)", "Based on your ratings, the answer is B.", "So I think the answer is B.",
 ]  # fmt: skip
 INVALID = [
     "", "F", "Heat (1995)", "A film that I like", "I choose B", "Because", "BB", "A B C D E", "<think>B", "1", "\xe9",
     "E.T. the Extra-Terrestrial (1982)", "A.I. Artificial Intelligence (2001)", "D.O.A. (1988)", "a.m.", "A) or B)",
     "B, C", "A, B, C, D or E?", "B. Heat\nC. Alien", "B. Heat (1995) or C. Alien (1979)", "B\n\nC", "A/B", "B and C",
     "A. B. C.", "A\nB", "A is a film", "B or (C)", "B.Heat", "A good film is B", "B*A*P*S (1997)",
-    "C'est arriv\xe9 (1992)", "A. The answer is B",
+    "C'est arriv\xe9 (1992)", "A. The answer is B", "(A) (B)", "[A] [B]", "**A** **B**", "A)B)", "A.) B.)", "A: B",
+    "A, then B", "A, no wait, B", "A: Heat, B: Alien",
 ]  # fmt: skip
 
 
@@ -305,7 +307,7 @@ def test_real_ml_100k(tmp_path: Path) -> None:
     archive = tmp_path / "ml-100k.zip"
     command = [sys.executable, ROOT / "recipes" / "movielens" / "make_ml_100k.py", archive]
     made = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    if "CalledProcessError" in made.stderr:  # of pip, the only program that the script starts
+    if "could not be downloaded" in made.stderr:
         pytest.skip("the package recbole cannot be downloaded")
     assert made.returncode == 0, made.stderr
     counts = {}

@@ -3,11 +3,11 @@
 """Reward of the MovieLens task "stars": the user's own stars for the film that the policy chose.
 
 `ground_truth` is JSON: `{"stars": {"A": 4.0, "B": 2.5, ...}}`. The answer is a letter at the start of the response or
-after "the answer is", "option" and the like: "B", "(b)", "B. Heat (1995)", "Final answer: B", "\\boxed{B}". Any other
-response is invalid and scores 0, below the lowest rating of 0.5. So is a response that names a second candidate next to
-the first, after "or" or "and", or at the start of a line ("A or B", a copied list). Letters in titles and sentences do
-not count ("B. Clockwork Orange, A", "B. It is better than A."), nor do words ("A film", "E.T. the Extra-Terrestrial").
-Reasoning is not read.
+after "the answer is", "option" and the like, which at most eight other words may precede: "B", "(b)", "B. Heat (1995)",
+"Final answer: B", "\\boxed{B}". Any other response is invalid and scores 0, below the lowest rating of 0.5. So is a
+response that names a second candidate next to the first, after "or", "then" and the like, or at the start of a line
+("A or B", "(A) (B)", a copied list). Letters in titles and sentences do not count ("B. Clockwork Orange, A", "B. It is
+better than A."), nor do words ("A film", "E.T. the Extra-Terrestrial"). Reasoning is not read.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ from verl_pgrpo.rewards.reasoning import strip_reasoning
 _QUOTES = r"*_\"'`\u2018\u2019\u201c\u201d\xab\xbb"  # and Markdown's marks
 _OPEN = rf"(?:[\s{_QUOTES}(\[{{$>\u2022-]|\\boxed\{{|\\text\{{)*"
 _CLOSE = rf"[\s{_QUOTES}).\]}}$]*"
-_LEAD = rf"(?:[a-z]{{2,}},?\s+){{0,3}}(?:answer|choice|option|letter)[\"'*]*(?:\s+is)?\s*[:=]?{_OPEN}"
+_LEAD = rf"(?:(?:i|[a-z]{{2,}}),?\s+){{0,8}}(?:answer|choice|option|letter)[\"'*]*(?:\s+is)?\s*[:=]?{_OPEN}"
 # "A film" and "I like it" are no answers, but "B is the best" is.
 _WORD = r"(?<![ai])\s+(?-i:(?=[a-z]))"
 _END = rf"(?:[{_QUOTES}]+(?!\w)|[)\]}}$:,!?;\u3002\u2013\u2014|/\n]|\.(?!\w)|\s*$|\s+[-\u2013\u2014]|{_WORD})"
 _ANSWER = re.compile(rf"{_OPEN}(?:{_LEAD})*([a-z])(?={_END})", re.I)
+_LETTER = r"(?!(?-i:[ai]\s+[a-z]))([a-z])(?![\w'\u2019])"  # "B, a great film" names one
+_BETWEEN = rf"[\s.,;:(){{}}\[\]$>{_QUOTES}-]"
 _SECOND = [  # after the first letter
-    re.compile(rf"\A{_CLOSE}(?:[,/&|]|or\b|and\b){_OPEN}([a-z])(?![\w'\u2019])", re.I),
-    re.compile(r"\A[\s.,;]+([a-z])(?:[\s.,;]+[a-z])*[\s.,;]*\Z", re.I),  # "A B C", "A. B."
+    re.compile(rf"\A{_CLOSE}(?:(?:[,/&|]|(?:or|and|then|no|wait|actually|maybe)\b){_OPEN})+{_LETTER}", re.I),
+    re.compile(rf"\A{_BETWEEN}+([a-z])(?:{_BETWEEN}+[a-z])*{_BETWEEN}*\Z", re.I),  # "A B C", "A. B.", "(A) (B)"
     re.compile(rf"^{_OPEN}([a-z])(?:[.):]|\s*$)", re.I | re.M),
-    re.compile(rf"\b(?:or|and)\s+{_OPEN}([a-z])[.):](?!\w)", re.I),
+    re.compile(rf"(?:[,;]|\b(?:or|and))\s+{_OPEN}([a-z])[):](?!\w)", re.I),  # "A: Heat, B: Alien"
+    re.compile(rf"\b(?:or|and)\s+{_OPEN}([a-z])\.(?!\w)", re.I),
     re.compile(rf"\b{_LEAD}([a-z])(?={_END})", re.I),  # "A. The answer is B"
 ]
 
