@@ -9,8 +9,9 @@
 #                  grpo: normalized over the responses to one prompt; reinforce_plus_plus: over the batch
 #   PGRPO_OPTIONS        of P-GRPO, separated by spaces: PGRPO_OPTIONS="baseline=shrinkage group_balance=0.5" (docs/reference.md)
 #   RANDOM_GROUPS  1: P-GRPO with random groups of the same sizes
-#   EQUAL_GROUPS   1: the preference groups are sampled equally, with any estimator. An epoch has more steps then, because
-#                  the rows of rarer groups are repeated
+#   EQUAL_GROUPS   1: the preference groups (of PGRPO_OPTIONS' group_key, if given) are sampled equally, with any
+#                  estimator. An epoch has more steps then, because the rows of rarer groups are repeated: compare runs with
+#                  the same trainer.total_training_steps
 #   JUDGE          a model that scores the responses instead of the task's rules (personas and goodreads; other tasks need
 #                  REWARD), on JUDGE_NNODES (1) nodes of its own, JUDGE_TP (1) GPUs per replica
 #   REWARD         verl's reward.custom_reward_function.path, for a task of your own
@@ -63,11 +64,13 @@ if [ -n "${JUDGE}" ] && [ "${ESTIMATOR}" = pgrpo ]; then
     # A judge that cannot be reached after all retries gives NaN; this drops such rows instead of ending the run.
     METHOD+=(+algorithm.pgrpo.on_nonfinite=skip)
 fi
+GROUP_KEY=preference_group
 for option in ${PGRPO_OPTIONS:-}; do
     if [ "${RANDOM_GROUPS:-0} ${option%%=*}" = "1 group_key" ]; then
         echo "PGRPO_OPTIONS=${PGRPO_OPTIONS} RANDOM_GROUPS=1: group_key must be left out, RANDOM_GROUPS sets it" >&2
         exit 2
     fi
+    [[ ${option} != group_key=* ]] || GROUP_KEY=${option#*=}
     VARIANT+=_${option//[^a-zA-Z0-9.]/_}
     METHOD+=("++algorithm.pgrpo.${option}") # replaces a value from above
 done
@@ -98,9 +101,10 @@ choose_train_file() {
     local data=${DATA_DIR}/train.parquet
     TRAIN_FILE=${data}
     if [ "${EQUAL_GROUPS:-0}" = 1 ]; then
-        TRAIN_FILE=${DATA_DIR}/train_equal.parquet
+        TRAIN_FILE=${DATA_DIR}/train_equal_${GROUP_KEY//[^a-zA-Z0-9._]/_}.parquet
         if [ ! "${TRAIN_FILE}" -nt "${data}" ]; then
-            "${PYTHON:-python3}" -m verl_pgrpo.cli data equalize --input "${data}" --out "${TRAIN_FILE}"
+            "${PYTHON:-python3}" -m verl_pgrpo.cli data equalize --input "${data}" --out "${TRAIN_FILE}" \
+                --group-key "${GROUP_KEY}"
         fi
     fi
 }

@@ -5,6 +5,7 @@
 Metrics (all numbers; names that every logger of verl accepts):
 
     pgrpo/group/<name>/{count,mean,std}                   the group's history
+    pgrpo/group/<name>/within_std                         with baseline=shrinkage: std around the prompt's mean
     pgrpo/group/<name>/{reward,advantage,scale,shift}     means over this step's responses of the group
     pgrpo/other_groups/{num_groups,count,reward,advantage,scale,shift}
                                                           groups beyond `max_logged_groups`, together
@@ -94,7 +95,7 @@ class HistoryMonitor:
         self._monitored = names[:_MAX_MONITORED]
         total = 0 if sizes is None else max(sum(sizes.values()), 1)
         self._share = None if sizes is None else {name: sizes[name] / total for name in self._monitored}
-        self._rewards_since: dict[str, int] = dict.fromkeys(self._monitored, 0)  # rewards of all groups since the last
+        self._rewards_since: dict[str, int] = dict.fromkeys(self._monitored, 0)  # rewards of all groups since its last
         self._recent: deque[pd.DataFrame] = deque(maxlen=_LAG_STEPS)
         self._warned: set[tuple[str, str]] = set()
         self._warn_of_look_alikes(self._monitored)
@@ -150,6 +151,8 @@ class HistoryMonitor:
             prefix = f"pgrpo/group/{metric_label(candidates[i])}"
             for name in ("count", "mean", "std"):
                 metrics[f"{prefix}/{name}"] = float(getattr(statistics, name)[i])
+            if history.config.baseline == "shrinkage" and not np.isnan(statistics.within_std[i]):
+                metrics[f"{prefix}/within_std"] = float(statistics.within_std[i])
             if step is not None and candidates[i] in step.index:
                 metrics |= _row_means(prefix, step.loc[[candidates[i]]])
         if history.num_groups > len(self._logged):
@@ -213,6 +216,8 @@ class HistoryMonitor:
         if groups:
             half_life = self._history.config.half_life
             shorter = "a half_life of a few steps' rewards" if half_life is None else f"half_life < {half_life:g}"
+            if self._history.config.baseline == "history":
+                shorter = f"baseline=shrinkage, which corrects part of it, or {shorter}"
             yield (
                 f"the reward history of group {groups} differs from its rewards of the last {len(self._recent)} steps "
                 f"by up to {errors[rows[0]]:.0f} standard errors (limit {_LAG_STANDARD_ERRORS:g}), so its advantages "

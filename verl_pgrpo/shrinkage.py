@@ -13,7 +13,8 @@ w* has the least squared error. Where prompts do not differ, T = 0, this is the 
 *Balance.* Advantages of group p are multiplied by share_p^-alpha, scaled so that the mean weight of a response is 1.
 
 Caveats: T is 0 until the group has a prompt with two responses and another prompt. Rewards that were recorded without
-prompts are in sigma_p, but not in s. Drift of the policy counts as a difference between prompts.
+prompts are in sigma_p, but not in s, so T^2 also holds their difference in spread. Drift of the policy counts as a
+difference between prompts. All prompts of a group share one s: a prompt that varies more gets larger advantages.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ import numpy as np
 from verl_pgrpo.advantage import without_rounding
 from verl_pgrpo.moments import Floats, Integers, Moments
 
-__all__ = ["OVERSHRINK", "SMALLEST_SHARE", "group_weights", "prompt_weight", "share_within", "subtract_prompt"]
-__all__ += ["within_std"]
+__all__ = ["NOISY_SHARE", "OVERSHRINK", "SMALLEST_SHARE", "group_weights", "prompt_weight", "share_within"]
+__all__ += ["subtract_prompt", "within_std"]
 
 
 # A prompt whose responses all earn the same reward keeps (1 - w) of its difference from the history. Adam scales up
 # whatever is left, however small, so a w near 1 is rounded to 1. This costs at most 1/7 more variance (n = 2).
 OVERSHRINK = 4 / 3
+# With shares below this, relative to an equal share, the noise of group_balance=1 exceeds what it gains.
+NOISY_SHARE = 0.2
 # Lower bound of a share, relative to an equal share. It bounds the weight of a group that the history hardly knows.
 SMALLEST_SHARE = 0.01
 

@@ -56,6 +56,15 @@ def test_a_step_of_two_batches():
     assert {type(value) for value in report.values()} == {float}
 
 
+def test_the_spread_within_prompts_is_shown_where_it_is_used():
+    history, monitor = monitored(baseline="shrinkage")
+    add(history, monitor, ["a", "a", "a", "a", "b"], [0.0, 2.0, 5.0, 7.0, 1.0], [0, 0, 1, 1, 2])
+    report = monitor.end_step()
+    assert report["pgrpo/group/a/within_std"] == pytest.approx(2**0.5)
+    assert report["pgrpo/group/a/std"] == history.statistics(["a"]).std[0]
+    assert "pgrpo/group/b/within_std" not in report  # of a single response
+
+
 @pytest.mark.parametrize("batches", [0, 1])
 def test_a_step_without_rows(batches):
     history, monitor = monitored()

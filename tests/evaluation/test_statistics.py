@@ -114,18 +114,21 @@ def test_a_row_without_a_group_prompt_or_reward_is_named_by_its_column(column, v
         variance_components(table)
 
 
-MANY = [1.0] * 30 + [0.4] * 10
+MANY = [100] * 30 + [40] * 10
 
 
 @pytest.mark.parametrize(
-    ("shares", "within", "std", "options"),
+    ("responses", "within", "std", "options"),
     [
-        ([0.5, 0.5], 1.0, 1.0, {"baseline": "shrinkage"}),
-        ([0.8, 0.2], 1.0, 1.0, {"baseline": "shrinkage", "group_balance": 1.0}),
-        ([0.97, 0.03], np.nan, 1.0, {"group_balance": 0.5}),
-        (np.divide(MANY, sum(MANY)), np.nan, 1.0, {"group_balance": 1.0}),
-        ([0.8, 0.2], 0.0, 0.0, {}),
+        ([50, 50], 1.0, 1.0, {"baseline": "shrinkage"}),
+        ([80, 20], 1.0, 1.0, {"baseline": "shrinkage", "group_balance": 1.0}),
+        ([97, 3], np.nan, 1.0, {"group_balance": 0.5}),
+        (MANY, np.nan, 1.0, {"group_balance": 1.0}),
+        ([20] * 256, 1.0, 1.0, {}),
+        ([80, 20], 0.0, 0.0, {}),
     ],
 )
-def test_recommended_options(shares, within, std, options):
-    assert recommended_options(pd.DataFrame({"share": shares, "within": within, "std": std})) == options
+def test_recommended_options(responses, within, std, options):
+    shares = np.divide(responses, sum(responses))
+    found = pd.DataFrame({"responses": responses, "share": shares, "within": within, "std": std})
+    assert recommended_options(found) == options

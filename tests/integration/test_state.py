@@ -93,6 +93,19 @@ def test_a_new_run_may_start_from_an_earlier_history(config, tmp_path):
     assert restored(config(start, "+algorithm.pgrpo.on_missing_history=reset")) == (4, 7)
 
 
+@pytest.mark.parametrize("prompts", [None, [0, 0, 1, 1]])
+def test_an_earlier_history_without_prompts_is_warned_about(config, tmp_path, capsys, prompts):
+    ratings = GroupHistoryManager()
+    ratings.update(["a"] * 4, [1.0, 2.0, 3.0, 4.0], prompts)
+    ratings.save(tmp_path / "ratings.parquet")
+    restored(config(f"+algorithm.pgrpo.initial_history={tmp_path}/ratings.parquet"))
+    assert "warning" not in capsys.readouterr().out
+    restored(
+        config(f"+algorithm.pgrpo.initial_history={tmp_path}/ratings.parquet", "+algorithm.pgrpo.baseline=shrinkage")
+    )
+    assert ("no spread within prompts for 1 of 1 groups" in capsys.readouterr().out) == (prompts is None)
+
+
 def test_labels_that_look_alike_are_warned_about_once_on_resume(config, tmp_path, capsys):
     state = PGRPOState(PGRPOConfig())
     state.history.update(["jazz", "Jazz"], [1.0, 2.0])

@@ -27,6 +27,9 @@ def labels(label):
     return {"preference_group": label}
 
 
+RARE = labels(lambda i: "c" if i < 4 else "ab"[i % 2])  # 6 %
+
+
 def one_truth(odd, others):
     return {"reward_model": lambda i: {"style": "rule", "ground_truth": odd if i == 60 else others}}
 
@@ -47,6 +50,8 @@ def long_prompts(numbers):
         (labels(lambda i: "b" if i == 1 else "a"), "", "data.train_files", {ODD_GROUPS}),
         (labels(lambda i: "nan" if i % 3 else "a"), "", "data.train_files", {ODD_GROUPS}),
         (labels(lambda i: ("jazz", "jazz\u200b")[i % 2]), "", "data.train_files", {ODD_GROUPS}),
+        (RARE, "+algorithm.pgrpo.group_balance=1", "group_balance", {ODD_GROUPS}),
+        (RARE, "+algorithm.pgrpo.group_balance=0.5", "group_balance", set()),
         (labels("a") | {"split": "val"}, "", "data.val_files", {ODD_GROUPS}),
         (labels(lambda i: "abc"[i % 3]) | {"split": "val"}, "", "data.val_files", {ODD_GROUPS}),
         ({"data_source": lambda i: f"demo/{'ac'[i % 2]}", "split": "val"}, "", "data.val_files", {ODD_GROUPS}),

@@ -48,16 +48,18 @@ def test_equal_groups_train_on_data_that_follow_the_task_s(tmp_path: Path):
     script = f'source {RECIPES / "_method.sh"} && choose_train_file && printf %s "$TRAIN_FILE"'
     variables = {"TASK": "personas", "DATA_DIR": str(tmp_path), "EQUAL_GROUPS": "1", "PYTHON": sys.executable}
 
-    def rows(labels: list[str]) -> int:
-        pq.write_table(pa.table({"preference_group": labels}), source)
-        environment = {**os.environ, **variables}
+    def rows(labels: list[str], options: str = "", column: str = "preference_group") -> int:
+        other = ["c"] * (len(labels) - 1) + ["d"]
+        pq.write_table(pa.table({"preference_group": labels, "segment": other}), source)
+        environment = {**os.environ, **variables, "PGRPO_OPTIONS": options}
         run = subprocess.run(["bash", "-ec", script], env=environment, capture_output=True, text=True, check=True)
         trained = Path(run.stdout.splitlines()[-1])
-        assert trained == tmp_path / "train_equal.parquet"
+        assert trained == tmp_path / f"train_equal_{column}.parquet"
         return pq.read_metadata(trained).num_rows
 
     assert rows(["a"] * 3 + ["b"]) == 6
     assert rows(["a"] * 5 + ["b"]) == 10, "the data have changed"
+    assert rows(["a"] * 5 + ["b"] * 5, "baseline=shrinkage group_key=segment", "segment") == 18
 
 
 FOLDER = "/w/josé's verl (1), a=b"

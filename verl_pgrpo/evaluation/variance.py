@@ -13,9 +13,10 @@ from verl_pgrpo.errors import DataError
 from verl_pgrpo.groups import group_label, is_missing
 from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
 from verl_pgrpo.reward_batch import RewardBatch
-from verl_pgrpo.shrinkage import prompt_weight, share_within
+from verl_pgrpo.shrinkage import NOISY_SHARE, prompt_weight, share_within
 
-SMALL = 0.2  # share of a group, relative to an equal share, below which group_balance=1 is too noisy
+# With this many groups and fewer responses in most of them, shrinkage cannot estimate how much prompts differ.
+MANY_GROUPS, FEW_RESPONSES = 32, 50
 
 __all__ = ["recommended_options", "variance_components"]
 
@@ -81,9 +82,10 @@ def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
 def recommended_options(components: pd.DataFrame) -> dict[str, str | float]:
     """Return options of `algorithm.pgrpo` that are safe for such rewards (docs/when.md).
 
-    baseline=shrinkage if a prompt has several responses: it estimates itself how much prompts differ, so the
-    recommendation does not depend on `between_within`. group_balance if groups differ much in size. Sampling the groups
-    equally is better than group_balance; these numbers do not show whether that is possible. Empty without any spread.
+    baseline=shrinkage if prompts have several responses, unless groups are many and small: it estimates itself how much
+    prompts differ, so the recommendation does not depend on `between_within`. group_balance if the smallest group is
+    less than half as large as the largest. Sampling the groups equally is better than group_balance; these numbers do
+    not show whether that is possible. Empty without any spread.
 
     Args:
         components: of `variance_components`.
@@ -91,9 +93,10 @@ def recommended_options(components: pd.DataFrame) -> dict[str, str | float]:
     options: dict[str, str | float] = {}
     if not components["std"].any():  # no reward tells responses apart
         return options
-    if components["within"].notna().any():  # prompts have several responses
+    small = len(components) >= MANY_GROUPS and components["responses"].median() < FEW_RESPONSES
+    if components["within"].notna().any() and not small:  # prompts have several responses
         options["baseline"] = "shrinkage"
     shares = components["share"]
     if shares.min() < 0.5 * shares.max():
-        options["group_balance"] = 1.0 if shares.min() * len(shares) >= SMALL else 0.5
+        options["group_balance"] = 1.0 if shares.min() * len(shares) >= NOISY_SHARE else 0.5
     return options

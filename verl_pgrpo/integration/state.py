@@ -196,9 +196,20 @@ def _initial_history(options: PGRPOConfig) -> GroupHistoryManager | None:
     if options.initial_history is None:
         return None
     try:
-        return GroupHistoryManager.load(options.initial_history, options)
+        history = GroupHistoryManager.load(options.initial_history, options)
     except HistoryFileError as error:
         raise type(error)(f"initial_history: {error} {_FIX_INITIAL}") from error
+    statistics = history.statistics(history.groups)
+    unknown = int(np.isnan(statistics.within_std).sum())
+    if options.baseline == "shrinkage" and unknown:
+        print(
+            f"P-GRPO warning: {options.initial_history} has no spread within prompts for {unknown} of "
+            f"{history.num_groups} groups. Until their new rewards outnumber the old ones, baseline=shrinkage counts a "
+            "difference between the old and the new spread as a difference between prompts. Create it from ratings "
+            "with their prompts, or give it the columns within and within_dof.",
+            flush=True,
+        )
+    return history
 
 
 def resume_checkpoint(config: DictConfig) -> str | None:

@@ -16,6 +16,7 @@ from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.groups import describe_code_points, look_alikes, shortened, spells_missing
 from verl_pgrpo.integration.batch import GroupColumn, arrow_batches
 from verl_pgrpo.integration.checks import count_groups, count_labels, is_personalized
+from verl_pgrpo.shrinkage import NOISY_SHARE
 
 from . import data
 from .context import PreflightContext
@@ -43,6 +44,7 @@ def check_groups(context: PreflightContext, diagnostics: Diagnostics) -> None:
     smallest = min(groups.values())
     context.facts.append(f"{len(groups):,} preference groups, the smallest with {smallest:,} training rows")
     _check_sizes(context, groups, location, diagnostics)
+    _check_balance(context, groups, diagnostics)
     _check_labels(groups, location, diagnostics)
     if trainer.val_dataset is not None:
         _check_validation(context, groups, options.group_key, diagnostics)
@@ -107,6 +109,18 @@ def _check_sizes(context: PreflightContext, groups: dict[str, int], location: st
     elif groups[largest] > DOMINANT * rows:
         message = f"preference group {largest!r} has {groups[largest] / rows:.0%} of the training rows"
         diagnostics.warning(message, location, "split it, if it hides groups with different preferences")
+
+
+def _check_balance(context: PreflightContext, groups: dict[str, int], diagnostics: Diagnostics) -> None:
+    """Report groups whose few responses would weigh so much that they dominate the gradient's noise."""
+    alpha = context.options.group_balance if context.options is not None else 0.0
+    rows = sum(groups.values())
+    rare = sorted((g for g in groups if groups[g] * len(groups) < NOISY_SHARE * rows), key=lambda g: groups[g])
+    if alpha > 0.5 and rare:
+        named = shortened(f"{name}: {groups[name] / rows:.1%}" for name in rare)
+        message = f"group_balance={alpha:g} weighs the responses of rare preference groups so much that they add noise"
+        fix = "+algorithm.pgrpo.group_balance=0.5, or sample the groups equally (verl-pgrpo data equalize)"
+        diagnostics.warning(f"{message}: {named} of the rows", "algorithm.pgrpo.group_balance", fix)
 
 
 def _check_labels(groups: dict[str, int], location: str, diagnostics: Diagnostics) -> None:
