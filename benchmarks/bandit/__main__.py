@@ -19,6 +19,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ import torch
 
 from benchmarks.bandit import studies, tables
 from benchmarks.bandit.task import Setting
-from benchmarks.bandit.train import FINAL, FRESH, TUNING, Protocol
+from benchmarks.bandit.train import CONFIRMATION, FINAL, FRESH, TUNING, Protocol
 
 Study = tuple[list[Setting], str, Protocol, Callable[[tables.Results], str]]
 
@@ -55,11 +56,26 @@ def moods(results: tables.Results) -> str:
 
 def safe(results: tables.Results) -> str:
     """Gains over grpo, averaged over all settings and in each setting; with equal sampling also over grpo with that."""
-    equally = tables.safety(results, "grpo, groups sampled equally", "shrinkage, groups sampled equally")
+    equally = tables.safety(results, studies.EQUALLY, SHRUNK_EQUALLY)
     names = ["pgrpo", "pgrpo blended", "shrinkage, balance 1", "shrinkage, groups sampled equally"]
     keys = ("people", "overlap", "optimizer") if len({s.people for s in results}) > 1 else KEYS
     parts = [tables.safety(results), "With the same sampling:", equally, tables.edges(results)]
     return "\n\n".join([*parts, "Every setting:", tables.by_setting(results, names, keys)])
+
+
+def confirmation(results: tables.Results) -> str:
+    parts = [tables.safety(results), "With the same sampling:", tables.safety(results, studies.EQUALLY, SHRUNK_EQUALLY)]
+    return "\n\n".join([*parts, tables.clearly_worse(results, SHRUNK_EQUALLY, studies.EQUALLY), tables.edges(results)])
+
+
+def by_optimizer(results: tables.Results, over: str) -> str:
+    """Gains over one entrant, for each optimizer: on all settings, and on those with and without mood."""
+    names = [name for name in next(iter(results.values())) if name != over]
+    parts = []
+    for optimizer, title in {"adam": "Adam", "sgd": "Plain gradient steps"}.items():
+        part = {s: o for s, o in results.items() if s.optimizer == optimizer}
+        parts += [f"{title}:", tables.halves(part, names, over)]
+    return "\n\n".join([*parts, tables.edges(results)])
 
 
 def small_groups(results: tables.Results) -> str:
@@ -69,7 +85,9 @@ def small_groups(results: tables.Results) -> str:
 
 
 KEYS = ("reward", "mood", "n", "noise")
+SHRUNK_EQUALLY = "shrinkage, groups sampled equally"
 FRESHLY = Protocol(TUNING[:12], FRESH, smooth=True, at_grpos=False)
+CONFIRMING = replace(FRESHLY, final=CONFIRMATION)
 STUDIES: dict[str, Study] = {
     "grid": (studies.GRID, "ENTRANTS", Protocol(), grid),
     "close-ups": (studies.CLOSE_UPS, "ENTRANTS", Protocol(), close_ups),
@@ -79,6 +97,10 @@ STUDIES: dict[str, Study] = {
     "safe-adam": (studies.SAFE_ADAM, "SAFE_ENTRANTS", FRESHLY, safe),
     "safe-sgd": (studies.SAFE_SGD, "SAFE_ENTRANTS", FRESHLY, safe),
     "small-groups": (studies.SMALL_GROUPS, "SMALL_GROUPS_ENTRANTS", FRESHLY, small_groups),
+    "confirmation-adam": (studies.SAFE_ADAM, "CONFIRMATION_ENTRANTS", CONFIRMING, confirmation),
+    "confirmation-sgd": (studies.SAFE_SGD, "CONFIRMATION_ENTRANTS", CONFIRMING, confirmation),
+    "ideas": (studies.IDEAS, "IDEAS_ENTRANTS", CONFIRMING, partial(by_optimizer, over="shrinkage")),
+    "lag": (studies.LAG, "LAG_ENTRANTS", CONFIRMING, partial(by_optimizer, over="oracle")),
     "safe-people": (studies.SAFE_PEOPLE, "SAFE_ENTRANTS", FRESHLY, safe),
 }
 QUICK: Study = (studies.QUICK, "ENTRANTS", Protocol(TUNING[:8], FINAL[:20]), close_ups)

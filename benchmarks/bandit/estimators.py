@@ -66,11 +66,6 @@ def personalized(rewards: Tensor, mean: Tensor, std: Tensor, epsilon: float = 1e
     return centred / torch.where(std > 0, std + epsilon, 1.0) if norm_by_std else centred
 
 
-def oracle(batch: Batch) -> Tensor:
-    """The true mean and std of the preference group under the current policy, which no real estimator knows."""
-    return personalized(batch.rewards, batch.mean.unsqueeze(-1), batch.std.unsqueeze(-1))
-
-
 def _whiten(values: Tensor) -> Tensor:
     mean, variance = values.mean((-2, -1), keepdim=True), values.var((-2, -1), keepdim=True)
     return (values - mean) * torch.rsqrt(variance + 1e-8)
@@ -174,6 +169,29 @@ class Moments:
         for name in FIELDS:
             setattr(made, name, torch.where(condition, getattr(self, name), getattr(other, name)))
         return made
+
+
+class Oracle:
+    """The true mean and std of the preference group under the current policy, which no real estimator knows.
+
+    Args:
+        runs, groups: sizes of the statistics.
+        lagging: which of the two, "mean" or "std", is the history's instead.
+        shift: added to the mean, in true stds.
+    """
+
+    def __init__(self, runs: int, groups: int, lagging: str = "", shift: float = 0.0) -> None:
+        self.lagging, self.shift = lagging, shift
+        self.history = Moments(runs, groups, None)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        self.history.update(batch.rewards, batch.labels)
+        mean, std = batch.mean + self.shift * batch.std, batch.std
+        if self.lagging == "mean":
+            mean = self.history.mean.gather(1, batch.labels)
+        elif self.lagging == "std":
+            std = self.history.std().gather(1, batch.labels)
+        return personalized(batch.rewards, mean.unsqueeze(-1), std.unsqueeze(-1))
 
 
 class EBPO:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.bandit import estimators as adv
+from benchmarks.bandit.ideas import Shrinkage
 from benchmarks.bandit.task import Setting
 from benchmarks.bandit.train import Entrant, Outcome, Protocol, compare, pgrpo
 
@@ -19,7 +20,11 @@ def _stateless(name: str, estimator: adv.Estimator) -> Entrant:
     return Entrant(name, lambda runs, groups: estimator)
 
 
-GRPO, ORACLE = _stateless("grpo", adv.grpo), _stateless("oracle", adv.oracle)
+def _oracle(name: str, lagging: str = "", shift: float = 0.0) -> Entrant:
+    return Entrant(name, lambda runs, groups: adv.Oracle(runs, groups, lagging, shift))
+
+
+GRPO, ORACLE = _stateless("grpo", adv.grpo), _oracle("oracle")
 PGRPO, BLENDED = pgrpo("pgrpo"), pgrpo("pgrpo blended", baseline="blended")
 RANDOM = pgrpo("pgrpo, random groups", mislabelled=1.0)
 ENTRANTS = [
@@ -43,7 +48,7 @@ GRID = [
     Setting(reward=reward, n=n, noise=noise, mood=mood)
     for reward, mood, n, noise in itertools.product(("dense", "sparse"), (0.0, 1.0), (2, 4, 8, 16), (0.0, 0.3, 1.0))
 ]
-# Shown in full: the first two are those of the earlier small study.
+# Shown in full.
 CLOSE_UPS = [
     Setting(),
     Setting(reward="sparse"),
@@ -99,6 +104,35 @@ SAFE_ENTRANTS = [
 ]
 SAFE_ADAM, SAFE_SGD = ([replace(s, optimizer=o) for s in GRID] for o in ("adam", "sgd"))
 SAFE_PEOPLE = [replace(s, optimizer=o) for o in ("adam", "sgd") for s in PEOPLE_GRID]
+EQUALLY = "grpo, groups sampled equally"
+CONFIRMATION_ENTRANTS = [e for e in SAFE_ENTRANTS if e.name in ("grpo", "shrinkage, balance 1") or e.sampling]
+
+# Ideas that were not adopted, and why a lagging history beats the true mean.
+IDEAS = [s for s in SAFE_ADAM + SAFE_SGD if s.n in (2, 8)]
+IDEAS_ENTRANTS = [
+    GRPO,
+    pgrpo("shrinkage", baseline="shrinkage"),
+    *(
+        Entrant(name, lambda runs, groups, part=part: Shrinkage(runs, groups, part))
+        for name, part in {
+            "divided by sigma_p": "sigma_p",
+            "moderated divisor": "moderated",
+            "the history's lag kept": "lag",
+            "w not rounded up": "unrounded",
+        }.items()
+    ),
+    pgrpo("half_life 512", baseline="shrinkage", half_life=512),
+]
+LAG = [s for s in SAFE_ADAM + SAFE_SGD if s.n == 4 and s.noise == 0.3]
+LAG_ENTRANTS = [
+    GRPO,
+    ORACLE,
+    PGRPO,
+    _oracle("the history's mean, the true std", "mean"),
+    _oracle("the true mean, the history's std", "std"),
+    _oracle("true mean and std, mean lowered by 0.2 std", shift=-0.2),
+    _oracle("true mean and std, mean raised by 0.2 std", shift=0.2),
+]
 
 
 # Cold starts: 256 small groups, all on one scale.
@@ -114,6 +148,7 @@ SMALL_GROUPS_ENTRANTS = [
     pgrpo("min_count 32", split=64, min_count=32),
     pgrpo("after_normalize", split=64, update_order="after_normalize"),
     pgrpo("after_normalize, prior_strength 8", split=64, update_order="after_normalize", prior_strength=8),
+    pgrpo("shrinkage", split=64, baseline="shrinkage"),
     pgrpo("shrinkage, balance 1", split=64, **RECOMMENDED),
 ]
 

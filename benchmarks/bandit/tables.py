@@ -90,6 +90,16 @@ def safety(results: Results, over: str = "grpo", only: str | None = None) -> str
     return table([f"minus {over}: mean / worst / weighted", "average", "worst setting", *counts], rows)
 
 
+def clearly_worse(results: Results, name: str, over: str) -> str:
+    """The settings in which an entrant is clearly worse than another in the mean or the worst group."""
+    lines = []
+    for setting, outcomes in results.items():
+        gains = gain(outcomes, name, over)[:, :2]
+        if (-gains.mean(0) > half_width(gains)).any():
+            lines.append(f"- {setting}: {signed_pair(gains)}")
+    return f"Clearly worse than {over!r}, {name!r} ({len(lines)} of {len(results)} settings):\n\n" + "\n".join(lines)
+
+
 def halves(results: Results, names: list[str], over: str) -> str:
     """Gains over one entrant, mean / worst, on all settings and on those with and without mood."""
     parts = {f"all {len(results)} settings": results}

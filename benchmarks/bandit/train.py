@@ -23,8 +23,10 @@ from verl_pgrpo import PGRPOConfig
 
 STEP_SIZES = {"sgd": tuple(8.0 * 2 ** (k / 2) for k in range(10)), "adam": tuple(0.1 * 2 ** (k / 2) for k in range(6))}
 # Step sizes are chosen on TUNING, extensions on SEARCH. Published results use FINAL or, for shrinkage and balance,
-# FRESH, on which nothing had been run before; equally sampled groups were added after the first table on FRESH.
+# FRESH, on which nothing had been run before. Equally sampled groups were added after the first table on FRESH, so they
+# are judged on CONFIRMATION.
 TUNING, SEARCH, FINAL, FRESH = range(1000, 1020), range(2000, 2020), range(3000, 3040), range(5000, 5040)
+CONFIRMATION = range(6000, 6040)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def train(setting: Setting, entrants: list[Entrant], step_sizes: list[list[float
         utility = tastes.table.flatten(1).expand(len(lr), -1, -1).gather(2, cell).view_as(arm)
         rewards = tastes.rewards(utility.double(), group, draws.mood[:, step], draws.noise[:, step])
 
-        if any(make is adv.oracle for make in made):
+        if any(isinstance(make, adv.Oracle) for make in made):
             true_mean, true_std = (value.gather(2, group) for value in tastes.truth(policy))
         else:
             true_mean = true_std = rewards

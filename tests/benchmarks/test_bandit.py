@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.bandit import estimators as adv
 from benchmarks.bandit import studies
+from benchmarks.bandit.ideas import Shrinkage
 from benchmarks.bandit.studies import GRPO, ORACLE, PGRPO, RANDOM
 from benchmarks.bandit.task import PEOPLE, Setting, draw, group_of
 from benchmarks.bandit.train import Adam, Entrant, Protocol, final_utility, pgrpo, train
@@ -76,6 +77,37 @@ def test_pgrpo_is_the_packages(options, update):
             prompts = np.repeat(np.arange(PROMPTS), 4).tolist()
             expected = history.compute_advantages(groups, batch.rewards[run].flatten(), prompts).advantages
             np.testing.assert_allclose(advantages[run].flatten(), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_ideas_replace_one_part_of_shrinkage():
+    """Without a change the same as shrinkage. Between prompts that are all alike, moderation changes nothing."""
+    own = adv.PGRPO(PGRPOConfig(baseline="shrinkage"), RUNS, GROUPS)
+    made = {part: Shrinkage(RUNS, GROUPS, part) for part in ("", "sigma_p", "moderated", "lag", "unrounded")}
+    for batch in batches(4):
+        expected = own(batch)
+        found = {part: estimator(batch) for part, estimator in made.items()}
+    torch.testing.assert_close(found.pop(""), expected)
+    for advantages in found.values():
+        assert advantages.isfinite().all()
+        assert not torch.allclose(advantages, expected)
+    # 4000 prompts of one variance: the estimate of d0 is large, so each prompt is divided by the pooled std.
+    rewards = torch.randn(1, 4000, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    alike = adv.Batch(rewards, torch.zeros(1, 4000, dtype=torch.long), rewards, rewards)
+    moderated, pooled = Shrinkage(1, 1, "moderated")(alike), Shrinkage(1, 1)(alike)
+    assert ((moderated / pooled - 1).abs() < 0.25).double().mean() > 0.95
+
+
+def test_an_oracle_may_lag_or_be_shifted():
+    batch = next(iter(batches(4)))
+    batch = replace(batch, mean=torch.ones(RUNS, PROMPTS), std=torch.full((RUNS, PROMPTS), 2.0))
+    standardized = (batch.rewards - 1) / 2
+    torch.testing.assert_close(adv.Oracle(RUNS, GROUPS)(batch), standardized, rtol=1e-5, atol=1e-5)
+    lowered = adv.Oracle(RUNS, GROUPS, shift=-0.5)(batch)
+    torch.testing.assert_close(lowered, standardized + 0.5, rtol=1e-5, atol=1e-5)
+    history = adv.PGRPO(PGRPOConfig(), RUNS, GROUPS)(batch)
+    lagging = [adv.Oracle(RUNS, GROUPS, part)(batch) for part in ("mean", "std")]
+    slope = lagging[1] / standardized  # 2 / std of the history
+    torch.testing.assert_close(lagging[0] * slope, history, rtol=1e-4, atol=1e-4)
 
 
 SHORT = Setting(n=2, steps=40)
