@@ -56,7 +56,7 @@ class Shrinkage:
             total.scatter_add_(1, batch.labels, values)
         count, first, second = (total.gather(1, batch.labels).unsqueeze(-1) for total in self.variances)
         mean = first / count
-        # If the prompts' variances follow a scaled inverse chi^2: E[s_j^4] / E[s_j^2]^2 = (1 + 2 / d) (d0 - 2) / (d0 - 4)
+        # For a scaled inverse chi^2 of the variances: E[s_j^4] / E[s_j^2]^2 = (1 + 2 / d) (d0 - 2) / (d0 - 4)
         ratio = second / count / mean.square().clamp(min=1e-300) / (1 + 2 / d)
         d0 = (4 * ratio - 2) / (ratio - 1)
         prior = mean * (d0 - 2) / d0
