@@ -49,7 +49,7 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-# `with_history` needs verl, so it is not in __all__: a star import must work without.
+# `with_history` needs verl, so it is not in __all__: a star import must work without verl.
 _MODULE_OF = {
     "GroupHistoryManager": "history",
     "PGRPOConfig": "config",

@@ -84,7 +84,7 @@ def write(
             file.write(digest)
             file.write(memoryview(content)[start + 64 :])
     except OSError as error:
-        cause = error.strerror or error  # as a whole it would name the temporary file
+        cause = error.strerror or error  # str(error) would name the temporary file
         fix = "Free space or fix the permissions there; the previous file, if any, is unchanged."
         if not (folder := Path(path).parent).is_dir():
             cause, fix = f"the folder {folder} does not exist", "Create it first."

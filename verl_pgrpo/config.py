@@ -85,7 +85,8 @@ class PGRPOConfig:
         _check_integer(self, "min_count", low=0)
         _check_integer(self, "max_logged_groups", low=0)
         for name in _VERL_KEYS:
-            _check_boolean(self, name)
+            if not isinstance(getattr(self, name), bool):
+                raise _invalid(name, getattr(self, name), "true or false")
         for name in _TEXTS:
             if name == "group_key" or getattr(self, name) is not None:
                 _check_text(self, name)
@@ -166,11 +167,6 @@ def _invalid(name: str, value: object, expected: str) -> ConfigError:
 def _check_choice(config: PGRPOConfig, name: str, allowed: tuple[str, ...]) -> None:
     if getattr(config, name) not in allowed:
         raise _invalid(name, getattr(config, name), "one of " + ", ".join(allowed))
-
-
-def _check_boolean(config: PGRPOConfig, name: str) -> None:
-    if not isinstance(getattr(config, name), bool):
-        raise _invalid(name, getattr(config, name), "true or false")
 
 
 def _check_text(config: PGRPOConfig, name: str) -> None:

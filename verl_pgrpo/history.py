@@ -67,9 +67,9 @@ class AdvantageResult:
 class GroupHistoryManager:
     """Running reward history of every preference group: count, mean, M2 and spread within prompts, in float64.
 
-    A batch takes time in its own size, however many groups are known (except with `prior_strength`, `min_count` or
-    `group_balance`, which look at all groups). Managers can be copied. Not thread-safe: one process
-    computes advantages.
+    The time for a batch depends on its size, not on the number of known groups (except with `prior_strength`,
+    `min_count` or `group_balance`, which use all groups). Managers can be copied. Not thread-safe: one process computes
+    advantages.
 
     Args:
         config: the options; by default the paper's method.
@@ -88,7 +88,7 @@ class GroupHistoryManager:
 
     @property
     def groups(self) -> list[str]:
-        """All labels by first appearance; those that are new in a batch are sorted, so its order has no effect."""
+        """All labels in order of first appearance. Labels that are new in the same batch are sorted."""
         return list(self._row_of)
 
     @property

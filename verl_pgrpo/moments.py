@@ -134,7 +134,7 @@ class Moments:
         return float(origin + shift), math.sqrt(m2 / dof) if dof > 0 else 0.0
 
     def update(self, rows: Integers, values: Floats, prompts: Integers | None = None) -> None:
-        """Add `values[i]` of prompt `prompts[i]` to group `rows[i]`, each (N,). Takes time in N only.
+        """Add `values[i]` of prompt `prompts[i]` to group `rows[i]`, each (N,). The time depends on N only.
 
         The batch is sorted first, so the result is bit-identical for any order. Deviations are taken
         from the group's mean so far (or its smallest value), not from zero: with values near 1e9 and a spread of 1,

@@ -20,7 +20,7 @@ class ClusterError(Exception):
 
 
 class NodeWatcher:
-    """Live nodes with GPUs, reported by a process of its own: Ray ends those connected to it when its head is gone."""
+    """Live nodes with GPUs, reported by a separate process: Ray ends connected processes when its head is gone."""
 
     TIMEOUT = 90.0  # seconds without a report; Ray gives its own head 60
 

@@ -29,7 +29,7 @@ _LOCAL_VARIABLES = {"LAUNCH", "PYTHON"}  # programs of the submit host
 
 
 class RecipeError(ValueError):
-    """A mistake of the user's about a recipe. The message says how to correct it."""
+    """The user named or configured a recipe wrongly. The message says how to correct it."""
 
 
 def names() -> list[str]:

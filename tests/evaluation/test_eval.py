@@ -78,8 +78,8 @@ def test_only_common_prompts_are_compared_and_the_rest_counted():
     assert found["unmatched"] == 10
     for other, message in (
         (sample("c/0", "b", 1.0), "share no prompt_id"),
-        (sample("a/0", "a", 1.0, text="another"), "'a/0' has another prompt in one than in two"),
-        (sample("a/0", "b", 1.0), "'a/0' has another preference_group in one than in two"),
+        (sample("a/0", "a", 1.0, text="another"), "'a/0' has a different prompt in one and two"),
+        (sample("a/0", "b", 1.0), "'a/0' has a different preference_group in one and two"),
     ):
         with pytest.raises(DataError, match=message):
             compare(one, Scores.from_samples("two", [other]))

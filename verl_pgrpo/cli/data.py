@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""`verl-pgrpo data`: public archives, user tables and personas to `train.parquet` and `val.parquet`."""
+"""`verl-pgrpo data`: convert archives, user tables and personas to `train.parquet` and `val.parquet`."""
 
 from __future__ import annotations
 

@@ -22,8 +22,10 @@ LABELS = {NOTE: ("ok", "32"), WARNING: ("warn", "33"), ERROR: ("FAIL", "31")}  #
 
 @app.command(epilog="Example: verl-pgrpo doctor. With the packages of a launch: verl-pgrpo doctor -- ARGUMENTS")
 def doctor(
-    arguments: Annotated[list[str] | None, typer.Argument(help="Those of verl.trainer.main_ppo, after --.")] = None,
-    address: Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="Of a Ray cluster: HOST:6379.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(help="Arguments of verl.trainer.main_ppo, after --.")] = None,
+    address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="Address of a Ray cluster (HOST:6379).")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for all processes together.")] = 90.0,
     as_json: JsonOption = False,
 ) -> int:

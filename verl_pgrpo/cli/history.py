@@ -93,7 +93,7 @@ def diff(old: Path, new: Path, top: Top = 30, as_json: JsonOption = False) -> No
 
 @app.command(epilog="Example: verl-pgrpo history merge older.parquet newer.parquet --out merged.parquet")
 def merge(
-    older: Annotated[Path, typer.Argument(help="With half_life the order counts.")],
+    older: Annotated[Path, typer.Argument(help="With half_life the order matters.")],
     newer: Path,
     out: Annotated[Path, typer.Option(help="The history file to write.")],
     step: Step = None,
@@ -115,7 +115,9 @@ def merge(
 def convert(
     file: Annotated[
         Path,
-        typer.Argument(help="A history, or a .csv or .jsonl: group, count, mean, m2 or std, maybe within, within_dof."),
+        typer.Argument(
+            help="A history (.parquet), or a table (.csv, .jsonl): group, count, mean, m2 or std; within, within_dof."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="A .csv or .jsonl for a history; a .parquet for a table.")],
     step: Step = None,

@@ -101,7 +101,7 @@ def judge(
     print(
         f"{len(pairs):,} pairs in both orders: {len(missing):,} requests to make, {cached:,} answers in the cache\n"
         f"about {estimate['input_tokens']:,} tokens in, at most {estimate['output_tokens']:,} out; cost "
-        f"{'unknown without prices' if cost is None else f'at most {cost:.2f}'}",
+        f"{'unknown without prices' if cost is None else f'up to about {cost:.2f}'}",
         flush=True,
     )
     if dry_run:

@@ -23,8 +23,8 @@ reward.custom_reward_function.path=pkg://verl_pgrpo.rewards.personas"""
 
 @app.command(epilog=EXAMPLE)
 def preflight(
-    arguments: Annotated[list[str] | None, typer.Argument(help="Those of verl.trainer.main_ppo, after --.")] = None,
-    model_config: Annotated[Path | None, typer.Option(help="config.json of a model that is not here.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(help="Arguments of verl.trainer.main_ppo, after --.")] = None,
+    model_config: Annotated[Path | None, typer.Option(help="config.json of a model that is elsewhere.")] = None,
     reward_timeout: Annotated[float, typer.Option(help="Seconds for all calls of the reward function.")] = 10.0,
     skip: Annotated[list[str] | None, typer.Option(help="Leave out a check by name, e.g. reward. Repeatable.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,

@@ -7,10 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from verl_pgrpo.data.schema import write_table
+from verl_pgrpo.data.schema import read_parquet, write_table
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.errors import DataError, PGRPOError
 from verl_pgrpo.groups import check_labels
@@ -36,10 +34,7 @@ def equalize(source: Path, out: Path, group_key: str = "preference_group", seed:
     Raises:
         DataError: not a Parquet file, no rows, no such column, or a label that training would reject.
     """
-    try:
-        table = pq.ParquetFile(source).read()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{source}: missing, not a Parquet file, or a damaged one ({error})") from error
+    table = read_parquet(source)
     column = GroupColumn.parse(group_key, table.column_names)
     if column.name not in table.column_names:
         found = ", ".join(table.column_names[:20])

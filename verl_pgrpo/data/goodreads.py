@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Goodreads to verl rows: write this reader's review of a book, given the stars.
+"""Convert Goodreads to verl rows: write this reader's review of a book, given the stars.
 
     verl-pgrpo data goodreads --reviews goodreads_reviews_poetry.json.gz --books goodreads_books_poetry.json.gz \\
         --out data/goodreads --group-by rating --seed 0

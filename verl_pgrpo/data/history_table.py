@@ -1,10 +1,9 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""History files to and from plain tables (CSV or JSON Lines) with the columns `group, count, mean, m2, std, within,
-within_dof`.
+"""Convert history files to plain tables and back. Columns: `group, count, mean, m2, std, within, within_dof`.
 
-Floats round-trip bit for bit. Reading needs `group`, `count`, `mean`, and `m2` or `std` (of a sample). It lets a run
-start from ratings that were collected earlier (`initial_history`).
+Tables are CSV or JSON Lines. Floats round-trip bit for bit. Reading needs `group`, `count`, `mean`, and `m2` or `std`
+(of a sample). It lets a run start from ratings that were collected earlier (`initial_history`).
 """
 
 from __future__ import annotations

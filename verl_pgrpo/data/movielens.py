@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""MovieLens to verl rows: which film does this user watch next, or rate highest?
+"""Convert MovieLens to verl rows: which film does this user watch next, or rate highest?
 
     verl-pgrpo data movielens --archive ml-1m.zip --out data/movielens --groups 8 --seed 0
 

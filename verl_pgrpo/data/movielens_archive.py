@@ -8,7 +8,7 @@
 | ml-1m, ml-10m | `ratings.dat`, `::` | `movies.dat`, `::`, Latin-1 or UTF-8 | 1 to 5; 0.5 to 5 |
 | ml-20m, ml-25m, ml-32m, ml-latest(-small) | `ratings.csv` | `movies.csv`, UTF-8 | 0.5 to 5 |
 
-The names of the files tell the format. Text is UTF-8 if it is valid UTF-8, else Windows-1252 or Latin-1.
+The file names determine the format. Text is UTF-8 if it is valid UTF-8, else Windows-1252 or Latin-1.
 """
 
 from __future__ import annotations

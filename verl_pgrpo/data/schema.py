@@ -23,15 +23,47 @@ MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])
 ROW_GROUP = 4096  # rows per Parquet row group, and rows in memory at a time
 
 
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file, to read it in parts.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Read a Parquet file.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    try:
+        return pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: missing, not a Parquet file, or a damaged one ({error})")
+
+
 def verl_row(
     task: str, group: str, prompt: str | list[dict[str, str]], ability: str, truth: Any, random_group: str,
     own: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """Return one row in verl's layout; `write_splits` adds index, split and seed.
 
-    `data_source` is `<task>/<group>`, because verl reports validation per `data_source`. `prompt` has chat messages or
-    the text of a single one, `truth` the reward function's text or an object that is stored as JSON, `random_group` the
-    group of the control run, `own` the task's own fields of `extra_info`. Nothing depends on `ability`.
+    `data_source` is `<task>/<group>`, because verl reports validation per `data_source`. Nothing depends on `ability`.
+
+    Args:
+        prompt: chat messages, or the text of one user message.
+        truth: for the reward function: text, or an object that is stored as JSON.
+        random_group: the group in the control run.
+        own: the task's own fields of `extra_info`.
     """
     truth = truth if isinstance(truth, str) else json.dumps(truth, ensure_ascii=False, separators=(",", ":"))
     return {

@@ -1,6 +1,6 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""A user table to verl rows: one prompt per row, and a group column or features to cluster by.
+"""Convert a user table to verl rows: one prompt per row, and a group column or features to cluster by.
 
     verl-pgrpo data table --input users.parquet --prompt-column question --group-column segment --out data/mine
 
@@ -39,7 +39,7 @@ RESERVED = {"index", "split", "user", "random_group", "seed"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableOptions(Clustering):
-    """The meaning of columns. Exactly one of `group_column`, `cluster_features` and `groups_file` is given."""
+    """Which column means what. Exactly one of `group_column`, `cluster_features` and `groups_file` is given."""
 
     prompt_column: Annotated[str, Option(help="Text, or chat messages.")]
     group_column: Annotated[str | None, Option(help="Preference group of the row's user.")] = None

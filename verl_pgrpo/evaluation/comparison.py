@@ -73,7 +73,7 @@ def describe(scores: Scores, seed: int = 0, resamples: int = RESAMPLES) -> dict[
 def compare(baseline: Scores, model: Scores, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
     """Return the model minus the baseline over their common prompts: overall, per preference group, and in summary.
 
-    `p` is the paired permutation test's; `statistics.correct` adds `p_holm`. NaN where unknown.
+    `p` is that of the paired permutation test; `statistics.correct` adds `p_holm`. NaN where unknown.
 
     Raises:
         DataError: They share no prompt, or a prompt_id has another prompt or group in each.

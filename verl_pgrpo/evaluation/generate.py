@@ -94,7 +94,7 @@ def generate(model: Model, prompts: Sequence[Prompt], sampling: Sampling, log: P
     responses: list[list[str]] = []
     try:
         with tqdm(total=len(prompts), desc=f"{model.name}: prompts", leave=False, disable=None) as bar:
-            # Not only until the pipe's end: what a killed worker leaves behind may hold it open.
+            # Also check that the worker is alive: processes that a killed worker leaves behind may keep the pipe open.
             while len(responses) < len(prompts) and (receiver.poll(0.5) or worker.is_alive()):
                 if receiver.poll():
                     responses += receiver.recv()
@@ -130,7 +130,7 @@ def _run_vllm(
 ) -> None:
     """Run vLLM in the generating process: send the responses to each chat, in batches of chats."""
     os.setsid()
-    # Else the command's own tracker reports on the terminal what a killed vLLM leaves.
+    # Otherwise this command's resource tracker prints warnings about what a killed vLLM left behind.
     resource_tracker._resource_tracker._fd = resource_tracker._resource_tracker._pid = None  # type: ignore[attr-defined]
     if sys.platform == "linux":  # end with the command, even if it is killed
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -35,7 +35,7 @@ from pydantic import BaseModel, ValidationError
 from verl_pgrpo.errors import DataError, PGRPOError
 
 REJECTED = (400, 413, 422)  # HTTP status codes that concern one request
-MAX_REJECTED = 8  # at the start, without any answer: then single requests are not the cause
+MAX_REJECTED = 8  # if all of the first requests are rejected, single requests are not the cause
 PROBE_RETRIES = 4  # of the first request, to report a wrong address early
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from verl_pgrpo.data.schema import read_parquet
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.samples import messages_text
 from verl_pgrpo.groups import group_label
@@ -48,7 +47,7 @@ def read_prompts(path: Path, group_key: str = GROUP_KEY, limit: int | None = Non
     Raises:
         DataError: The file is missing, a column is missing, or a row has no preference group or no messages.
     """
-    rows = open_parquet(path).read().to_pylist()
+    rows = read_parquet(path).to_pylist()
     if not rows:
         raise DataError(f"{path}: has no rows")
     group_column = group_key if group_key in rows[0] else group_key.partition(".")[0]
@@ -58,14 +57,6 @@ def read_prompts(path: Path, group_key: str = GROUP_KEY, limit: int | None = Non
     names = _ids(rows)
     prompts = [_prompt(row, names[i], group_key, f"{path}, row {i + 1}") for i, row in enumerate(rows)]
     return prompts if limit is None else _spread_evenly(prompts, limit)
-
-
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file. Raise DataError if it is missing or damaged."""
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: missing, not a Parquet file, or a damaged one ({error})") from error
 
 
 def look_up(row: Mapping[str, Any], path: str) -> Any:

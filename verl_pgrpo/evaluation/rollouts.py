@@ -23,15 +23,16 @@ import numpy as np
 import pandas as pd
 
 from verl_pgrpo.data.columns import without_nulls
+from verl_pgrpo.data.schema import open_parquet
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import START_SECONDS, MetricsLog
-from verl_pgrpo.evaluation.prompts import look_up, open_parquet
+from verl_pgrpo.evaluation.prompts import look_up
 from verl_pgrpo.groups import group_label
 
 
 @dataclass(frozen=True)
 class Dumps:
-    """Dump files of a run by step, ascending, and the steps that were left out as those of an abandoned branch."""
+    """Dump files of a run by step, ascending, and the steps left out because they belong to an abandoned branch."""
 
     files: dict[int, Path]
     abandoned: tuple[int, ...] = ()
@@ -68,10 +69,10 @@ def _last_logged(steps: Sequence[int], log: MetricsLog | None) -> int:
 def _last_written(files: dict[int, Path], steps: Sequence[int], complete: bool) -> int:
     """The step that was written last, if later steps are older than it; else the last step.
 
-    Copies do not always keep modification times, and a file may be edited. So they only count if they increase over
-    the remaining steps and are not in the order of file names, in which folders are usually copied. At least two of the
-    remaining steps must be newer than all others, or one by the time of a start of verl, if the times of all other
-    steps increase and the log is not that of a `complete` run.
+    Copies may lose modification times, and files may be edited. So times count only if they increase over the steps
+    that would remain, and do not simply follow the order of file names, in which folders are usually copied. At least
+    two remaining steps must be newer than all others. One is enough if it is newer by the time that verl takes to
+    start, the times of all other steps increase, and the log is not that of a `complete` run.
     """
     written = {step: files[step].stat().st_mtime for step in steps}
     last = max(steps, key=lambda step: (written[step], step))

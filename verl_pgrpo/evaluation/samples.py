@@ -108,8 +108,8 @@ def check_same_prompts(joined: pd.DataFrame, one: str, other: str) -> None:
     for name in ("prompt", "preference_group"):
         for _, row in joined[joined[name] != joined[f"{name}_other"]].iterrows():
             raise DataError(
-                f"prompt_id {row['prompt_id']!r} has another {name} in {one} than in {other} "
-                f"({row[name]!r:.60}, {row[f'{name}_other']!r:.60}): other data?"
+                f"prompt_id {row['prompt_id']!r} has a different {name} in {one} and {other} "
+                f"({row[name]!r:.60}, {row[f'{name}_other']!r:.60}): were they made from different data?"
             )
 
 

@@ -151,8 +151,8 @@ def correct(lines: Sequence[dict[str, Any]]) -> None:
 def wilson(share: float, count: int) -> dict[str, float]:
     """Return the ends of Wilson's 95 % interval for the mean of `count` values between 0 and 1; NaN for no values.
 
-    Exact in form for zeros and ones, too wide otherwise: no distribution on 0 to 1 with this mean varies more. A share
-    that is not a whole number of successes takes the outer ends of its two neighbours.
+    Meant for values of 0 and 1. For other values it is too wide, because no distribution on 0 to 1 with the same mean
+    has a larger variance. A share that is not a whole number of successes takes the outer ends of its two neighbours.
     """
     if count == 0:
         return {"low": math.nan, "high": math.nan}

@@ -77,7 +77,8 @@ def _register_estimator(core_algos: Any) -> None:
 def _replace_v1_trainers(_: Any) -> None:
     from verl_pgrpo.integration import trainers
 
-    # Missing if a user's module imports `trainers` first: that imports verl's trainers, and so runs this hook.
+    # If a user's module imports `trainers` first, that import loads verl's trainers and runs this hook before
+    # `personalize_registry` is defined.
     getattr(trainers, "personalize_registry", lambda: None)()
 
 

@@ -81,7 +81,7 @@ def preference_groups(batch: KVBatchMeta, column: GroupColumn | None) -> list[An
     if column is None:
         return [None] * len(batch.keys)
     uids = [key.rsplit("_", 2)[0] for key in batch.keys]
-    # Fetching takes longest here, and all rows of a prompt have the same group: fetch one row per prompt.
+    # Fetching is the slowest part, and all rows of a prompt have the same group, so fetch one row per prompt.
     first = {uid: key for uid, key in reversed(list(zip(uids, batch.keys, strict=True)))}
     try:
         data = tq.kv_batch_get(keys=list(first.values()), partition_id=batch.partition_id, select_fields=[column.name])

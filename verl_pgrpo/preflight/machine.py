@@ -49,7 +49,7 @@ def check_accelerators() -> Diagnostic:
     if any(Path("/dev").glob("nvidia[0-9]*")):
         build = "a CPU build of torch" if torch.version.cuda is None else f"torch for CUDA {torch.version.cuda}"
         fix = "install a torch for the CUDA version of nvidia-smi; check CUDA_VISIBLE_DEVICES"
-        return Diagnostic(ERROR, name, f"torch sees none, although /dev/nvidia* exist: {build}", "", fix)
+        return Diagnostic(ERROR, name, f"torch finds none, although /dev/nvidia* exist: {build}", "", fix)
     return Diagnostic(WARNING, name, "none", "", "only the CPU examples run here: make quickstart")
 
 
@@ -70,7 +70,7 @@ def check_space(name: str, folder: Path, least: float, enough: float, more: str)
     if space < least * GIB:
         return Diagnostic(ERROR, name, text, location, more)
     if space < enough * GIB:
-        return Diagnostic(WARNING, name, f"{text}; {enough:,.0f} GiB are wanted", location, more)
+        return Diagnostic(WARNING, name, f"{text}; {enough:,.0f} GiB are recommended", location, more)
     if usage.free < LEAST_FREE * GIB or usage.used > FULL * usage.total:
         full = f"{text}; Ray stops writing where {FULL:.0%} are used"
         leftovers = f"; killed runs leave files in {SHARED_MEMORY}" if folder == SHARED_MEMORY else ""

@@ -116,7 +116,7 @@ class Sizes:
         for name in PARALLEL if self.reference else ():  # actor and reference share a process and its parallel groups
             ours, theirs = (self.get(f"{node}.megatron.{name}_parallel_size") for node in (ACTOR, REF))
             if ours != theirs:
-                message = f"ref {name}_parallel_size ({theirs}) differs from the actor's ({ours}), whose groups it gets"
+                message = f"ref {name}_parallel_size ({theirs}) differs from the actor's ({ours}), which it uses"
                 key = f"{REF}.megatron.{name}_parallel_size"
                 self.error(message, key, "leave it out: verl's default is the actor's")
 

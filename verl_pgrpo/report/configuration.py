@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The part of a run's configuration that the page shows, and the versions of the software.
 
-The page is meant to be shared, and a configuration may contain secrets that no pattern detects. So the page shows a
-fixed list of options without those of free text, and text only if it looks like a name; for a path it shows the last
-part, of a URL nothing.
+The page is meant to be shared, and a configuration may contain secrets that no pattern detects. So the page shows only
+a fixed list of options. It shows text only if it looks like a name, only the last part of a path, and nothing of a URL.
 """
 
 from __future__ import annotations

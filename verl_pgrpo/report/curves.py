@@ -81,7 +81,7 @@ class Curves:
         return own.set_index("step")["value"].sort_index()
 
     def _smoothed(self, cells: pd.DataFrame) -> Floats:
-        """(G, P)"""
+        """Return the smoothed curves of one run, (G, P)."""
         steps, size = self._comparison.steps, len(self._comparison.labels)
         curves = np.empty((size, len(self.at)))
         width = max(0.5, len(steps) / 35)

@@ -47,8 +47,8 @@ def fifths_table(comparison: Comparison) -> pd.DataFrame:
 def draw_picture(comparison: Comparison, out: Path, subtitle: str = "") -> None:
     """Write the picture as PNG. It shows up to 24 groups, the largest first.
 
-    Thick lines are smoothed means over seeds, with their bands (of small charts) or single steps, if there is one seed.
-    Numbers are means of the last fifth of the steps, which is shaded.
+    Thick lines are smoothed means over seeds. Small charts also show the band over seeds or, with one seed, the single
+    steps. Numbers are means of the last fifth of the steps, which is shaded.
     """
     figures = Figures(comparison, Curves(comparison))
     groups = np.argsort(-comparison.share, kind="stable")[:SMALL].tolist()

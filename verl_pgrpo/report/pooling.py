@@ -30,7 +30,7 @@ class ConfidenceBand:
 
     @classmethod
     def over_seeds(cls, values: Floats) -> ConfidenceBand:
-        """Args: values: (seeds, ...), NaN where unknown."""
+        """Return the mean and band over the first axis of `values` (seeds, ...); NaN is an unknown value."""
         frame = pd.DataFrame(np.asarray(values, dtype=np.float64).reshape(len(values), -1))
         seeds, mean = frame.count(), frame.mean()
         half = frame.std() / np.sqrt(seeds) * t.ppf(0.975, np.maximum(seeds - 1, 1))
@@ -72,7 +72,7 @@ class Window:
 
     @classmethod
     def pool(cls, cells: pd.DataFrame, groups: int) -> Window:
-        """Args: cells: as in `Run`, with codes of groups below `groups` in the column `group`."""
+        """Pool cells as in `Run`, whose column `group` has codes below `groups`."""
         codes = cells["group"].to_numpy(dtype=np.int64)
         weight, values = cells["count"].to_numpy(float), cells["value"].to_numpy(float)
         count, rows = (np.bincount(codes, cells[name], groups).astype(float) for name in ("count", "rows"))

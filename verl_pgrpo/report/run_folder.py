@@ -152,8 +152,7 @@ def _rollout_folder(folder: Path) -> Path | None:
 
 
 def _read_console(run: RunFolder, root: Path) -> None:
-    """Read the configuration that verl prints to its console log, else hydra's copy (of several, the newest); and the
-    plugin's warnings."""
+    """Read the plugin's warnings and the configuration (from verl's console log, else hydra's newest copy)."""
     warnings: dict[str, None] = {}
     for file in sorted(root.glob("*.log"), key=lambda file: (file.stat().st_mtime, file.name)):
         with open(file, "rb") as lines:

@@ -87,8 +87,8 @@ def _english_utility(text: str, style: str, genre: str) -> float:
 
 
 def length_fit(text: str) -> float:
-    """Return 1 up to the english prompts' limit, less in proportion beyond; reasoning does not count."""
-    return min(1.0, ENGLISH_MAX_WORDS / max(len(strip_reasoning(text).split()), 1))
+    """Return 1 up to the english prompts' limit, less in proportion beyond."""
+    return min(1.0, ENGLISH_MAX_WORDS / max(len(text.split()), 1))
 
 
 def count_markers(text: str, words: tuple[str, ...]) -> int:
