@@ -77,16 +77,22 @@ def components_exact(parts, group):
 
 
 @norms
+@pytest.mark.parametrize("order", ["before_normalize", "after_normalize"])
 @given(parts=batches)
-def test_shrinkage_equals_the_exact_reference(norm, parts):
-    history = GroupHistoryManager(PGRPOConfig(baseline="shrinkage", norm_adv_by_std_in_grpo=norm))
+def test_shrinkage_equals_the_exact_reference(norm, order, parts):
+    config = PGRPOConfig(baseline="shrinkage", norm_adv_by_std_in_grpo=norm, update_order=order)
+    history = GroupHistoryManager(config)
     for end, batch in enumerate(parts, start=1):
         result = history.compute_advantages(*columns(batch))
         for row, (group, prompt, reward) in enumerate(batch):
-            kept = [r for part in parts[:end] for g, _, r in part if g == group]
+            known = parts[:end]
+            if order == "after_normalize":  # a group without a past is normalized by its first batch
+                past = [part for part in parts[: end - 1] if group in columns(part)[0]]
+                known = past or [batch]
+            kept = [r for part in known for g, _, r in part if g == group]
             others = [r for i, (_, p, r) in enumerate(batch) if p == prompt and i != row]
             _, mean, _ = exact_moments(kept)
-            between, within = components_exact(parts[:end], group)
+            between, within = components_exact(known, group)
             centred = Fraction(reward) - mean
             if others and between:
                 w = min(Fraction(1), Fraction(4, 3) * between / (between + within / len(others)))
@@ -160,9 +166,18 @@ def test_balance_multiplies_the_advantages():
     np.testing.assert_array_equal(result.mean, plain.mean)
 
 
+def test_the_balance_counts_all_batches_and_groups_that_this_one_lacks():
+    history = GroupHistoryManager(PGRPOConfig(group_balance=1.0))
+    plain = GroupHistoryManager()
+    for groups in (["a"] * 6 + ["b"] * 2, ["a"] * 4):
+        rewards = np.arange(float(len(groups)))
+        balanced, usual = (each.compute_advantages(groups, rewards) for each in (history, plain))
+    np.testing.assert_allclose(balanced.advantages, 12 / 2 / 10 * usual.advantages)  # a: 10 of 12 rewards, two groups
+
+
 def test_the_weight_of_a_group_whose_prompts_do_not_differ_falls_as_docs_shrinkage_says():
     rewards = np.random.default_rng(0).normal(size=(1000, 200, 2))
-    for prompts, expected in ((5, 0.2), (20, 0.12), (200, 0.04)):
+    for prompts, expected in ((5, 0.2), (20, 0.11), (200, 0.04)):
         part = rewards[:, :prompts].reshape(1000, -1)
         moments = Moments(1000)
         of_group = np.arange(1000).repeat(2 * prompts)

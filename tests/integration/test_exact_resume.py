@@ -26,6 +26,8 @@ from verl_pgrpo.integration.state import HISTORY_FILE
 
 pytestmark = pytest.mark.slow
 
+OPTIONS = {"baseline": "shrinkage", "group_balance": 0.5}  # they use every field of the history
+OURS = [f"+algorithm.pgrpo.{name}={value}" for name, value in OPTIONS.items()]
 ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "TORCHDYNAMO_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -36,15 +38,15 @@ def folder(tmp_path_factory):
     replay_run.prepare(folder)
     finish(
         folder,
-        straight=start(folder, "straight", "12"),
-        killed=start(folder, "killed", "12", "8"),
+        straight=start(folder, "straight", "12", overrides=OURS),
+        killed=start(folder, "killed", "12", "8", overrides=OURS),
         grpo=start(folder, "grpo", "3", overrides=["algorithm.adv_estimator=grpo"]),
     )
     (folder / "straight" / "global_step_12").rename(folder / "global_step_12")
-    path = ["trainer.resume_mode=resume_path", f"trainer.resume_from_path={folder}/straight/global_step_9"]
+    path = [*OURS, "trainer.resume_mode=resume_path", f"trainer.resume_from_path={folder}/straight/global_step_9"]
     finish(
         folder,
-        killed=start(folder, "killed-again", "12"),
+        killed=start(folder, "killed-again", "12", overrides=OURS),
         straight=start(
             folder, "straight-path", "12", overrides=[*path, "actor_rollout_ref.actor.checkpoint.async_save=True"]
         ),
@@ -99,10 +101,11 @@ def test_the_recorded_rollouts_have_everything_in_them():
 
 
 def test_exact_accounting(folder):
-    expected = history()
+    expected = history(PGRPOConfig(**OPTIONS))
     assert_same(GroupHistoryManager.load(folder / "global_step_12" / HISTORY_FILE, step=12), expected)
-    total = json.loads((folder / "straight-out" / "12.json").read_text())["pgrpo/observed_total"]
-    assert total == expected.total_count
+    metrics = json.loads((folder / "straight-out" / "12.json").read_text())
+    assert metrics["pgrpo/observed_total"] == expected.total_count
+    assert metrics["pgrpo/group/a/within_std"] == expected.statistics(["a"]).within_std[0]
 
 
 def test_killed_and_resumed_equals_straight(folder):
