@@ -69,12 +69,12 @@ def confirmation(results: tables.Results) -> str:
 
 
 def by_optimizer(results: tables.Results, over: str) -> str:
-    """Gains over one entrant, for each optimizer: on all settings, and on those with and without mood."""
+    """For each optimizer: gains over one entrant, with and without mood, and over grpo in the worst setting."""
     names = [name for name in next(iter(results.values())) if name != over]
     parts = []
     for optimizer, title in {"adam": "Adam", "sgd": "Plain gradient steps"}.items():
         part = {s: o for s, o in results.items() if s.optimizer == optimizer}
-        parts += [f"{title}:", tables.halves(part, names, over)]
+        parts += [f"{title}:", tables.halves(part, names, over), tables.safety(part)]
     return "\n\n".join([*parts, tables.edges(results)])
 
 
