@@ -38,7 +38,7 @@ from benchmarks.bandit import estimators as adv
 from benchmarks.bandit.measures import half_width, signed_pair
 from benchmarks.bandit.studies import GRPO, PGRPO, RECOMMENDED, SAFE_ENTRANTS
 from benchmarks.bandit.tables import table
-from benchmarks.bandit.train import Adam, Entrant, pgrpo, with_neighbours
+from benchmarks.bandit.train import Adam, Entrant, pgrpo, with_neighbors
 from verl_pgrpo.data.cluster import fit_groups
 from verl_pgrpo.data.movielens_archive import Films, read_archive
 from verl_pgrpo.data.movielens_log import MovieLensOptions, rating_log
@@ -65,8 +65,8 @@ ENTRANTS = [
     pgrpo("pgrpo blended", baseline="blended"),
     pgrpo("shrinkage", baseline="shrinkage"),
     pgrpo("shrinkage, balance 1", **RECOMMENDED),
-    pgrpo("pgrpo, random groups", mislabelled=1.0),
-    pgrpo("shrinkage, balance 1, random groups", mislabelled=1.0, **RECOMMENDED),
+    pgrpo("pgrpo, random groups", mislabeled=1.0),
+    pgrpo("shrinkage, balance 1, random groups", mislabeled=1.0, **RECOMMENDED),
     pgrpo("pgrpo, one group", merged=GROUPS),
     replace(GRPO, name="grpo, groups sampled equally", sampling=1.0),
     pgrpo("shrinkage, groups sampled equally", sampling=1.0, baseline="shrinkage"),
@@ -205,7 +205,7 @@ def train(task: Task, entrant: Entrant, n: int, step_sizes: list[float], seeds: 
     policy, prompts = Policy(task, step_sizes), RESPONSES // n
     runs = len(step_sizes) * len(seeds)
     estimator = entrant.make(runs, GROUPS)
-    labels = task.random if entrant.mislabelled else task.group // entrant.merged
+    labels = task.random if entrant.mislabeled else task.group // entrant.merged
     training, test = ([torch.nonzero(part == flag).flatten() for part in task.held_out] for flag in (False, True))
     samplers = [_sampler(own, task.group[seed, own], entrant.sampling) for seed, own in enumerate(training)]
     fewest = min(map(len, test))
@@ -236,7 +236,7 @@ def study(tuning: tuple[Task, range], final: tuple[Task, range], n: int) -> list
     grpo, chosen = None, []
     for entrant in ENTRANTS:
         score = train(tuning[0], entrant, n, STEP_SIZES, tuning[1])[:, :, 0].mean(1)
-        best = STEP_SIZES[int(with_neighbours(torch.from_numpy(score)).argmax())]
+        best = STEP_SIZES[int(with_neighbors(torch.from_numpy(score)).argmax())]
         [values] = train(final[0], entrant, n, [best], final[1])
         grpo = values if grpo is None else grpo
         cells = [f"{m:.1f} ± {h:.1f}" for m, h in zip(values.mean(0), half_width(values), strict=True)]

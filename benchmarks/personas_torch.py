@@ -135,14 +135,14 @@ def _sample(model: Qwen3ForCausalLM, prompts: torch.Tensor, words: int, end: int
 
 
 def _estimator(setting: Setting):
-    """A function of (preference groups, rewards) to advantages, one per response; rows of a prompt are neighbours."""
+    """A function of (preference groups, rewards) to advantages, one per response; rows of a prompt are neighbors."""
 
     def by_prompt(groups: list[str], rewards: np.ndarray) -> np.ndarray:
         r = rewards.reshape(-1, setting.n)
-        centred = r - r.mean(1, keepdims=True)
+        centered = r - r.mean(1, keepdims=True)
         if setting.estimator == "rloo":
-            return (centred * setting.n / (setting.n - 1)).ravel()
-        return (centred / (r.std(1, ddof=1, keepdims=True) + 1e-6)).ravel()
+            return (centered * setting.n / (setting.n - 1)).ravel()
+        return (centered / (r.std(1, ddof=1, keepdims=True) + 1e-6)).ravel()
 
     if setting.estimator in ("grpo", "grpo_equal", "rloo"):
         return by_prompt

@@ -44,8 +44,8 @@ def personalized_advantage(
     Returns:
         (N,) float64 advantages, in units of sigma_p (units of the reward where unscaled).
     """
-    centred = as_floats(rewards) - as_floats(mean)  # unsigned integers would wrap
-    return centred / _divisor(std, epsilon) if norm_by_std else centred
+    centered = as_floats(rewards) - as_floats(mean)  # unsigned integers would wrap
+    return centered / _divisor(std, epsilon) if norm_by_std else centered
 
 
 def normalizer(

@@ -143,7 +143,7 @@ def provenance(study: str, protocol: Protocol) -> str:
     tuning, final = protocol.tuning, protocol.final
     command = "--quick" if study == "quick" else f"--study {study}"
     machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__.partition('+')[0]}"
-    smooth = ", each averaged with its neighbours" if protocol.smooth else ""
+    smooth = ", each averaged with its neighbors" if protocol.smooth else ""
     return (
         f"`python -m benchmarks.bandit {command}`, {datetime.date.today()}, {machine}. Step sizes chosen on seeds "
         f"{tuning[0]} to {tuning[-1]}{smooth}; shown are seeds {final[0]} to {final[-1]} with 95 % intervals "

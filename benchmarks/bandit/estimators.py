@@ -62,8 +62,8 @@ def prompt_batch(batch: Batch) -> Tensor:
 
 def personalized(rewards: Tensor, mean: Tensor, std: Tensor, epsilon: float = 1e-6, norm_by_std: bool = True) -> Tensor:
     """`verl_pgrpo.personalized_advantage` in torch."""
-    centred = rewards - mean
-    return centred / torch.where(std > 0, std + epsilon, 1.0) if norm_by_std else centred
+    centered = rewards - mean
+    return centered / torch.where(std > 0, std + epsilon, 1.0) if norm_by_std else centered
 
 
 def _whiten(values: Tensor) -> Tensor:

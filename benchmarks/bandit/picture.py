@@ -16,7 +16,7 @@ from benchmarks.bandit.measures import half_width
 from benchmarks.bandit.tables import Results, mean_gain
 from benchmarks.bandit.task import Setting
 
-# Entrant: colour (from Okabe and Ito's palette for colour-blind readers) and its name in the picture.
+# Entrant: color (from Okabe and Ito's palette for color-blind readers) and its name in the picture.
 LINES = {
     "grpo": ("#555555", "GRPO"),
     "pgrpo": ("#0072b2", "P-GRPO"),
@@ -51,25 +51,25 @@ def draw_grid(results: Results, path: str) -> None:
 
 
 def _curves(axis: Any, part: Results, setting: Setting) -> None:
-    for name, (colour, label) in LINES.items():
+    for name, (color, label) in LINES.items():
         worst = 100 * part[setting][name].curves.min(-1).values.double().numpy()
-        _band(axis, np.arange(worst.shape[1]), worst, colour, label)
+        _band(axis, np.arange(worst.shape[1]), worst, color, label)
     axis.set_xlabel("step")
     axis.set_ylabel("utility of the worst group")
 
 
 def _gains(axis: Any, part: Results, key: str, title: str) -> None:
     values = sorted({getattr(setting, key) for setting in part})
-    for name, (colour, label) in LINES.items():
+    for name, (color, label) in LINES.items():
         slices = [{s: o for s, o in part.items() if getattr(s, key) == value} for value in values]
         gains = np.stack([mean_gain(chosen, name)[:, 1] for chosen in slices], 1)
-        _band(axis, np.arange(len(values)), gains, colour, label, marker="o")
+        _band(axis, np.arange(len(values)), gains, color, label, marker="o")
     axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
     axis.set_xlabel(title)
 
 
-def _band(axis: Any, x: np.ndarray, values: np.ndarray, colour: str, label: str, **line: Any) -> None:
+def _band(axis: Any, x: np.ndarray, values: np.ndarray, color: str, label: str, **line: Any) -> None:
     """Draw the mean over seeds (rows of `values`) and its interval."""
     mean, half = values.mean(0), half_width(values)
-    axis.plot(x, mean, color=colour, label=label, markersize=3, **line)
-    axis.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
+    axis.plot(x, mean, color=color, label=label, markersize=3, **line)
+    axis.fill_between(x, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)

@@ -26,7 +26,7 @@ def _oracle(name: str, lagging: str = "", shift: float = 0.0) -> Entrant:
 
 GRPO, ORACLE = _stateless("grpo", adv.grpo), _oracle("oracle")
 PGRPO, BLENDED = pgrpo("pgrpo"), pgrpo("pgrpo blended", baseline="blended")
-RANDOM = pgrpo("pgrpo, random groups", mislabelled=1.0)
+RANDOM = pgrpo("pgrpo, random groups", mislabeled=1.0)
 ENTRANTS = [
     GRPO,
     _stateless("Dr. GRPO", adv.dr_grpo),
@@ -40,7 +40,7 @@ ENTRANTS = [
     pgrpo("pgrpo min_count 32", min_count=32),
     BLENDED,
     RANDOM,
-    pgrpo("pgrpo blended, random groups", mislabelled=1.0, baseline="blended"),
+    pgrpo("pgrpo blended, random groups", mislabeled=1.0, baseline="blended"),
     pgrpo("pgrpo, one group", merged=4),
     ORACLE,
 ]
@@ -72,9 +72,9 @@ ABLATIONS = [
     pgrpo("each split into 64, prior_strength 8", split=64, prior_strength=8),
     pgrpo("merged two by two", merged=2),
     pgrpo("all merged", merged=4),
-    *(pgrpo(f"{share:.0%} mislabelled", mislabelled=share) for share in (0.1, 0.25, 0.5)),
-    pgrpo("random groups", mislabelled=1.0),
-    pgrpo("blended, 25% mislabelled", mislabelled=0.25, baseline="blended"),
+    *(pgrpo(f"{share:.0%} mislabeled", mislabeled=share) for share in (0.1, 0.25, 0.5)),
+    pgrpo("random groups", mislabeled=1.0),
+    pgrpo("blended, 25% mislabeled", mislabeled=0.25, baseline="blended"),
 ]
 
 # The users' shares and scales, and how much of the policy they share.
@@ -100,7 +100,7 @@ SAFE_ENTRANTS = [
     pgrpo("shrinkage, balance 0.5", baseline="shrinkage", group_balance=0.5),
     pgrpo("shrinkage, balance 1", **RECOMMENDED),
     pgrpo("shrinkage, groups sampled equally", baseline="shrinkage", sampling=1.0),
-    pgrpo("shrinkage, balance 1, random groups", mislabelled=1.0, **RECOMMENDED),
+    pgrpo("shrinkage, balance 1, random groups", mislabeled=1.0, **RECOMMENDED),
 ]
 SAFE_ADAM, SAFE_SGD = ([replace(s, optimizer=o) for s in GRID] for o in ("adam", "sgd"))
 SAFE_PEOPLE = [replace(s, optimizer=o) for o in ("adam", "sgd") for s in PEOPLE_GRID]

@@ -33,30 +33,30 @@ CONFIRMATION = range(6000, 6040)
 class Entrant:
     """An estimator by name. `make` gets the number of runs and of labels.
 
-    How the preference groups are changed first: `mislabelled` is the share of prompts whose label is drawn at random
+    How the preference groups are changed first: `mislabeled` is the share of prompts whose label is drawn at random
     (with the groups' shares); each group is split at random into `split`; `merged` groups get one label, two by two or
     all as one. `sampling` draws the prompts of a group with probability proportional to share^(1 - sampling).
     """
 
     name: str
     make: Callable[[int, int], adv.Estimator]
-    mislabelled: float = 0.0
+    mislabeled: float = 0.0
     split: int = 1
     merged: int = 1
     sampling: float = 0.0
 
     def labels(self, group: Tensor, chance: Tensor, shares: tuple[float, ...]) -> Tensor:
         """(..., prompts) labels of prompts of true `group` (..., prompts); `chance` is (..., prompts, 3) uniform."""
-        label = torch.where(chance[..., 0] < self.mislabelled, group_of(chance[..., 1], shares), group) // self.merged
+        label = torch.where(chance[..., 0] < self.mislabeled, group_of(chance[..., 1], shares), group) // self.merged
         return label * self.split + (chance[..., 2] * self.split).long()
 
 
 def pgrpo(
-    name: str, mislabelled: float = 0.0, split: int = 1, merged: int = 1, sampling: float = 0.0, **options: object
+    name: str, mislabeled: float = 0.0, split: int = 1, merged: int = 1, sampling: float = 0.0, **options: object
 ) -> Entrant:
     """P-GRPO with options of PGRPOConfig."""
     config = PGRPOConfig.from_mapping(options)
-    return Entrant(name, lambda runs, groups: adv.PGRPO(config, runs, groups), mislabelled, split, merged, sampling)
+    return Entrant(name, lambda runs, groups: adv.PGRPO(config, runs, groups), mislabeled, split, merged, sampling)
 
 
 def train(setting: Setting, entrants: list[Entrant], step_sizes: list[list[float]], seeds: range) -> Tensor:
@@ -164,7 +164,7 @@ class Outcome:
 class Protocol:
     """How entrants are compared.
 
-    With `smooth`, the score of a step size is averaged with its two neighbours (weights 1, 2, 1) before the best is
+    With `smooth`, the score of a step size is averaged with its two neighbors (weights 1, 2, 1) before the best is
     chosen. Otherwise chance decides between the best one and the next larger one, where training often collapses.
     `at_grpos`: also train with the step size that was best for `grpo`.
     """
@@ -175,8 +175,8 @@ class Protocol:
     at_grpos: bool = True
 
 
-def with_neighbours(scores: Tensor) -> Tensor:
-    """Average the score of each step size with its two neighbours, weights 1, 2, 1."""
+def with_neighbors(scores: Tensor) -> Tensor:
+    """Average the score of each step size with its two neighbors, weights 1, 2, 1."""
     padded = torch.cat([scores[:1], scores, scores[-1:]])
     return (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
 
@@ -191,7 +191,7 @@ def compare(
             continue
         score = train(setting, [entrant], [list(sizes)], protocol.tuning).mean((1, 2, 3))
         if protocol.smooth:
-            score = with_neighbours(score)
+            score = with_neighbors(score)
         best = sizes[int(score.argmax())]
         chosen = [best, found["grpo"].step_size if found else best] if protocol.at_grpos else [best]
         curves = train(setting, [entrant], [chosen], protocol.final)

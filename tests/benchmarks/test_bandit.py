@@ -133,10 +133,10 @@ def test_labels_are_split_merged_and_spoiled():
     assert labels(split=3).unique().tolist() == list(range(12))
     assert (labels(merged=2) == group // 2).all()
     # A label drawn at random is the right one by chance.
-    spoiled, by_chance = labels(mislabelled=0.5), sum(share**2 for share in shares)
+    spoiled, by_chance = labels(mislabeled=0.5), sum(share**2 for share in shares)
     assert (spoiled == group).double().mean() == pytest.approx(0.5 + 0.5 * by_chance, abs=0.02)
     assert torch.bincount(group_of(draws.user, shares, 1.0).flatten()) / 5000 == pytest.approx([0.25] * 4, abs=0.03)
-    assert torch.bincount(labels(mislabelled=1.0).flatten()) / 5000 == pytest.approx(shares, abs=0.03)
+    assert torch.bincount(labels(mislabeled=1.0).flatten()) / 5000 == pytest.approx(shares, abs=0.03)
 
 
 def test_preference_groups_help_or_hurt_as_documented():

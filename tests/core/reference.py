@@ -65,7 +65,7 @@ def advantages(batches: list[tuple[list[str], list[float]]], epsilon: float = 1e
         for group, reward in zip(groups, rewards, strict=True):
             _, mean, _ = exact_moments(kept[group])
             std = exact_std(kept[group])
-            centred = float(Fraction(reward) - mean)
-            row.append(centred / (std + epsilon) if std > 0 else centred)
+            centered = float(Fraction(reward) - mean)
+            row.append(centered / (std + epsilon) if std > 0 else centered)
         out.append(row)
     return out

@@ -93,13 +93,13 @@ def test_shrinkage_equals_the_exact_reference(norm, order, parts):
             others = [r for i, (_, p, r) in enumerate(batch) if p == prompt and i != row]
             _, mean, _ = exact_moments(kept)
             between, within = components_exact(known, group)
-            centred = Fraction(reward) - mean
+            centered = Fraction(reward) - mean
             if others and between:
                 w = min(Fraction(1), Fraction(4, 3) * between / (between + within / len(others)))
-                centred -= w * (sum(map(Fraction, others)) / len(others) - mean)
+                centered -= w * (sum(map(Fraction, others)) / len(others) - mean)
             scale = float(within) ** 0.5 or exact_std(kept)
             divisor = scale + 1e-6 if norm and scale else 1.0
-            assert result.advantages[row] == pytest.approx(float(centred) / divisor, rel=1e-7, abs=1e-7)
+            assert result.advantages[row] == pytest.approx(float(centered) / divisor, rel=1e-7, abs=1e-7)
             assert result.std[row] == pytest.approx(scale, abs=1e-9)
     for group in history.groups:
         squares, dof = within_exact(parts, group)

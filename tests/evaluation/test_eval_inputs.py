@@ -236,7 +236,7 @@ def test_an_unmerged_lora_model_is_an_error(write):
 
 
 def test_sampling_is_checked_and_prompts_have_distant_seeds():
-    """vLLM uses the prompt's seed plus n for the n-th response, so neighbouring seeds would share responses."""
+    """vLLM uses the prompt's seed plus n for the n-th response, so neighboring seeds would share responses."""
     for options in ({"samples": 0}, {"temperature": -1}, {"top_p": 0}, {"temperature": 0, "samples": 2}):
         with pytest.raises(DataError, match="--"):
             Sampling(**options)

@@ -128,7 +128,7 @@ def test_headings_sort_and_charts_are_described_and_drawn_alike_by_script_and_ma
     assert sum("ends at" in label for _, label in labels) >= 6
     lines = "[...document.querySelectorAll('.figures figure:first-child .line path')]"
     dashes = chromium.value(f"{lines}.map(line => line.getAttribute('stroke-dasharray'))")
-    assert len(dashes) == len(set(dashes)) == 2, "arms differ without colour"
+    assert len(dashes) == len(set(dashes)) == 2, "arms differ without color"
     assert chromium.value("document.querySelectorAll('.figures figure .band').length") == 6  # three charts, two arms
     ends = chromium.value(
         "['.multiples figure.focus svg', '#picked svg'].map(where => {"

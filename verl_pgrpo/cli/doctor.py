@@ -17,7 +17,7 @@ from verl_pgrpo.preflight.diagnostic import ERROR, NOTE, WARNING, Diagnostic
 from verl_pgrpo.preflight.doctor import examine
 
 app = typer.Typer(add_completion=False)
-LABELS = {NOTE: ("ok", "32"), WARNING: ("warn", "33"), ERROR: ("FAIL", "31")}  # with colours
+LABELS = {NOTE: ("ok", "32"), WARNING: ("warn", "33"), ERROR: ("FAIL", "31")}  # with colors
 
 
 @app.command(epilog="Example: verl-pgrpo doctor. With the packages of a launch: verl-pgrpo doctor -- ARGUMENTS")
@@ -57,7 +57,7 @@ def _text(found: list[Diagnostic]) -> str:
 
 
 def _label(severity: str) -> str:
-    text, colour = LABELS[severity]
+    text, color = LABELS[severity]
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
-        return f"\033[{colour}m{text:<4}\033[0m"
+        return f"\033[{color}m{text:<4}\033[0m"
     return f"{text:<4}"

@@ -152,7 +152,7 @@ def wilson(share: float, count: int) -> dict[str, float]:
     """Return the ends of Wilson's 95 % interval for the mean of `count` values between 0 and 1; NaN for no values.
 
     Meant for values of 0 and 1. For other values it is too wide, because no distribution on 0 to 1 with the same mean
-    has a larger variance. A share that is not a whole number of successes takes the outer ends of its two neighbours.
+    has a larger variance. A share that is not a whole number of successes takes the outer ends of its two neighbors.
     """
     if count == 0:
         return {"low": math.nan, "high": math.nan}

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from verl_pgrpo.report.narrative import number
 
-# Okabe & Ito: distinct with every common colour blindness and in grey. Each arm also has its own dash pattern.
+# Okabe & Ito: distinct with every common color blindness and in gray. Each arm also has its own dash pattern.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ((7, 4), (), (2, 3), (10, 3, 2, 3), (12, 4), (4, 2))
 

@@ -81,7 +81,7 @@ def _describe(comparison: Comparison) -> str:
 
 
 def _plot_overview(axes: Axes, figures: Figures) -> None:
-    """Mean over groups (solid) and worst group (dashed), labelled at their ends."""
+    """Mean over groups (solid) and worst group (dashed), labeled at their ends."""
     comparison, curves = figures.comparison, figures.curves
     worst = "worst tenth" if comparison.by_tenths else "worst"
     lines, ends = [], []

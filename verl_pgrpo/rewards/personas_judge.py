@@ -5,7 +5,7 @@
     score = offset + scale * (length * mark + noise),    mark and length 0 to 1
 
 The persona rates as in `personas`: on its own scale, with the same noise for the same answer. Only the utility is
-replaced by the judge's mark. Answers that are too long lose in proportion, because judges tend to favour length. For
+replaced by the judge's mark. Answers that are too long lose in proportion, because judges tend to favor length. For
 the english surface only: no model can judge the toy surface's closed vocabulary.
 """
 
