@@ -7,7 +7,7 @@
 
 | study | setting | a run on two cores |
 |---|---|---|
-| `personas-tiny` | that of `make quickstart`: n = 2, noise 0.2, 100 steps | 4 minutes |
+| `personas-tiny` | that of `make quickstart`: n = 2, noise 0.2, 100 steps | 4 minutes, two at a time 8 |
 | `personas-smollm2` | that of `make quickstart-smollm2`: n = 2, noise 0.2, 60 steps | 20 minutes |
 | `movielens-smollm2` | the task `stars` with the ratings of ml-100k: n = 4, 60 steps | 50 minutes |
 
