@@ -9,7 +9,7 @@
 |---|---|---|
 | `personas-tiny` | that of `make quickstart`: n = 2, noise 0.2, 100 steps | 4 minutes, two at a time 8 |
 | `personas-smollm2` | that of `make quickstart-smollm2`: n = 2, noise 0.2, 60 steps | 20 minutes |
-| `movielens-smollm2` | the task `stars` with the ratings of ml-100k: n = 4, 60 steps | 50 minutes |
+| `movielens-smollm2` | the task `stars` with the ratings of ml-100k: n = 2, 40 steps | 35 minutes |
 
 Each seed has its own data and noise (and model, if tiny), shared by all arms. The recipes' variables (`N`, `STEPS` ...)
 are not taken from the environment. Finished runs are kept in `--out` and reused, so a study can be interrupted and

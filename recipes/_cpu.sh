@@ -53,7 +53,7 @@ exec "${PYTHON:-python3}" -m verl_cpu.run --preset "${CPU_PRESET:-cpu${JUDGE:+_j
     actor_rollout_ref.rollout.seed="${SEED}" \
     actor_rollout_ref.rollout.max_model_len=$((MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH)) \
     "${METRICS[@]}" \
-    trainer.project_name="${NAME}" \
+    trainer.project_name="$(quoted "${NAME}")" \
     trainer.experiment_name="${VARIANT}" \
     trainer.total_training_steps="${STEPS}" \
     trainer.default_local_dir="$(quoted "${RUN_DIR}/checkpoints")" \

@@ -7,7 +7,6 @@
 #
 #   THREADS     of each process (default: all cores)
 #   SAVE_FREQ   steps between checkpoints (default: 20). A checkpoint takes 1.6 GB; the last two are kept
-MODEL=smollm2
 CPU_PRESET=cpu_135m
 LR=${LR:-2e-5}
 SAVE_FREQ=${SAVE_FREQ:-20}

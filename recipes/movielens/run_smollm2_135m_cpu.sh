@@ -9,25 +9,26 @@
 # Creates the data and the model if they are missing. Data of your own with more films in the prompts need a larger
 # MAX_PROMPT_LENGTH (ten films: 460 tokens); rows with longer prompts are left out.
 #
-#   ARCHIVE     of GroupLens (default: ml-100k, made by make_ml_100k.py)
+#   ARCHIVE     of GroupLens (default: data/ml-100k.zip, created by make_ml_100k.py). Its name is part of the default
+#               DATA_DIR and RUN_DIR
 #
 # Other variables: recipes/_smollm2_cpu.sh and recipes/_cpu.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
+ARCHIVE=${ARCHIVE:-data/ml-100k.zip}
 TASK=movielens_stars
-MODEL=smollm2
+MODEL=smollm2_$(basename "${ARCHIVE}" .zip)
 SEED=${SEED:-0}
-N=${N:-4} # responses per prompt
-STEPS=${STEPS:-60}
+N=${N:-2} # responses per prompt
+STEPS=${STEPS:-40}
 RESPONSES=${RESPONSES:-32} # per step, for every N
 MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-320}
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-4}
 
 DATA_DIR=${DATA_DIR:-data/${TASK}_${MODEL}/seed${SEED}}
 if [ ! -e "${DATA_DIR}/val.parquet" ]; then
-    if [ -z "${ARCHIVE:-}" ]; then
-        ARCHIVE=data/ml-100k.zip
+    if [ "${ARCHIVE}" = data/ml-100k.zip ]; then # an existing one is kept
         "${PYTHON:-python3}" recipes/movielens/make_ml_100k.py "${ARCHIVE}"
     fi
     "${PYTHON:-python3}" -m verl_pgrpo.cli data movielens --archive "${ARCHIVE}" --out "${DATA_DIR}" --task stars \

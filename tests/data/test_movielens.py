@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 import pandas as pd
@@ -273,14 +274,15 @@ VALID = [
     "\u201cB\u201d", "\uff22", "B\u3002", "B\u2014Heat", "B because I like it", "B is the best", "B...", "> B", "- B",
     "$B$", "\\text{B}", '{"answer": "B"}', "B. Heat\n\nA film that I like", "B, a great film", "B, not A",
     "B: M (1931)", "Based on your ratings, the answer is B.", "So I think the answer is B.",
+    "( B )", "\\[\\boxed{B}\\]", "\\(B\\)", "My final answer: the answer is B", "B? I like it", "B seems best",
 ]  # fmt: skip
 INVALID = [
     "", "F", "Heat (1995)", "A film that I like", "I choose B", "Because", "BB", "A B C D E", "<think>B", "1", "\xe9",
     "E.T. the Extra-Terrestrial (1982)", "A.I. Artificial Intelligence (2001)", "D.O.A. (1988)", "a.m.", "A) or B)",
     "B, C", "A, B, C, D or E?", "B. Heat\nC. Alien", "B. Heat (1995) or C. Alien (1979)", "B\n\nC", "A/B", "B and C",
-    "A. B. C.", "A\nB", "A is a film", "B or (C)", "B.Heat", "A good film is B", "B*A*P*S (1997)",
+    "A. B. C.", "A\nB", "B or (C)", "B.Heat", "A good film is B", "B*A*P*S (1997)",
     "C'est arriv\xe9 (1992)", "A. The answer is B", "(A) (B)", "[A] [B]", "**A** **B**", "A)B)", "A.) B.)", "A: B",
-    "A, then B", "A, no wait, B", "A: Heat, B: Alien",
+    "A, then B", "A, no wait, B", "A: Heat, B: Alien", "B? No, C", "B! Or C?", "B or A is good",
 ]  # fmt: skip
 
 
@@ -288,6 +290,19 @@ INVALID = [
 def test_a_letter_at_the_start_is_an_answer_and_anything_else_is_invalid(text: str, valid: bool) -> None:
     best = {"score": 5.0, "utility": 1.0, "valid": 1.0}
     assert stars_reward.compute_score("", text, STARS) == (best if valid else dict.fromkeys(best, 0.0))
+
+
+@pytest.mark.parametrize("text", ["A is the best", "A because I like it", "A was great", "A", "The answer is A is"])
+def test_the_letter_a_counts_where_it_cannot_be_an_article(text: str) -> None:
+    assert stars_reward.compute_score("", text, STARS)["score"] == 3.5
+
+
+@pytest.mark.parametrize("part", ["answer ", "the answer is ", "option letter ", "answer*", "B or ", "B\n", "( "])
+def test_a_degenerate_response_is_scored_in_no_time(part: str) -> None:
+    begin = process_time()
+    stars_reward.compute_score("", part * 1000, STARS)
+    stars_reward.compute_score("", part * 20 + "!x", STARS)
+    assert process_time() - begin < 2
 
 
 def test_utility_is_comparable_between_users() -> None:

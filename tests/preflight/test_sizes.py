@@ -111,7 +111,7 @@ def test_data_parallel_rollouts_across_nodes(monkeypatch, vllm, severity):
 def test_tied_embeddings_in_several_buckets(monkeypatch, vllm, severity):
     monkeypatch.setattr(sizes, "vllm_version", lambda: vllm)
     bucket = f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes"
-    tied = {**TIED, "architectures": ["Qwen3ForCausalLM"]}
+    tied = {**TIED, "architectures": ["Qwen3ForCausalLM"], "attn_implementation": "flash_attention_2"}
     expected = [] if severity is None else [(severity, bucket)]
     # Two tables of 32 MB and 12.8 MB of layers in float32; Megatron-Bridge: two of 16 MB in bfloat16, and the norm.
     for engine, enough, options in (("dp", 77, ()), ("megatron", 33, ()), ("dp", 39, (f"{FSDP}.model_dtype=bf16",))):

@@ -219,6 +219,17 @@ def test_a_cpu_recipe_is_composed_with_its_preset_and_options(
     assert "THREADS" not in variables or ray.runtime_env.env_vars.OMP_NUM_THREADS == "3"
 
 
+def test_runs_on_different_archives_do_not_share_a_folder(tmp_path: Path, compose):
+    (tmp_path / "val.parquet").touch()
+    folders = set()
+    for archive in ("", "data/ml-1m.zip", "my ratings (2).zip"):
+        variables = {"DATA_DIR": str(tmp_path), "MODEL_PATH": "model", "ARCHIVE": archive}
+        arguments = arguments_of(RECIPES / "movielens" / "run_smollm2_135m_cpu.sh", **variables)
+        overrides = [word for word in arguments[arguments.index("--") + 1 :] if not word.startswith("hydra.")]
+        folders.add(compose(*overrides, config_name="cpu_135m").trainer.default_local_dir)
+    assert len(folders) == 3
+
+
 @pytest.mark.parametrize(("flags", "dtype"), [("avx512f avx512_bf16", "bfloat16"), ("avx2 avx512f", "float32")])
 def test_smollm2_trains_in_bfloat16_only_where_the_processor_has_it(flags: str, dtype: str, tmp_path: Path, compose):
     (tmp_path / "val.parquet").touch()

@@ -244,8 +244,8 @@ class Sizes:
         from verl.utils.model import get_hf_auto_model_class
 
         auto_class = get_hf_auto_model_class(config) if config.architectures else AutoModelForCausalLM
-        with torch.device("meta"):
-            model = auto_class.from_config(config)
+        with torch.device("meta"):  # verl's default, flash-attn, cannot be created without a GPU
+            model = auto_class.from_config(config, attn_implementation="eager")
         output = model.get_output_embeddings()
         if output is None or output.weight is not model.get_input_embeddings().weight:
             return

@@ -4,10 +4,11 @@
 
 `ground_truth` is JSON: `{"stars": {"A": 4.0, "B": 2.5, ...}}`. The answer is a letter at the start of the response or
 after "the answer is", "option" and the like, which at most eight other words may precede: "B", "(b)", "B. Heat (1995)",
-"Final answer: B", "\\boxed{B}". Any other response is invalid and scores 0, below the lowest rating of 0.5. So is a
-response that names a second candidate next to the first, after "or", "then" and the like, or at the start of a line
-("A or B", "(A) (B)", a copied list). Letters in titles and sentences do not count ("B. Clockwork Orange, A", "B. It is
-better than A."), nor do words ("A film", "E.T. the Extra-Terrestrial"). Reasoning is not read.
+"Final answer: B", "\\boxed{B}". Only the first 300 characters are read. Any other response is invalid and scores 0,
+below the lowest rating of 0.5. So is a response that names a second candidate next to the first, after "or", "then" and
+the like, or at the start of a line ("A or B", "(A) (B)", a copied list). Letters in titles and sentences do not count
+("B. Clockwork Orange, A", "B. It is better than A."), nor do words ("A film", "E.T. the Extra-Terrestrial"). Reasoning
+is not read.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from typing import Any
 from verl_pgrpo.rewards.reasoning import strip_reasoning
 
 _QUOTES = r"*_\"'`\u2018\u2019\u201c\u201d\xab\xbb"  # and Markdown's marks
-_OPEN = rf"(?:[\s{_QUOTES}(\[{{$>\u2022-]|\\boxed\{{|\\text\{{)*"
-_CLOSE = rf"[\s{_QUOTES}).\]}}$]*"
+_OPEN = rf"(?:[\s{_QUOTES}(\[{{$>\u2022-]|\\[(\[]|\\boxed\{{|\\text\{{)*"
+_CLOSE = rf"[\s{_QUOTES}).\]}}$?!]*"
 _LEAD = rf"(?:(?:i|[a-z]{{2,}}),?\s+){{0,8}}(?:answer|choice|option|letter)[\"'*]*(?:\s+is)?\s*[:=]?{_OPEN}"
-# "A film" and "I like it" are no answers, but "B is the best" is.
-_WORD = r"(?<![ai])\s+(?-i:(?=[a-z]))"
-_END = rf"(?:[{_QUOTES}]+(?!\w)|[)\]}}$:,!?;\u3002\u2013\u2014|/\n]|\.(?!\w)|\s*$|\s+[-\u2013\u2014]|{_WORD})"
-_ANSWER = re.compile(rf"{_OPEN}(?:{_LEAD})*([a-z])(?={_END})", re.I)
-_LETTER = r"(?!(?-i:[ai]\s+[a-z]))([a-z])(?![\w'\u2019])"  # "B, a great film" names one
+# "A film" and "I like it" are no answers, but "A is the best" and "B may be" are: no article precedes a verb.
+_VERB = r"(?:because|can|could|has|is|may|might|seems|was|will|would)\b"
+_WORD = rf"(?:(?<![ai])\s+(?-i:(?=[a-z]))|(?<=a)\s+(?={_VERB}))"
+_STOP = r"\s*\\?[)\]}$]|[:,!?;\u3002\u2013\u2014|/\n]|\.(?!\w)|\s*$|\s+[-\u2013\u2014]"
+_END = rf"(?:[{_QUOTES}]+(?!\w)|{_STOP}|{_WORD})"
+_ANSWER = re.compile(rf"{_OPEN}(?:{_LEAD}){{0,2}}([a-z])(?={_END})", re.I)
+_LETTER = rf"(?!(?-i:i\s+[a-z]|a\s+(?!{_VERB})[a-z]))([a-z])(?![\w'\u2019])"  # "B, a great film" names one
 _BETWEEN = rf"[\s.,;:(){{}}\[\]$>{_QUOTES}-]"
 _SECOND = [  # after the first letter
     re.compile(rf"\A{_CLOSE}(?:(?:[,/&|]|(?:or|and|then|no|wait|actually|maybe)\b){_OPEN})+{_LETTER}", re.I),
@@ -64,9 +67,12 @@ def compute_score(
     return {"score": chosen, "utility": (chosen - worst) / (best - worst) if best > worst else 1.0, "valid": 1.0}
 
 
+READ = 300  # characters; a long response must not take long to score
+
+
 def _letter(answer: str, candidates: Set[str]) -> str | None:
     """Return the letter of the candidate that the answer names, or None if it names no candidate or several."""
-    answer = unicodedata.normalize("NFKC", answer)
+    answer = unicodedata.normalize("NFKC", answer[:READ])
     match = _ANSWER.match(answer)
     if match is None:
         return None
