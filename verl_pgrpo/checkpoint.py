@@ -21,6 +21,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import (
     ConfigError,
@@ -32,11 +34,12 @@ from verl_pgrpo.errors import (
     HistoryFileWrongStep,
 )
 from verl_pgrpo.files import atomic_write
-from verl_pgrpo.moments import FIELDS, Moments
+from verl_pgrpo.moments import FIELDS, Floats, Integers, Moments
 
 __all__ = ["SCHEMA_VERSION", "read", "read_header", "write"]
 
 SCHEMA_VERSION = 1
+OPTIONAL = ("within", "within_dof")  # absent in files from before baseline=shrinkage
 
 _KEY = b"verl_pgrpo"
 _BLANK = "0" * 64
@@ -116,9 +119,14 @@ def read(
         labels = table["group"].to_pylist()
         if len(set(labels)) < len(labels) or None in labels:
             raise ValueError("group labels are not distinct")
+        if "" in map(str.strip, labels):
+            raise ValueError("a group label is blank")
         moments = Moments(len(labels), config.half_life)
         for name in FIELDS:
-            getattr(moments, name)[:] = table[name].to_numpy()
+            if name in table.column_names or name not in OPTIONAL:
+                getattr(moments, name)[:] = _numbers(table[name], name)
+        if (moments.within_dof > moments.count).any():
+            raise ValueError("column within_dof exceeds count")
     except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, HistoryFileError):
             raise
@@ -164,6 +172,16 @@ def _saved_config(header: dict[str, Any], path: Path) -> PGRPOConfig:
         return PGRPOConfig(**header["options"])
     except (ConfigError, TypeError) as error:  # intact, so a later version wrote an option that is unknown here
         raise _too_new(path, f"options that this package does not know ({error})") from error
+
+
+def _numbers(column: Any, name: str) -> Floats | Integers:
+    """Return a column's values. Impossible ones are an error: a checksum does not tell who computed it."""
+    values: Floats | Integers = column.to_numpy()
+    if column.null_count or str(column.type) != ("int64" if name == "count" else "double"):
+        raise ValueError(f"column {name} has missing values or another type")
+    if not np.isfinite(values).all() or (name != "mean" and (values < 0).any()):
+        raise ValueError(f"column {name} has values that are not finite, or negative")
+    return values
 
 
 def _too_new(path: Path, what: str) -> HistoryFileTooNew:

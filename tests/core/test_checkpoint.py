@@ -131,6 +131,26 @@ def test_edited_damaged_and_foreign_files_are_named(path, number):
             load(path)
 
 
+IMPOSSIBLE = [("count", -2), ("mean", np.nan), ("m2", np.inf), ("m2", -1.0), ("within", -1.0), ("within_dof", 1e6)]
+
+
+@pytest.mark.parametrize(("column", "value"), IMPOSSIBLE)
+def test_an_intact_file_with_impossible_values_is_an_error(tmp_path, column, value):
+    moments = checkpoint.Moments(2)
+    getattr(moments, column)[1] = value
+    checkpoint.write(tmp_path / "history.parquet", ["a", "b"], moments, PGRPOConfig(), None)
+    with pytest.raises(HistoryFileAltered, match=column):
+        load(tmp_path / "history.parquet")
+
+
+def test_a_file_from_before_shrinkage_has_no_spread_within_prompts(tmp_path, monkeypatch):
+    path, history = tmp_path / "history.parquet", some_history()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FIELDS", checkpoint.FIELDS[:3])
+        history.save(path)
+    assert_same(load(path), history)
+
+
 @contextlib.contextmanager
 def failing(where):
     """A function of `os` fails, or files cannot grow beyond a size, which is like a full disk or a quota."""
