@@ -68,6 +68,12 @@ def confirmation(results: tables.Results) -> str:
     return "\n\n".join([*parts, tables.clearly_worse(results, SHRUNK_EQUALLY, studies.EQUALLY), tables.edges(results)])
 
 
+def confirmation_people(results: tables.Results) -> str:
+    keys, share_weighted = ("people", "overlap", "optimizer"), tables.safety(results, studies.HALF, studies.FULL)
+    every = tables.by_setting(results, [studies.FULL], keys, over=studies.HALF)
+    return "\n\n".join([confirmation(results), "How much balance:", share_weighted, "Every setting:", every])
+
+
 def by_optimizer(results: tables.Results, over: str) -> str:
     """For each optimizer: gains over one entrant, with and without mood, and over grpo in the worst setting."""
     names = [name for name in next(iter(results.values())) if name != over]
@@ -99,6 +105,12 @@ STUDIES: dict[str, Study] = {
     "small-groups": (studies.SMALL_GROUPS, "SMALL_GROUPS_ENTRANTS", FRESHLY, small_groups),
     "confirmation-adam": (studies.SAFE_ADAM, "CONFIRMATION_ENTRANTS", CONFIRMING, confirmation),
     "confirmation-sgd": (studies.SAFE_SGD, "CONFIRMATION_ENTRANTS", CONFIRMING, confirmation),
+    "confirmation-people": (
+        studies.SAFE_PEOPLE,
+        "PEOPLE_CONFIRMATION_ENTRANTS",
+        CONFIRMING,
+        confirmation_people,
+    ),
     "ideas": (studies.IDEAS, "IDEAS_ENTRANTS", CONFIRMING, partial(by_optimizer, over="shrinkage")),
     "lag": (studies.LAG, "LAG_ENTRANTS", CONFIRMING, partial(by_optimizer, over="oracle")),
     "safe-people": (studies.SAFE_PEOPLE, "SAFE_ENTRANTS", FRESHLY, safe),

@@ -105,7 +105,9 @@ SAFE_ENTRANTS = [
 SAFE_ADAM, SAFE_SGD = ([replace(s, optimizer=o) for s in GRID] for o in ("adam", "sgd"))
 SAFE_PEOPLE = [replace(s, optimizer=o) for o in ("adam", "sgd") for s in PEOPLE_GRID]
 EQUALLY = "grpo, groups sampled equally"
-CONFIRMATION_ENTRANTS = [e for e in SAFE_ENTRANTS if e.name in ("grpo", "shrinkage, balance 1") or e.sampling]
+HALF, FULL = "shrinkage, balance 0.5", "shrinkage, balance 1"
+CONFIRMATION_ENTRANTS = [e for e in SAFE_ENTRANTS if e.name in ("grpo", FULL) or e.sampling]
+PEOPLE_CONFIRMATION_ENTRANTS = [e for e in SAFE_ENTRANTS if e.name in ("grpo", HALF, FULL) or e.sampling]
 
 # Ideas that were not adopted, and why a lagging history beats the true mean.
 IDEAS = [s for s in SAFE_ADAM + SAFE_SGD if s.n in (2, 8)]
@@ -144,6 +146,7 @@ SMALL_GROUPS = [
 SMALL_GROUPS_ENTRANTS = [
     GRPO,
     pgrpo("pgrpo", split=64),
+    pgrpo("one group", merged=4),
     *(pgrpo(f"prior_strength {k}", split=64, prior_strength=k) for k in (8, 32)),
     pgrpo("min_count 32", split=64, min_count=32),
     pgrpo("after_normalize", split=64, update_order="after_normalize"),

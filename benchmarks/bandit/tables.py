@@ -130,14 +130,16 @@ def slices(results: Results, names: list[str]) -> str:
     return table(["settings", *names], rows)
 
 
-def by_setting(results: Results, names: list[str], keys: tuple[str, ...]) -> str:
-    """Every setting: grpo's mean / worst, and the others' gains over it."""
+def by_setting(results: Results, names: list[str], keys: tuple[str, ...], over: str = "grpo") -> str:
+    """Every setting: the mean / worst of one entrant, and the others' gains over it."""
     rows = []
     for setting, outcomes in results.items():
-        base = measures(outcomes["grpo"]).mean(0)
+        base = measures(outcomes[over]).mean(0)
         labels = [value if isinstance(value, str) else f"{value:.2g}" for value in (getattr(setting, k) for k in keys)]
-        rows.append([*labels, f"{base[0]:.0f} / {base[1]:.0f}", *(signed_pair(gain(outcomes, name)) for name in names)])
-    return table([*(key.replace("_", " ") for key in keys), "grpo", *names], rows)
+        rows.append(
+            [*labels, f"{base[0]:.0f} / {base[1]:.0f}", *(signed_pair(gain(outcomes, name, over)) for name in names)]
+        )
+    return table([*(key.replace("_", " ") for key in keys), over, *names], rows)
 
 
 def versus(results: Results, over: str, area: bool = False) -> str:
