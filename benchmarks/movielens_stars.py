@@ -9,8 +9,9 @@ Where GroupLens is out of reach, `recipes/movielens/make_ml_100k.py` writes ml-1
 
 The task is `verl-pgrpo data movielens --task stars`: candidates are films that the user has rated, and the reward is
 the user's own stars. Each user's ratings are split by time: the first half gives the features (tastes, clusters), the
-second half the candidate sets; sets in which all stars are equal are dropped. Each seed holds out a fifth of the users,
-also from the clustering, and all reported figures are about them. *Utility* is (stars - worst) / (best - worst) of the
+second half, without the last rating, at most 20 candidate sets per user; sets in which all stars are equal are dropped.
+Each seed holds out a fifth of the users, also from the clustering. The first table is about all users, the others are
+about those held out. *Utility* is (stars - worst) / (best - worst) of the
 candidates, expected under the policy.
 
 The policy is a softmax over the candidates, linear in a bias per film, the film's genres (one set of weights per group

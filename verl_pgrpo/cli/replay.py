@@ -22,7 +22,11 @@ from verl_pgrpo.evaluation.variance import recommended_options
 DATA_HELP = "The run's training data (Parquet) with the groups. Repeat for more files."
 FIELD_HELP = "Or a field of the dumps with the groups, such as gts.persona."
 OPTION_HELP = "An option of algorithm.pgrpo, such as group_key=user."
+TOO_FEW = "no group has two responses: too few for a recommendation"
 NO_SPREAD = "all rewards of a group are equal, so no estimator can learn from them: check the reward function"
+NO_SPREAD_WITHIN = (
+    "all responses to a prompt have the same reward, so GRPO and shrinkage learn nothing: check the reward"
+)
 SAMPLING = "better than group_balance, if you can choose the prompts: sample the groups equally (docs/when.md)"
 SHOWN = 40  # groups in the table
 LEGEND = """
@@ -31,7 +35,8 @@ no signal in grpo     responses whose GRPO advantage is zero because all respons
 opposed               responses that one estimator reinforces and the other discourages
 scale, shift          A_pgrpo = scale * A_grpo + shift, mean over responses
 cold                  normalized by a short history
-between_within        variance between the group's prompts, over that of responses to the same prompt
+between_within        variance between the group's prompts, over that of responses to the same prompt. What the policy
+                      learns during the run counts as a difference between prompts
 weight                of the prompt's other responses with baseline=shrinkage; the history's mean has the rest"""
 
 app = typer.Typer(add_completion=False)
@@ -64,6 +69,8 @@ def replay_command(
         group_of = groups_from_field(str(group_field))
     files = tqdm(dumps.files.values(), desc="steps", disable=None)
     result = replay((read_dump(path, group_of) for path in files), config)
+    if result.responses.empty and not result.unknown and not result.nonfinite:
+        raise DataError(f"{rollouts}: the dumps of {len(dumps.files):,} steps hold no responses")
     if result.responses.empty and result.nonfinite:
         of_group = " with a preference group" if result.unknown else ""
         raise DataError(f"{rollouts}: none of its {result.nonfinite:,} responses{of_group} has a finite reward")
@@ -88,11 +95,20 @@ def replay_command(
     emit(_text(rollouts, result, facts, parts), facts, as_json)
 
 
+def _advice(variance: pd.DataFrame, options: dict[str, Any]) -> str:
+    if (variance["responses"] < 2).all():
+        return TOO_FEW
+    if not variance["std"].any():
+        return NO_SPREAD
+    if (variance["within"] == 0).all():
+        return NO_SPREAD_WITHIN
+    chosen = " ".join(f"+algorithm.pgrpo.{name}={value}" for name, value in options.items())
+    return f"recommended options (docs/when.md): {chosen or 'the defaults'}"
+
+
 def _text(folder: Path, result: Replay, facts: dict[str, Any], parts: int) -> str:
     groups, steps = result.by_group(), result.responses["step"].nunique()
     variance = pd.DataFrame(facts["variance"]).sort_values("responses", ascending=False)
-    spread = variance["std"].any()
-    advice = " ".join(f"+algorithm.pgrpo.{name}={value}" for name, value in facts["recommended_options"].items())
     cosine = "" if result.agreement != result.agreement else f" (cosine of the advantages: {result.agreement:.2f})"
     left_out = {
         "responses have no known preference group": result.unknown,
@@ -112,7 +128,7 @@ def _text(folder: Path, result: Replay, facts: dict[str, Any], parts: int) -> st
         format_table(result.by_step(parts or None)),
         "",
         format_table(variance[["group", "prompts", "share", "std", "between_within", "weight"]], most=SHOWN),
-        f"recommended options (docs/when.md): {advice or 'the defaults'}" if spread else NO_SPREAD,
+        _advice(variance, facts["recommended_options"]),
         *([SAMPLING] if "group_balance" in facts["recommended_options"] else []),
         LEGEND,
     ]

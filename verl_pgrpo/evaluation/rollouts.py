@@ -166,11 +166,17 @@ def read_dump(path: Path, group_of: GroupLookup) -> pd.DataFrame:
     columns = dict.fromkeys(["input", "gts", "output", "score", *(name for row in rows for name in row)])
     # dtype=object: pandas' string type cannot hold lone surrogates, which other fields may contain.
     frame = pd.DataFrame(rows, columns=list(columns), dtype=object)
+    groups = [group_of(row) for row in rows]
+    # Without uids, equal prompts of two groups differ only in the group.
+    prompts = [
+        p if row.get("uid") is not None else f"{group}: {p}"
+        for (p, _), group, row in zip(sessions, groups, rows, strict=True)
+    ]
     return frame.assign(
         score=frame["score"].astype("float64"),
         step=int(path.stem),
-        prompt_id=pd.Series([prompt for prompt, _ in sessions], dtype=object),
-        group=pd.Series([group_of(row) for row in rows], dtype=object),
+        prompt_id=pd.Series(prompts, dtype=object),
+        group=pd.Series(groups, dtype=object),
     )
 
 
@@ -178,8 +184,8 @@ def _session(row: dict[str, Any], number: int) -> tuple[Any, int]:
     """Return (prompt, session) and the index of the output in the session; None for padding.
 
     verl's V1 trainers write `<uid>_<session>_<output>`. Older trainers write no uid: their prompts are identified by
-    text and ground truth, and every line is a session. A row of the data that is drawn twice in a step is then one
-    prompt.
+    text, ground truth and preference group, and every line is a session. A row of the data that is drawn twice in a
+    step is then one prompt.
     """
     uid = row.get("uid")
     if uid is None:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -11,12 +13,12 @@ from verl_pgrpo.advantage import without_rounding
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.groups import group_label, is_missing
-from verl_pgrpo.moments import MAX_MAGNITUDE, Moments
+from verl_pgrpo.moments import MAX_MAGNITUDE, Floats, Moments
 from verl_pgrpo.reward_batch import RewardBatch
-from verl_pgrpo.shrinkage import NOISY_SHARE, prompt_weight, share_within
+from verl_pgrpo.shrinkage import prompt_weight, share_within
 
 # With this many groups and fewer responses in most of them, shrinkage cannot estimate how much prompts differ.
-MANY_GROUPS, FEW_RESPONSES = 32, 50
+MANY_GROUPS, FEW_RESPONSES = 32, 100
 
 __all__ = ["recommended_options", "variance_components"]
 
@@ -32,7 +34,8 @@ def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
         one row per group, sorted by name, with the columns
 
         - `group`, `responses`, `prompts`, `share` (of all responses), `mean`, `std`;
-        - `within`, `between`: variances in squared units of the reward, NaN if no prompt has two responses;
+        - `within`, `between`: variances in squared units of the reward, NaN if no prompt has two responses; `between`
+          also if the group has only one prompt;
         - `between_within`: their ratio, infinite if responses to a prompt never differ;
         - `weight`: the weight of the prompt baseline with baseline=shrinkage, for the group's mean number of responses.
 
@@ -60,9 +63,10 @@ def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
     number = pd.Series(batch.prompts).groupby(rows).nunique().to_numpy()
     std = without_rounding(moments.std(), moments.mean)
     share = np.where(std > 0, share_within(moments), 1.0)
-    within, between = moments.variance_within(), np.square(std) * (1 - share)
+    within = moments.variance_within()
+    between = np.where(np.isnan(within) | (number < 2), np.nan, np.square(std) * (1 - share))
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(np.isnan(within), np.nan, np.where(between > 0, between / within, 0.0))
+        ratio = np.where(between == 0, 0.0, between / within)
     return pd.DataFrame(
         {
             "group": groups,
@@ -72,7 +76,7 @@ def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
             "mean": moments.mean,
             "std": std,
             "within": within,
-            "between": np.where(np.isnan(within), np.nan, between),
+            "between": between,
             "between_within": ratio,
             "weight": prompt_weight(share, moments.count / number - 1),
         }
@@ -82,21 +86,25 @@ def variance_components(rewards: pd.DataFrame) -> pd.DataFrame:
 def recommended_options(components: pd.DataFrame) -> dict[str, str | float]:
     """Return options of `algorithm.pgrpo` that are safe for such rewards (docs/when.md).
 
-    baseline=shrinkage if prompts have several responses, unless groups are many and small: it estimates itself how much
-    prompts differ, so the recommendation does not depend on `between_within`. group_balance if the smallest group is
-    less than half as large as the largest. Sampling the groups equally is better than group_balance; these numbers do
-    not show whether that is possible. Empty without any spread.
+    baseline=shrinkage if responses to a prompt differ, unless groups are many and small: it estimates itself how much
+    prompts differ, so the recommendation does not depend on `between_within`. With it, group_balance if the smallest
+    group has less than half as many prompts as the largest, and by more than chance. Sampling the groups equally is
+    better than group_balance; these numbers do not show whether that is possible. Otherwise empty: the defaults.
 
     Args:
-        components: of `variance_components`.
+        components: of `variance_components`, for a whole run. A part of it makes groups look small.
     """
-    options: dict[str, str | float] = {}
-    if not components["std"].any():  # no reward tells responses apart
-        return options
-    small = len(components) >= MANY_GROUPS and components["responses"].median() < FEW_RESPONSES
-    if components["within"].notna().any() and not small:  # prompts have several responses
-        options["baseline"] = "shrinkage"
-    shares = components["share"]
-    if shares.min() < 0.5 * shares.max():
-        options["group_balance"] = 1.0 if shares.min() * len(shares) >= NOISY_SHARE else 0.5
+    few = len(components) >= MANY_GROUPS and components["responses"].median() < FEW_RESPONSES
+    if few or not (components["within"] > 0).any():
+        return {}
+    options: dict[str, str | float] = {"baseline": "shrinkage"}
+    if _sampled_unequally(components["prompts"].to_numpy(np.float64)):
+        options["group_balance"] = 1.0
     return options
+
+
+def _sampled_unequally(prompts: Floats) -> bool:
+    """Whether numbers of prompts differ by a factor of two, and by more than chance (by the chi-squared statistic)."""
+    expected, freedom = prompts.mean(), len(prompts) - 1
+    statistic = float(np.square(prompts - expected).sum() / expected)
+    return prompts.min() < 0.5 * prompts.max() and statistic > freedom + 3 * math.sqrt(2 * freedom)
