@@ -26,15 +26,15 @@ import numpy as np
 from verl_pgrpo.advantage import without_rounding
 from verl_pgrpo.moments import Floats, Integers, Moments
 
-__all__ = ["NOISY_SHARE", "OVERSHRINK", "SMALLEST_SHARE", "group_weights", "prompt_weight", "share_within"]
+__all__ = ["OVERSHRINK", "SMALLEST_SHARE", "UNTESTED_SHARE", "group_weights", "prompt_weight", "share_within"]
 __all__ += ["subtract_prompt", "within_std"]
 
 
 # A prompt whose responses all earn the same reward keeps (1 - w) of its difference from the history. Adam scales up
 # whatever is left, however small, so a w near 1 is rounded to 1. This costs at most 1/7 more variance (n = 2).
 OVERSHRINK = 4 / 3
-# With shares below this, relative to an equal share, the noise of group_balance=1 exceeds what it gains.
-NOISY_SHARE = 0.2
+# Relative to an equal share. Smaller than any share that group_balance=1 was tested with (0.08, docs/benchmarks.md).
+UNTESTED_SHARE = 0.05
 # Lower bound of a share, relative to an equal share. It bounds the weight of a group that the history hardly knows.
 SMALLEST_SHARE = 0.01
 

@@ -124,6 +124,7 @@ SHRINKAGE, BALANCED = {"baseline": "shrinkage"}, {"baseline": "shrinkage", "grou
         ([80, 20], 1.0, BALANCED),
         ([8, 2], 1.0, SHRINKAGE),  # may be chance
         ([970, 30], 1.0, BALANCED),
+        ([980, 20], 1.0, SHRINKAGE | {"group_balance": 0.5}),  # rarer than any group tested
         ([80, 20], np.nan, {}),  # one response to each prompt
         ([80, 20], 0.0, {}),  # equal responses to each prompt
         ([25] * 256, 1.0, {}),

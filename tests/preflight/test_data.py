@@ -27,7 +27,7 @@ def labels(label):
     return {"preference_group": label}
 
 
-RARE = labels(lambda i: "c" if i < 4 else "ab"[i % 2])  # 6 %
+RARE = labels(lambda i: "c" if i < 1 else "ab"[i % 2])  # less than 2 %
 
 
 def one_truth(odd, others):

@@ -15,7 +15,7 @@ from verl_pgrpo.errors import DataError
 from verl_pgrpo.groups import group_label, is_missing
 from verl_pgrpo.moments import MAX_MAGNITUDE, Floats, Moments
 from verl_pgrpo.reward_batch import RewardBatch
-from verl_pgrpo.shrinkage import prompt_weight, share_within
+from verl_pgrpo.shrinkage import UNTESTED_SHARE, prompt_weight, share_within
 
 # With this many groups and fewer responses in most of them, shrinkage cannot estimate how much prompts differ.
 MANY_GROUPS, FEW_RESPONSES = 32, 100
@@ -98,8 +98,9 @@ def recommended_options(components: pd.DataFrame) -> dict[str, str | float]:
     if few or not (components["within"] > 0).any():
         return {}
     options: dict[str, str | float] = {"baseline": "shrinkage"}
-    if _sampled_unequally(components["prompts"].to_numpy(np.float64)):
-        options["group_balance"] = 1.0
+    prompts = components["prompts"].to_numpy(np.float64)
+    if _sampled_unequally(prompts):
+        options["group_balance"] = 1.0 if prompts.min() >= UNTESTED_SHARE * prompts.mean() else 0.5
     return options
 
 

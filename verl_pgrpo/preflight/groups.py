@@ -16,7 +16,7 @@ from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.groups import describe_code_points, look_alikes, shortened, spells_missing
 from verl_pgrpo.integration.batch import GroupColumn, arrow_batches
 from verl_pgrpo.integration.checks import count_groups, count_labels, is_personalized
-from verl_pgrpo.shrinkage import NOISY_SHARE
+from verl_pgrpo.shrinkage import UNTESTED_SHARE
 
 from . import data
 from .context import PreflightContext
@@ -112,13 +112,13 @@ def _check_sizes(context: PreflightContext, groups: dict[str, int], location: st
 
 
 def _check_balance(context: PreflightContext, groups: dict[str, int], diagnostics: Diagnostics) -> None:
-    """Report groups whose few responses would weigh so much that they dominate the gradient's noise."""
+    """Report groups whose few responses would weigh more than in any test, and so may dominate the gradient's noise."""
     alpha = context.options.group_balance if context.options is not None else 0.0
     rows = sum(groups.values())
-    rare = sorted((g for g in groups if groups[g] * len(groups) < NOISY_SHARE * rows), key=lambda g: groups[g])
+    rare = sorted((g for g in groups if groups[g] * len(groups) < UNTESTED_SHARE * rows), key=lambda g: groups[g])
     if alpha > 0.5 and rare:
         named = shortened(f"{name}: {groups[name] / rows:.1%}" for name in rare)
-        message = f"group_balance={alpha:g} weighs the responses of rare preference groups so much that they add noise"
+        message = f"group_balance={alpha:g} was not tested with groups this rare, whose responses then weigh a lot"
         fix = "+algorithm.pgrpo.group_balance=0.5, or sample the groups equally (verl-pgrpo data equalize)"
         diagnostics.warning(f"{message}: {named} of the rows", "algorithm.pgrpo.group_balance", fix)
 
