@@ -43,6 +43,7 @@ from verl_pgrpo.evaluation.rollouts import find_dumps
 from verl_pgrpo.files import atomic_write
 from verl_pgrpo.report.loading import load_runs
 from verl_pgrpo.report.picture import draw_picture
+from verl_pgrpo.rewards.movielens_stars import chosen_letter
 from verl_pgrpo.rewards.personas import count_markers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,6 +146,18 @@ def taste_words(folders: Sequence[Path]) -> pd.DataFrame:
     return frame.groupby(kinds)[["own genre", "own style", f"any {most}"]].mean()
 
 
+def answers(folders: Sequence[Path]) -> pd.DataFrame:
+    """Shares of the letters that were chosen in each fifth of the steps; `none`: invalid."""
+    rows = []
+    for folder in folders:
+        for number, files in enumerate(np.array_split(list(find_dumps(folder / "rollouts").files.values()), 5), 1):
+            for row in (json.loads(line) for file in files for line in file.open(encoding="utf-8")):
+                letter = chosen_letter(row["output"], json.loads(row["gts"])["stars"].keys())
+                rows.append({"fifth": number, "answer": letter or "none"})
+    frame = pd.DataFrame(rows)
+    return pd.crosstab(frame["fifth"], frame["answer"], normalize="index")
+
+
 def interval(values: np.ndarray) -> tuple[float, float]:
     """Return the mean and the half-width of its 95 % interval, which is NaN for a single seed."""
     if len(values) == 1:
@@ -225,10 +238,11 @@ def main() -> None:
     where = machine() if missing else f"figures of {results.file}"
     print(f"\n{args.study}, seeds {seeds[0]} to {seeds[-1]}; {where}\n")
     print_table(results, args.arms, seeds, args.against)
-    if args.study == "personas-smollm2":
+    shows = {"personas-smollm2": ("words in the last fifth", taste_words), "movielens-smollm2": ("answers", answers)}
+    if args.study in shows:
+        title, show = shows[args.study]
         for arm in (arm for arm in args.arms if not any((arm, seed) in elsewhere for seed in seeds)):
-            print(f"\n{arm}, words in the last fifth:")
-            print(taste_words([out / f"{arm}-{seed}" for seed in seeds]).round(2).to_string())
+            print(f"\n{arm}, {title}:\n{show([out / f'{arm}-{seed}' for seed in seeds]).round(2).to_string()}")
     if args.picture:
         runs = [f"{arm}={out / f'{arm}-{seed}'}" for arm in args.arms for seed in seeds]
         data = [out / f"data-{seed}" / "train.parquet" for seed in seeds]

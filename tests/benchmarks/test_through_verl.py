@@ -35,6 +35,17 @@ def test_words_of_the_last_fifth_are_counted_for_the_most_frequent_style_and_the
     assert shares.loc["others"].to_dict() == {"own genre": 0.5, "own style": 0.5, "any formal": 1.0}
 
 
+def test_answers_are_counted_in_each_fifth_of_the_steps(study, tmp_path):
+    truth = json.dumps({"stars": {"A": 3.0, "B": 4.0}})
+    (tmp_path / "rollouts").mkdir()
+    for step in range(1, 11):
+        rows = [{"gts": truth, "output": text, "step": step} for text in (["A", "b"] if step < 9 else ["A. Heat", "C"])]
+        (tmp_path / "rollouts" / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    shares = study.answers([tmp_path])
+    assert shares.loc[1].to_dict() == {"A": 0.5, "B": 0.5, "none": 0.0}
+    assert shares.loc[5].to_dict() == {"A": 0.5, "B": 0.0, "none": 0.5}
+
+
 def call(study, monkeypatch, results: Path, options: str) -> None:
     monkeypatch.setattr(sys, "argv", ["through_verl.py", *options.split(), "--results", str(results)])
     study.main()

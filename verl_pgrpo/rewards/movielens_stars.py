@@ -22,6 +22,7 @@ from typing import Any
 
 from verl_pgrpo.rewards.reasoning import strip_reasoning
 
+_READ = 300  # characters, so that a long response cannot block the reward worker
 _QUOTES = r"*_\"'`\u2018\u2019\u201c\u201d\xab\xbb"  # and Markdown's marks
 _OPEN = rf"(?:[\s{_QUOTES}(\[{{$>\u2022-]|\\[(\[]|\\boxed\{{|\\text\{{)*"
 _CLOSE = rf"[\s{_QUOTES}).\]}}$?!]*"
@@ -60,19 +61,16 @@ def compute_score(
         the answer is valid.
     """
     stars = _stars(ground_truth)
-    letter = _letter(strip_reasoning(solution_str, reasoning), stars.keys())
+    letter = chosen_letter(strip_reasoning(solution_str, reasoning), stars.keys())
     if letter is None:
         return {"score": 0.0, "utility": 0.0, "valid": 0.0}
     chosen, worst, best = stars[letter], min(stars.values()), max(stars.values())
     return {"score": chosen, "utility": (chosen - worst) / (best - worst) if best > worst else 1.0, "valid": 1.0}
 
 
-READ = 300  # characters; a long response must not take long to score
-
-
-def _letter(answer: str, candidates: Set[str]) -> str | None:
+def chosen_letter(answer: str, candidates: Set[str]) -> str | None:
     """Return the letter of the candidate that the answer names, or None if it names no candidate or several."""
-    answer = unicodedata.normalize("NFKC", answer[:READ])
+    answer = unicodedata.normalize("NFKC", answer[:_READ])
     match = _ANSWER.match(answer)
     if match is None:
         return None
