@@ -85,9 +85,9 @@ def test_a_run_without_progress_is_ended_to_be_started_again(tmp_path: Path):
     file = tmp_path / "metrics.jsonl"
     key = "ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH"
     values = {key: str(file), "trainer.logger": '["console","file"]'}
-    progress = f"for i in 1 2 3 4 5 6 7; do touch {file}; sleep 0.4; done"
-    assert supervise(progress, stalled=cluster.stall_check(values, 1)) == 0
-    assert supervise("sleep 30; exit 0", stalled=cluster.stall_check(values, 1)) == cluster.RETRY
+    progress = f"for i in 1 2 3 4 5 6 7 8 9 10 11 12; do touch {file}; sleep 0.5; done"
+    assert supervise(progress, stalled=cluster.stall_check(values, 5)) == 0
+    assert supervise("sleep 30; exit 0", stalled=cluster.stall_check(values, 5)) == cluster.RETRY
     os.utime(file, (time.time() - 100,) * 2)
     assert not cluster.stall_check(values, 0)(), "0: never"
     assert not cluster.stall_check(values, 60)(), "a file of an earlier start"
