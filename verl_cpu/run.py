@@ -125,7 +125,10 @@ def _watch(
     while not signals:
         try:
             status = child.wait(timeout=1.0)
-            return (status if status >= 0 else 128 - status), (watchdog.failure() if watchdog and status else None)
+            reason = watchdog.failure() if watchdog and status else None
+            if status >= 0:
+                return status, reason
+            return 128 - status, reason or f"verl's main process got signal {-status} ({signal.strsignal(-status)})"
         except subprocess.TimeoutExpired:
             pass
         if deadline is not None and time.monotonic() > deadline:

@@ -9,6 +9,8 @@ example because memory runs out, some of these waits never end.
 import contextlib
 import re
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -26,7 +28,9 @@ QUEUE_GRACE = 25.0
 _WORKER = re.compile(r"ray::(?:\S+:)?(?!IDLE\b|\w+Agent\b)v?[A-Z]\w*|VLLM::\w+")
 _QUEUE = re.compile(r"ray::(?:\S+:)?(TransferQueue|SimpleStorageUnit)")
 _DRIVER = re.compile(r"ray::(?:\S+:)?\w*TaskRunner\w*\.run\b")
-_ERROR = re.compile(r"\b(?:\w+\.)*\w*(?:Error|Exception): .+")
+_ERROR = re.compile(r"\b(?:\w+\.)*\w*(?:Error|Exception)(?:: .*)?$")
+# Ray's lines in the log of an actor that `ray.kill` or `exit_actor` ended, or that nothing referred to any more.
+_ON_PURPOSE = re.compile(r"Executing worker exit: INTENDED_|Force kill actor request has received")
 
 
 class Watchdog:
@@ -52,6 +56,8 @@ class Watchdog:
         now, training = time.monotonic(), any(_DRIVER.match(title) for title, _ in alive.values())
         dead = [pid for pid in self._workers if pid not in alive]
         for pid in dead if training else ():  # workers may end before and after training
+            if any(_ON_PURPOSE.search(line) for line in self._log("python-core-worker", pid)):
+                continue
             kind, grace = ("queue", QUEUE_GRACE) if _QUEUE.match(self._workers[pid][0]) else ("worker", GRACE)
             if kind not in self._deaths:
                 self._deaths[kind] = self._describe(pid), now + grace
@@ -78,12 +84,12 @@ class Watchdog:
     def _describe(self, pid: int) -> str:
         title, parent = self._workers[pid]
         # vLLM's processes write to the log of the actor that started them, prefixed with their pid.
-        lines = self._log(pid) + [line for line in self._log(parent) if f"pid={pid})" in line]
-        errors = _ERROR.findall("\n".join(lines))
+        lines = self._log("worker", pid) + [line for line in self._log("worker", parent) if f"pid={pid})" in line]
+        errors = _raised(lines)
         return f"{title} (pid {pid}) died: {errors[-1] if errors else 'killed, no error in its log'}"
 
-    def _log(self, pid: int) -> list[str]:
-        paths = sorted((self._folder / "ray" / "session_latest" / "logs").glob(f"worker-*-{pid}.*"))
+    def _log(self, kind: str, pid: int) -> list[str]:
+        paths = sorted((self._folder / "ray" / "session_latest" / "logs").glob(f"{kind}-*[-_]{pid}.*"))
         return [line for path in paths for line in path.read_text(errors="replace").splitlines()]
 
 
@@ -95,8 +101,15 @@ def _is_forked(title: str, parent: str) -> bool:
     return title == parent or (title.startswith("ray::") and parent.startswith("ray::"))
 
 
+def _raised(lines: Sequence[str]) -> list[str]:
+    """Return the errors that end tracebacks, whose lines may have a prefix, as vLLM's have. Others were handled."""
+    found = [(before, _ERROR.search(line)) for before, line in pairwise(lines)]
+    return [error[0] for before, error in found if error and before[error.start() :].startswith("  ")]
+
+
 def raised_error(text: str) -> str:
-    """Return the exception at the end of a traceback as one line. Ray's error messages contain tracebacks."""
-    lines = text.rstrip().splitlines()
-    starts = [i for i, line in enumerate(lines) if re.match(r"[\w.]+: ", line) and i and lines[i - 1].startswith("  ")]
-    return " ".join(line.strip() for line in lines[starts[-1] if starts else 0 :])
+    """Return the exception at the end of the last traceback as one line. Ray's error messages contain tracebacks."""
+    lines = re.sub(r"\x1b\[[\d;]*m", "", text).rstrip().splitlines()
+    last_frame = max((i for i, line in enumerate(lines) if line.startswith("  File ")), default=-1)
+    start = next((i for i in range(last_frame + 1, len(lines)) if re.match(r"[\w.]+(?:: |$)", lines[i])), 0)
+    return " ".join(line.strip() for line in lines[start:])

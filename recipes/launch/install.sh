@@ -17,5 +17,7 @@ pip install --no-deps \
     cupy-cuda13x==14.0.1 \
     'cuda-pathfinder>=1.3.3,<2' \
     'wrapt>=1.16' \
-    'typer>=0.19'
+    'typer>=0.19' \
+    'rapidfuzz>=3.9' \
+    'vaderSentiment>=3.3.2' # the last two: for the rewards of recipes/goodreads
 pip install --no-deps "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -153,7 +153,9 @@ os.makedirs(logs)
 driver = start("ray::TaskRunnerV1.run", f"import time; time.sleep({sys.argv[1]})")
 worker = start(sys.argv[2], "import time; time.sleep(2)")
 with open(os.path.join(logs, f"worker-00-01-{os.getpid()}.err"), "w") as log:  # as vLLM's, in the log of its parent
-    log.write(f"(EngineCore pid={worker.pid}) ERROR ValueError: too small\\n(EngineCore pid=1) ERROR KeyError: 1\\n")
+    for pid, error in (1, "KeyError: 1"), (worker.pid, "ValueError: too small"), (1, "KeyError: 2"):
+        log.write(f"(EngineCore pid={pid}) ERROR     raise\\n(EngineCore pid={pid}) ERROR {error}\\n")
+    log.write(f"(EngineCore pid={worker.pid}) WARNING ignored ImportError: no flash\\n")
 worker.wait()
 driver.wait()
 """
@@ -205,12 +207,77 @@ def test_the_watchdog_names_the_worker_that_died_and_no_other(monkeypatch, tmp_p
     for pid in (6, 5, 4, 3):
         del titles[pid]
         assert dog.look() is None
-    (tmp_path / processes.ERROR).write_text(
-        "RayTaskError(Missing): ray::run()\n  line\nOSError: 2\n\nThe above:\n\n  line\nmodule.Missing: no\nrollouts\n"
-    )
+    (tmp_path / processes.ERROR).write_text("  File a\nmodule.Missing: no\nrollouts\n")
     reason = dog.failure()
     assert reason.startswith("VLLM::EngineCore (pid 3) died")
     assert reason.endswith(": module.Missing: no rollouts")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            "RayTaskError(Missing): ray::run()\n  File a\nOSError: 2\n\nThe above:\n\n  File a\nm.Missing: 1\n",
+            "m.Missing: 1",
+        ),
+        (
+            "RayTaskError(AssertionError): \x1b[36mray::run()\x1b[39m\n  File a\n    assert x\nAssertionError",
+            "AssertionError",
+        ),
+        ("  File a\nValueError: first line\n  hint: a\nnote: more", "ValueError: first line hint: a note: more"),
+        ("no traceback\n", "no traceback"),
+    ],
+)
+def test_the_error_that_ended_a_run_is_that_of_the_last_traceback(text, error):
+    assert watchdog.raised_error(text) == error
+
+
+@pytest.mark.parametrize(
+    ("log", "error"),
+    [
+        (["    assert x", "AssertionError"], "AssertionError"),
+        (["ignored ImportError: no flash"], "killed, no error in its log"),
+    ],
+)
+def test_a_dead_worker_s_error_is_one_that_ended_a_traceback(monkeypatch, tmp_path, log, error):
+    titles = {2: "ray::TaskRunner.run", 3: "ray::WorkerDict"}
+    dog = watchdog_of(titles, monkeypatch, tmp_path)
+    dog.look()
+    write_log(tmp_path, "worker-ab-01-3.err", log)
+    del titles[3]
+    dog.look()
+    assert dog.failure() == f"ray::WorkerDict (pid 3) died: {error}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Executing worker exit: INTENDED_USER_EXIT - Worker exits by an user request",
+        "Executing worker exit: INTENDED_SYSTEM_EXIT - all references to the actor were removed",
+        "core_worker.cc:4630: Force kill actor request has received. exiting immediately",
+    ],
+)
+def test_an_actor_may_end_on_purpose(monkeypatch, tmp_path, line):
+    titles = {2: "ray::TaskRunner.run", 3: "ray::Scorer"}
+    dog = watchdog_of(titles, monkeypatch, tmp_path)
+    dog.look()
+    write_log(tmp_path, "python-core-worker-ab_3.log", [line])
+    del titles[3]
+    dog.look()
+    assert dog.failure() is None
+
+
+def write_log(folder: Path, name: str, lines: list[str]) -> None:
+    """A log of Ray's."""
+    logs = folder / "ray" / "session_latest" / "logs"
+    logs.mkdir(parents=True)
+    (logs / name).write_text("\n".join(lines))
+
+
+def test_a_main_process_that_is_killed_is_named():
+    output, _ = (run := launch("-c", "import os; os.kill(os.getpid(), 9)")).communicate(timeout=60)
+    assert run.returncode == 137
+    assert output == "verl_cpu: verl's main process got signal 9 (Killed)\n"
 
 
 @pytest.mark.parametrize(

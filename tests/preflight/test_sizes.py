@@ -119,6 +119,12 @@ def test_tied_embeddings_in_several_buckets(monkeypatch, vllm, severity):
         assert check(engine, f"{bucket}={enough}", *options, model=tied) == []
     assert check("megatron", f"{bucket}=33", f"{MEGATRON}.vanilla_mbridge=True", model=tied) == expected
     assert check("dp", f"{bucket}=8", model={**tied, "tie_word_embeddings": False}) == []
+    lora = "actor_rollout_ref.model.lora"
+    for engine, rank in (("dp", f"{lora}_rank=8"), ("megatron", f"{lora}.rank=8")):
+        adapters = engine, f"{bucket}=8", f"{ROLLOUT}.load_format=safetensors", rank
+        assert check(*adapters, model=tied) == [], "only adapters are sent"
+        for sent in (f"{lora}.merge=True", f"{ROLLOUT}.load_format=dummy"):
+            assert check(*adapters, sent, model=tied) == expected
     monkeypatch.setattr(sizes, "has_patch", lambda number: number == "0003")
     assert check("dp", f"{bucket}=8", model=tied) == []
     assert check("megatron", f"{bucket}=8", model=tied) == expected, "the patch is for FSDP"
