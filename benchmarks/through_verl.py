@@ -130,7 +130,7 @@ def measures(arm: str, folder: Path, data: Path) -> tuple[float, float, float]:
 def taste_words(folders: Sequence[Path]) -> pd.DataFrame:
     """Shares of the last fifth's responses that hold words which the reward looks for; a row for each kind of persona.
 
-    The personas of the most frequent style are one row, the others another.
+    The personas of the most frequent style are one row, the others another. `responses`: their share of all responses.
     """
     rows = []
     for folder in folders:
@@ -143,7 +143,8 @@ def taste_words(folders: Sequence[Path]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     most = frame["style"].mode()[0]
     kinds = np.where(frame["style"] == most, most, "others")
-    return frame.groupby(kinds)[["own genre", "own style", f"any {most}"]].mean()
+    shares = frame.groupby(kinds)[["own genre", "own style", f"any {most}"]].mean()
+    return shares.assign(responses=pd.Series(kinds).value_counts(normalize=True))
 
 
 def answers(folders: Sequence[Path]) -> pd.DataFrame:

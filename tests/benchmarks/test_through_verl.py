@@ -31,8 +31,13 @@ def test_words_of_the_last_fifth_are_counted_for_the_most_frequent_style_and_the
         rows = last if step > 8 else early
         path.write_text("".join(json.dumps({"gts": json.dumps(t), "output": o, "step": step}) + "\n" for t, o in rows))
     shares = study.taste_words([tmp_path / "run"])
-    assert shares.round(2).loc["formal"].to_dict() == {"own genre": 0.67, "own style": 0.33, "any formal": 0.33}
-    assert shares.loc["others"].to_dict() == {"own genre": 0.5, "own style": 0.5, "any formal": 1.0}
+    assert shares.round(2).loc["formal"].to_dict() == {
+        "own genre": 0.67,
+        "own style": 0.33,
+        "any formal": 0.33,
+        "responses": 0.6,
+    }
+    assert shares.loc["others"].to_dict() == {"own genre": 0.5, "own style": 0.5, "any formal": 1.0, "responses": 0.4}
 
 
 def test_answers_are_counted_in_each_fifth_of_the_steps(study, tmp_path):

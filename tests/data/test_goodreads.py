@@ -144,7 +144,7 @@ def test_a_wrong_file_is_an_error(files, tmp_path: Path, which: str, change: Cal
 @pytest.mark.parametrize(
     "wrong",
     [{"group_by": "x"}, {"seed": -1}, {"max_words": 3}, {"test_fraction": 1.0}, {"val_size": 0},
-     {"min_words": 9999, "max_words": 9999}],
+     {"min_words": 9999, "max_words": 9999}, {"group_by": "rating", "groups": "4"}],
 )  # fmt: skip
 def test_a_wrong_option_is_an_error(files, tmp_path: Path, wrong: dict) -> None:
     with pytest.raises(DataError):

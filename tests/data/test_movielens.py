@@ -253,7 +253,8 @@ def test_equal_stars_everywhere_are_an_error_that_names_the_cause(archive: Path,
 @pytest.mark.parametrize(
     "changes",
     [{"groups": 1}, {"test_fraction": 0.0}, {"candidates": 1}, {"seed": -1}, {"groups": 500}, {"split": "x"},
-     {"task": "x"}, {"task": "stars", "candidates": 27}, {"min_history": 100_000}],
+     {"task": "x"}, {"task": "stars", "candidates": 27}, {"min_history": 100_000}, {"groups": 4, "k_max": 3},
+     {"split": "last", "test_fraction": 0.2}],
 )  # fmt: skip
 def test_an_option_out_of_range_is_an_error(archive: Path, tmp_path: Path, changes: dict) -> None:
     with pytest.raises(DataError):

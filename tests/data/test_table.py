@@ -350,6 +350,7 @@ def test_a_grouping_made_elsewhere_is_applied_and_chat_messages_stay(tmp_path: P
         ("g", ["--val-fraction", "1"], "--val-fraction must be between 0 and 1"),
         ("g", ["--keep", "user"], "extra_info already has a field"),
         ("g", ["--encoding", "klingon"], "unknown encoding"),
+        ("g", ["--min-size", "5"], "--min-size has no effect without --cluster-features"),
     ],
 )
 def test_a_wrong_option_is_an_error(tmp_path: Path, frame, capsys, group: str, options: list, message: str) -> None:

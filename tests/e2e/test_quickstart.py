@@ -25,7 +25,8 @@ COMMAND = [sys.executable, str(ROOT / "recipes" / "personas" / "quickstart.py")]
 
 
 def environment(folder, **values: str) -> dict[str, str]:
-    return {**os.environ, "RUNS": str(folder), "N": "4", "NOISE": "0", "STEPS": "3", **values}
+    ignored = {"RANDOM_GROUPS": "1", "MODEL_PATH": "other"}
+    return {**os.environ, **ignored, "RUNS": str(folder), "N": "4", "NOISE": "0", "STEPS": "3", **values}
 
 
 def left_over() -> list[Path]:

@@ -25,7 +25,7 @@ from typer import Option
 
 from verl_pgrpo.data.goodreads_files import read_books, read_reviews
 from verl_pgrpo.data.group_model import id_hashes, random_groups, save_groups
-from verl_pgrpo.data.options import Archive
+from verl_pgrpo.data.options import CLUSTERING, Archive
 from verl_pgrpo.data.schema import output_folder, verl_row, write_splits
 from verl_pgrpo.data.summary import Summary
 from verl_pgrpo.errors import DataError
@@ -51,6 +51,8 @@ class GoodreadsOptions(Archive):
 
     def check(self) -> None:
         Archive.check(self)
+        if self.group_by == "rating":
+            self.check_unused("with --group-by rating", *CLUSTERING)
         if self.max_words < self.min_words:
             raise DataError(f"--max-words {self.max_words} is less than --min-words {self.min_words}")
 

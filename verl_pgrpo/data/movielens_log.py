@@ -52,6 +52,8 @@ class MovieLensOptions(Archive):
 
     def check(self) -> None:
         Archive.check(self)
+        if self.split == "last":
+            self.check_unused("with --split last", "test_fraction")
         if self.task == "stars" and self.num_candidates > len(ascii_uppercase):
             raise DataError(f"--candidates must be at most {len(ascii_uppercase)}: the answer is a letter")
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 from typer import Option
@@ -13,6 +13,8 @@ from typer import Option
 from verl_pgrpo.data.cluster import fit_groups
 from verl_pgrpo.data.group_model import GroupModel, Matrix
 from verl_pgrpo.errors import DataError
+
+CLUSTERING = ("groups", "algorithm", "k_min", "k_max", "min_size")
 
 SplitOption = Annotated[str | None, Option("--split", help="Split of a Hugging Face DatasetDict.")]
 EncodingOption = Annotated[
@@ -55,12 +57,20 @@ class Clustering:
         """Raise DataError if an option is out of range."""
         if self.k is not None and self.k < 2:
             raise DataError(f"--groups must be at least 2 (got {self.groups})")
+        if self.k is not None:
+            self.check_unused("with a fixed --groups", "k_min", "k_max")
         for name, hint in get_type_hints(type(self), include_extras=True).items():
             (kind, info), value, option = get_args(hint), getattr(self, name), f"--{name.replace('_', '-')}"
             if get_origin(kind) is Literal and value not in get_args(kind):
                 raise DataError(f"{option} must be one of {', '.join(get_args(kind))} (got {value!r})")
             if info.min is not None and value is not None and value < info.min:
                 raise DataError(f"{option} must be at least {info.min} (got {value})")
+
+    def check_unused(self, reason: str, *names: str) -> None:
+        """Raise DataError if one of these options has been changed, because it has no effect for this `reason`."""
+        for field in fields(self):
+            if field.name in names and getattr(self, field.name) != field.default:
+                raise DataError(f"--{field.name.replace('_', '-')} has no effect {reason}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,7 +26,7 @@ from typer import Option
 
 from verl_pgrpo.data.columns import Flags, feature_matrix, kept_values, label_values, time_ranks, truth_values
 from verl_pgrpo.data.group_model import GroupModel, id_hashes, load_groups, random_groups, save_groups
-from verl_pgrpo.data.options import Clustering, EncodingOption, SplitOption, names
+from verl_pgrpo.data.options import CLUSTERING, Clustering, EncodingOption, SplitOption, names
 from verl_pgrpo.data.schema import output_folder, verl_row, write_splits
 from verl_pgrpo.data.splits import cut_time
 from verl_pgrpo.data.summary import Summary
@@ -62,6 +62,8 @@ class TableOptions(Clustering):
         Clustering.check(self)
         if sum(map(bool, (self.group_column, self.cluster_features, self.groups_file))) != 1:
             raise DataError("choose the source of groups: one of --group-column, --cluster-features, --groups-file")
+        if not self.cluster_features:
+            self.check_unused("without --cluster-features", *CLUSTERING)
         if not 0 < self.val_fraction < 1:
             raise DataError(f"--val-fraction must be between 0 and 1 (got {self.val_fraction})")
         taken = RESERVED & set(names(self.keep))
