@@ -25,11 +25,10 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -40,18 +39,11 @@ from benchmarks.bandit.measures import half_width, signed_pair
 from benchmarks.bandit.studies import GRPO, PGRPO, RECOMMENDED, SAFE_ENTRANTS
 from benchmarks.bandit.tables import table
 from benchmarks.bandit.train import Adam, Entrant, pgrpo, with_neighbors
-from verl_pgrpo.data.cluster import fit_groups
-from verl_pgrpo.data.movielens_archive import Films, read_archive
-from verl_pgrpo.data.movielens_log import MovieLensOptions, rating_log
-from verl_pgrpo.data.movielens_stars import first_halves, training_rows
-from verl_pgrpo.data.summary import Summary
-from verl_pgrpo.data.taste import equal_weights, genre_tastes, rating_style
+from benchmarks.movielens_stars_task import CANDIDATES, GROUPS, Task, generated, make_task, variances
+from verl_pgrpo.data.movielens_archive import read_archive
 from verl_pgrpo.errors import DataError
 
-CANDIDATES, HELD_OUT = 5, 0.2
-GROUPS, SMALLEST = 6, 0.08  # clusters at first; those with a smaller share of the users are merged
 RESPONSES, STEPS = 64, 300
-TYPES = {"user": np.int32, "film": np.int32, "stars": np.float32, "time": np.int64}
 STEP_SIZES = [0.01 * 2 ** (k / 2) for k in range(13)]
 TUNING, FINAL = range(1000, 1008), range(5000, 5020)
 ENTRANTS = [
@@ -72,87 +64,6 @@ ENTRANTS = [
     replace(GRPO, name="grpo, groups sampled equally", sampling=1.0),
     pgrpo("shrinkage, groups sampled equally", sampling=1.0, baseline="shrinkage"),
 ]
-
-
-@dataclass(frozen=True)
-class Task:
-    """R candidate sets for S seeds. `film`, `stars` (R, C); `genres` (F, G); `liking` (U, G); `user` (R,); of each seed
-    `group` (S, R), the group that a shuffle over users gives `random` (S, R), and `held_out` (S, R) bool."""
-
-    film: Tensor
-    stars: Tensor
-    genres: Tensor
-    liking: Tensor
-    user: Tensor
-    group: Tensor
-    random: Tensor
-    held_out: Tensor
-
-    @property
-    def utility(self) -> Tensor:
-        """(R, C) from 0, the candidate with the fewest stars, to 1."""
-        low, high = self.stars.amin(1, keepdim=True), self.stars.amax(1, keepdim=True)
-        return (self.stars - low) / (high - low)
-
-    def features(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., C, G) genres of the candidates of these rows, and the user's liking of each."""
-        genres = self.genres[self.film[rows]]
-        return genres, genres * self.liking[self.user[rows]].unsqueeze(-2)
-
-
-def generated(users: int = 600, films: int = 400, each: int = 80) -> tuple[pd.DataFrame, Films]:
-    """Generate ratings of three kinds of users, who like different genres and use the stars differently."""
-    rng = np.random.default_rng(0)
-    kinds = [tuple(f"genre {k}" for k in rng.choice(8, 2, replace=False)) for _ in range(films)]
-    of_genre = np.array([[f"genre {k}" in own for k in range(8)] for own in kinds], float)
-    camp, quality = rng.integers(0, 3, users), rng.normal(0, 0.5, films)
-    taste = rng.normal(0, 1, (3, 8))[camp] + rng.normal(0, 0.3, (users, 8))
-    film = np.stack([rng.choice(films, each, replace=False) for _ in range(users)])
-    score = (taste @ of_genre.T)[np.arange(users)[:, None], film] + quality[film] + rng.normal(0, 0.8, film.shape)
-    stars = np.clip(
-        np.round(np.array([3.0, 4.0, 3.5])[camp][:, None] + np.array([1.2, 0.5, 0.8])[camp][:, None] * score), 1, 5
-    )
-    columns = np.repeat(np.arange(1, users + 1), each), film.ravel() + 1, stars.ravel(), np.tile(np.arange(each), users)
-    ratings = pd.DataFrame(dict(zip(TYPES, columns, strict=True))).astype(TYPES)
-    ids = tuple(range(1, films + 1))
-    return ratings, Films(ids, tuple(f"Film {i} (2000)" for i in ids), tuple(kinds), {i: i - 1 for i in ids})
-
-
-def make_task(ratings: pd.DataFrame, films: Films, seeds: range) -> tuple[Task, Summary]:
-    """Candidate sets, and for each seed the held-out users and the clusters of the others.
-
-    Raises:
-        DataError: the archive has too few users for the clusters.
-    """
-    summary = Summary("stars")
-    log = rating_log(ratings, films, MovieLensOptions(), summary)
-    middle, known = first_halves(log, 5)
-    users = len(log.user_ids)
-    names = sorted({genre for kinds in films.genres for genre in kinds})
-    features = genre_tastes(log.user[known], log.film[known], log.stars[known], films.genres, users)
-    liking = np.column_stack([features[f"liking_{name}"] for name in names])
-    style = rating_style(log.user[known], log.stars[known], users)
-    weights = equal_weights(features, style)
-    features |= style
-    values = np.column_stack(list(features.values()))
-    options = MovieLensOptions(task="stars", candidates=CANDIDATES, train_size=len(log.user))
-    rows = training_rows(log, middle, options, summary)
-    groups, randoms, held_outs = [], [], []
-    for seed in seeds:
-        rng = np.random.default_rng(seed)
-        held_out = rng.permutation(users) < HELD_OUT * users
-        model = fit_groups(values[~held_out], list(features), k=GROUPS, min_size=max(2, round(SMALLEST * users)),
-                           weights=weights, seed=seed)  # fmt: skip
-        group = np.searchsorted(model.groups, model.assign(values))
-        random = group.copy()
-        for part in (held_out, ~held_out):
-            random[part] = rng.permutation(group[part])
-        for found, of_user in ((groups, group), (randoms, random), (held_outs, held_out)):
-            found.append(of_user[rows.user])
-    genres = np.array([[name in kinds for name in names] for kinds in films.genres], np.float32)
-    stars, liking = log.stars[rows.asked].astype(np.float64), liking.astype(np.float32)
-    arrays = rows.candidates, stars, genres, liking, rows.user, *map(np.stack, (groups, randoms, held_outs))
-    return Task(*map(torch.from_numpy, arrays)), summary
 
 
 class Policy:
@@ -201,9 +112,11 @@ def _sampler(rows: Tensor, group: Tensor, sampling: float) -> Callable[[Tensor],
     return lambda uniform: rows[torch.searchsorted(edges, uniform.double() * edges[-1], right=True)]
 
 
-def train(task: Task, entrant: Entrant, n: int, step_sizes: list[float], seeds: range) -> np.ndarray:
+def train(
+    task: Task, entrant: Entrant, n: int, step_sizes: list[float], seeds: range, steps: int | None = None
+) -> np.ndarray:
     """Utility on held-out users at the end: (L, S, 2), mean over groups and worst group, in hundredths."""
-    policy, prompts = Policy(task, step_sizes), RESPONSES // n
+    policy, prompts, steps = Policy(task, step_sizes), RESPONSES // n, steps or STEPS
     runs = len(step_sizes) * len(seeds)
     estimator = entrant.make(runs, GROUPS)
     labels = task.random if entrant.mislabeled else task.group // entrant.merged
@@ -214,7 +127,7 @@ def train(task: Task, entrant: Entrant, n: int, step_sizes: list[float], seeds: 
     member = torch.nn.functional.one_hot(task.group.gather(1, tested), GROUPS).float()
     member /= member.sum(1, keepdim=True)  # NaN for a group that this seed does not have
     sources, found = [torch.Generator().manual_seed(seed) for seed in seeds], []
-    for step in range(STEPS):
+    for step in range(steps):
         drawn = [(torch.rand(prompts, generator=g), torch.rand(prompts, n, generator=g)) for g in sources]
         rows = torch.stack([one(uniform) for one, (uniform, _) in zip(samplers, drawn, strict=True)])
         probability = policy(rows)
@@ -225,20 +138,20 @@ def train(task: Task, entrant: Entrant, n: int, step_sizes: list[float], seeds: 
         advantages = estimator(adv.Batch(rewards, label, rewards, rewards)).float() / RESPONSES
         taken = torch.zeros_like(probability).scatter_add(3, answer, advantages.view(*answer.shape))
         policy.learn(rows, taken - probability * taken.sum(-1, keepdim=True))
-        if step >= STEPS - 40 and step % 10 == 9:
+        if step >= steps - 40 and step % 10 == 9:
             expected = (policy(tested) * task.utility[tested].float()).sum(-1)
             found.append(torch.einsum("lsp,spk->lsk", expected, member))
     end = 100 * torch.stack(found).mean(0).double().numpy()
     return np.stack([np.nanmean(end, -1), np.nanmin(end, -1)], -1)
 
 
-def study(tuning: tuple[Task, range], final: tuple[Task, range], n: int) -> list[float]:
+def study(tuning: tuple[Task, range], final: tuple[Task, range], n: int, steps: int) -> list[float]:
     """Print one line per estimator: mean / worst, and both minus grpo's, paired by seed. Return the step sizes."""
     grpo, chosen = None, []
     for entrant in ENTRANTS:
-        score = train(tuning[0], entrant, n, STEP_SIZES, tuning[1])[:, :, 0].mean(1)
+        score = train(tuning[0], entrant, n, STEP_SIZES, tuning[1], steps)[:, :, 0].mean(1)
         best = STEP_SIZES[int(with_neighbors(torch.from_numpy(score)).argmax())]
-        [values] = train(final[0], entrant, n, [best], final[1])
+        [values] = train(final[0], entrant, n, [best], final[1], steps)
         grpo = values if grpo is None else grpo
         cells = [f"{m:.1f} ± {h:.1f}" for m, h in zip(values.mean(0), half_width(values), strict=True)]
         gain = "" if entrant is GRPO else signed_pair(values - grpo)
@@ -247,38 +160,17 @@ def study(tuning: tuple[Task, range], final: tuple[Task, range], n: int) -> list
     return chosen
 
 
-def variances(task: Task) -> str:
-    """Mean, std and between / within of the stars for a policy that chooses at random.
-
-    These are exact: the stars of a row's candidates are all that such a policy gets there. Groups of different seeds
-    have nothing in common but their numbers, so only their smallest and largest values and the difference of these are
-    averaged over seeds, with intervals.
-    """
-    stars = task.stars.numpy()
-    rows = pd.DataFrame({"mean": stars.mean(1), "within": stars.var(1)})
-
-    def components(of_row: Tensor) -> np.ndarray:
-        by_label = rows.groupby(of_row.numpy())
-        between, within = by_label["mean"].var(ddof=0), by_label["within"].mean()
-        return np.column_stack([by_label["mean"].mean(), np.sqrt(between + within), between / within])
-
-    [everyone], single = components(torch.zeros_like(task.user)), np.median(components(task.user), axis=0)
-    lines = [[name, *(f"{x:.2f}" for x in row)] for name, row in (("all", everyone), ("single user, median", single))]
-    groups = [components(group) for group in task.group]
-    for name, of in (("group, smallest", np.min), ("group, largest", np.max), ("largest minus smallest", np.ptp)):
-        values = np.stack([of(group, axis=0) for group in groups])
-        lines.append([name, *(f"{m:.2f} ± {h:.2f}" for m, h in zip(values.mean(0), half_width(values), strict=True))])
-    return table(["users", "mean", "std", "between / within"], lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--archive", type=Path, metavar="FILE", help="as GroupLens publishes it")
     parser.add_argument("--n", nargs="+", type=int, default=[2, 4, 8], help="responses per prompt")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of {RESPONSES} responses; a multiple of 10")
     parser.add_argument("--quick", action="store_true", help="2 seeds of each kind")
     args = parser.parse_args()
     if wrong := [n for n in args.n if n < 2 or RESPONSES % n]:
         parser.error(f"--n must be at least 2 and divide the {RESPONSES} responses of a step (got {wrong[0]})")
+    if args.steps < 10 or args.steps % 10:  # the utility is measured in every tenth step
+        parser.error(f"--steps must be a multiple of 10 (got {args.steps})")
     torch.set_num_threads(1)
     start, tuning, final = time.time(), TUNING, FINAL
     if args.quick:
@@ -294,10 +186,10 @@ def main() -> None:
     chance = 100 * task.utility.mean()
     print(f"Utility of a random choice: {chance:.1f}. Differences are bold where the interval excludes 0.\n")
     print(table(["n", "estimator", "step size", "mean over groups", "worst group", "minus grpo"], []), flush=True)
-    chosen = [size for n in args.n for size in study((tuned, tuning), (task, final), n)]
+    chosen = [size for n in args.n for size in study((tuned, tuning), (task, final), n, args.steps)]
     at_end = sum(size in (STEP_SIZES[0], STEP_SIZES[-1]) for size in chosen)
     print(f"\n{at_end} of {len(chosen)} chosen step sizes lie at an end of the range that was tried.")
-    print(f"seeds {final[0]} to {final[-1]}, step sizes from seeds {tuning[0]} to {tuning[-1]}, {STEPS} steps of "
+    print(f"seeds {final[0]} to {final[-1]}, step sizes from seeds {tuning[0]} to {tuning[-1]}, {args.steps} steps of "
           f"{RESPONSES} responses, {time.time() - start:.0f} s")  # fmt: skip
 
 
