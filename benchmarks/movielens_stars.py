@@ -138,7 +138,7 @@ def train(
         advantages = estimator(adv.Batch(rewards, label, rewards, rewards)).float() / RESPONSES
         taken = torch.zeros_like(probability).scatter_add(3, answer, advantages.view(*answer.shape))
         policy.learn(rows, taken - probability * taken.sum(-1, keepdim=True))
-        if step >= steps - 40 and step % 10 == 9:
+        if step >= steps - min(40, steps // 5) and step % 10 == 9:
             expected = (policy(tested) * task.utility[tested].float()).sum(-1)
             found.append(torch.einsum("lsp,spk->lsk", expected, member))
     end = 100 * torch.stack(found).mean(0).double().numpy()

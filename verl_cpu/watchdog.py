@@ -20,7 +20,7 @@ from verl_cpu.processes import ERROR, processes_of
 GRACE = 10.0
 """Seconds that verl has to stop by itself after a worker has died."""
 QUEUE_GRACE = 25.0
-"""The same for the actors of TransferQueue, which verl ends before the driver: it waits for them up to 15 s."""
+"""The same for the actors of TransferQueue: verl waits for them up to 15 s before it ends."""
 
 # Ray's process titles: `ray::Class`, `ray::Class.method`, `ray::name:Class.method`; `ray::function` is a task and
 # `ray::IDLE` a process without work, which Ray ends now and then. Ray's own agents (`ray::DashboardAgent`) do no work
@@ -28,9 +28,9 @@ QUEUE_GRACE = 25.0
 _WORKER = re.compile(r"ray::(?:\S+:)?(?!IDLE\b|\w+Agent\b)v?[A-Z]\w*|VLLM::\w+")
 _QUEUE = re.compile(r"ray::(?:\S+:)?(TransferQueue|SimpleStorageUnit)")
 _DRIVER = re.compile(r"ray::(?:\S+:)?\w*TaskRunner\w*\.run\b")
-_ERROR = re.compile(r"\b(?:\w+\.)*\w*(?:Error|Exception)(?:: .*)?$")
+_ERROR = re.compile(r"\b(?:(?:\w+\.)*\w*(?:Error|Exception)(?:: .*)?$|Fatal Python error: .+)")
 # Ray's lines in the log of an actor that `ray.kill` or `exit_actor` ended, or that nothing referred to any more.
-_ON_PURPOSE = re.compile(r"Executing worker exit: INTENDED_|Force kill actor request has received")
+_ON_PURPOSE = re.compile(r"Executing worker exit: INTENDED_|killed by .ray\.kill")
 
 
 class Watchdog:
@@ -86,7 +86,7 @@ class Watchdog:
         # vLLM's processes write to the log of the actor that started them, prefixed with their pid.
         lines = self._log("worker", pid) + [line for line in self._log("worker", parent) if f"pid={pid})" in line]
         errors = _raised(lines)
-        return f"{title} (pid {pid}) died: {errors[-1] if errors else 'killed, no error in its log'}"
+        return f"{title} (pid {pid}) died: {errors[-1] if errors else 'no error in its log; it may have been killed'}"
 
     def _log(self, kind: str, pid: int) -> list[str]:
         paths = sorted((self._folder / "ray" / "session_latest" / "logs").glob(f"{kind}-*[-_]{pid}.*"))
@@ -102,9 +102,13 @@ def _is_forked(title: str, parent: str) -> bool:
 
 
 def _raised(lines: Sequence[str]) -> list[str]:
-    """Return the errors that end tracebacks, whose lines may have a prefix, as vLLM's have. Others were handled."""
-    found = [(before, _ERROR.search(line)) for before, line in pairwise(lines)]
-    return [error[0] for before, error in found if error and before[error.start() :].startswith("  ")]
+    """Return the errors that end tracebacks, and fatal ones. Lines may have a prefix, as vLLM's have."""
+    found = [(before, _ERROR.search(line)) for before, line in pairwise(["", *lines])]
+    return [
+        error[0]
+        for before, error in found
+        if error and (before[error.start() :].startswith("  ") or error[0].startswith("Fatal"))
+    ]
 
 
 def raised_error(text: str) -> str:

@@ -8,7 +8,7 @@
 #   RAY_ADDRESS=http://head:8265 bash recipes/launch/ray_job.sh personas/run_qwen3_32b_megatron
 #   bash recipes/launch/ray_job.sh --dry-run personas/run_qwen3_32b_megatron
 #
-# The run uses all nodes with GPUs; with NNODES=4 it waits for four nodes. Relative paths are relative to the current
+# The run uses all nodes with GPUs; with NNODES=4 it waits for four nodes (and a judge's). Relative paths are relative to the current
 # folder, which must be the same on every node; otherwise set DIRECTORY, or DATA_DIR and RUN_DIR.
 # The log is printed here and kept with the job (`ray job logs <id>`); the exit status is Ray's, 0 or 1. The same command
 # again resumes. Ctrl-C leaves the job running; `ray job stop <id>` ends it.

@@ -276,7 +276,7 @@ VALID = [
     "$B$", "\\text{B}", '{"answer": "B"}', "B. Heat\n\nA film that I like", "B, a great film", "B, not A",
     "B: M (1931)", "Based on your ratings, the answer is B.", "So I think the answer is B.",
     "( B )", "\\[\\boxed{B}\\]", "\\(B\\)", "My final answer: the answer is B", "B? I like it", "B seems best",
-    "B Heat (1995)", "B 12 Angry Men (1957)", "B A Few Good Men (1992)", "B (1995)", "B B", "The answer is B Heat",
+    "B (Heat)", "B [1995]",
 ]  # fmt: skip
 INVALID = [
     "", "F", "Heat (1995)", "A film that I like", "I choose B", "Because", "BB", "A B C D E", "<think>B", "1", "\xe9",
@@ -285,7 +285,7 @@ INVALID = [
     "A. B. C.", "A\nB", "B or (C)", "B.Heat", "A good film is B", "B*A*P*S (1997)",
     "C'est arriv\xe9 (1992)", "A. The answer is B", "(A) (B)", "[A] [B]", "**A** **B**", "A)B)", "A.) B.)", "A: B",
     "A, then B", "A, no wait, B", "A: Heat, B: Alien", "B? No, C", "B! Or C?", "B or A is good",
-    "A Few Good Men (1992)", "A 12", "B Heat\nC Alien", "B Heat or C Alien", "B C", "B A C", "B Or C Heat", "B (C)",
+    "A Few Good Men (1992)", "B Few Good Men, A (1992)", "B 12 Angry Men (1957)", "B Heat\nC Alien", "B C", "B (C)",
 ]  # fmt: skip
 
 

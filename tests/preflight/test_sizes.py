@@ -123,7 +123,7 @@ def test_tied_embeddings_in_several_buckets(monkeypatch, vllm, severity):
     for engine, rank in (("dp", f"{lora}_rank=8"), ("megatron", f"{lora}.rank=8")):
         adapters = engine, f"{bucket}=8", f"{ROLLOUT}.load_format=safetensors", rank
         assert check(*adapters, model=tied) == [], "only adapters are sent"
-        for sent in (f"{lora}.merge=True", f"{ROLLOUT}.load_format=dummy"):
+        for sent in (f"{lora}.merge=True", f"{ROLLOUT}.load_format=dummy", f"{ROLLOUT}.load_format=null"):
             assert check(*adapters, sent, model=tied) == expected
     monkeypatch.setattr(sizes, "has_patch", lambda number: number == "0003")
     assert check("dp", f"{bucket}=8", model=tied) == []

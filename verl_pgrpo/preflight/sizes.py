@@ -58,10 +58,10 @@ class Sizes:
         self.train_batch = self.get("data.train_batch_size")
         self.longest = self.get("data.max_prompt_length") + self.get("data.max_response_length")
         self.separate = self.get("trainer.v1.trainer_mode") == "separate_async" and self.get("trainer.use_v1")
-        keys = ("lora.rank", "lora_rank", "lora_adapter_path")
-        self.lora = any(self.get(f"actor_rollout_ref.model.{key}") for key in keys)
+        # With LoRA the actor without its adapter is the reference.
+        lora = (self.get(f"actor_rollout_ref.model.{key}") for key in ("lora.rank", "lora_rank", "lora_adapter_path"))
         kl = self.get(f"{ACTOR}.use_kl_loss") or self.get("algorithm.use_kl_in_reward")
-        self.reference = bool(kl) and not self.lora  # with LoRA, the actor without its adapter
+        self.reference = bool(kl) and not any(lora)
         model = None if context.hf_config is None else context.hf_config.get_text_config()
         self.heads = getattr(model, "num_attention_heads", None)
         self.kv_heads = getattr(model, "num_key_value_heads", None) or self.heads
@@ -236,11 +236,11 @@ class Sizes:
             return
         if self.get("trainer.device") == "cpu" or (not self.megatron and has_patch("0003")):
             return  # on a CPU, verl_cpu lets vLLM accept them
-        adapters = self.lora and not self.get("actor_rollout_ref.model.lora.merge")
-        loaded = self.get(f"{ROLLOUT}.checkpoint_engine.backend") == "naive" and "dummy" not in self.get(
-            f"{ROLLOUT}.load_format"
+        model, naive = "actor_rollout_ref.model", self.get(f"{ROLLOUT}.checkpoint_engine.backend") == "naive"
+        adapters = self.get(f"{model}.{'lora.rank' if self.megatron else 'lora_rank'}") and not self.get(
+            f"{model}.lora.merge"
         )
-        if adapters and loaded:
+        if adapters and naive and "dummy" not in (self.get(f"{ROLLOUT}.load_format") or "dummy"):
             return  # vLLM loads the base weights itself (verl's `update_weights`)
         # Of a model for images, one of the two configurations may have the flag; building the model tells.
         if not any(getattr(one, "tie_word_embeddings", False) for one in (config, config.get_text_config())):

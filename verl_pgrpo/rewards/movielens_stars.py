@@ -4,11 +4,12 @@
 
 `ground_truth` is JSON: `{"stars": {"A": 4.0, "B": 2.5, ...}}`. The answer is a letter at the start of the response or
 after "the answer is", "option" and the like, which at most eight other words may precede: "B", "(b)", "B. Heat (1995)",
-"B Heat", "Final answer: B", "\\boxed{B}". Only the first 300 characters are read. Any other response is invalid and
+"B (Heat)", "Final answer: B", "\\boxed{B}". Only the first 300 characters are read. Any other response is invalid and
 scores 0, below the lowest rating of 0.5. So is a response that names a second candidate next to the first, after "or",
 "then" and the like, or at the start of a line ("A or B", "(A) (B)", a copied list). Letters in titles and sentences do
 not count ("B. Clockwork Orange, A", "B. It is better than A."), nor do words and titles ("A film", "A Few Good Men",
-"E.T. the Extra-Terrestrial"). Reasoning is not read.
+"E.T. the Extra-Terrestrial"). So "A Heat" is invalid, and to treat all letters alike, "B Heat" is, too. Reasoning is
+not read.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ _CLOSE = rf"[\s{_QUOTES}).\]}}$?!]*"
 _LEAD = rf"(?:(?:i|[a-z]{{2,}}),?\s+){{0,8}}(?:answer|choice|option|letter)[\"'*]*(?:\s+is)?\s*[:=]?{_OPEN}"
 # "A film" and "I like it" are no answers, but "A is the best" and "B may be" are: no article precedes a verb.
 _VERB = r"(?:because|can|could|has|is|may|might|seems|was|will|would)\b"
-_WORD = rf"(?:(?<![ai])\s+(?=[a-z0-9])|(?<=a)\s+(?={_VERB}))"
-_TITLE = r"(?<![ai])\s+(?-i:[A-Z0-9])"  # "A Few Good Men" and "I, Robot" are titles
+_WORD = rf"(?:(?<![ai])\s+(?-i:(?=[a-z]))|(?<=a)\s+(?={_VERB}))"
 _STOP = r"\s*\\?[)\]}$]|[:,!?;\u3002\u2013\u2014|/\n]|\.(?!\w)|\s*$|\s+[(\[\u2013\u2014-]"
 _END = rf"(?:[{_QUOTES}]+(?!\w)|{_STOP}|{_WORD})"
 _ANSWER = re.compile(rf"{_OPEN}(?:{_LEAD}){{0,2}}([a-z])(?={_END})", re.I)
@@ -39,10 +39,9 @@ _BETWEEN = rf"[\s.,;:(){{}}\[\]$>{_QUOTES}-]"
 _SECOND = [  # after the first letter
     re.compile(rf"\A{_CLOSE}(?:(?:[,/&|]|(?:or|and|then|no|wait|actually|maybe)\b){_OPEN})+{_LETTER}", re.I),
     re.compile(rf"\A{_BETWEEN}+([a-z])(?:{_BETWEEN}+[a-z])*{_BETWEEN}*\Z", re.I),  # "A B C", "A. B.", "(A) (B)"
-    re.compile(rf"^{_OPEN}([a-z])(?:[.):]|\s*$|{_TITLE})", re.I | re.M),
+    re.compile(rf"^{_OPEN}([a-z])(?:[.):]|\s*$)", re.I | re.M),
     re.compile(rf"(?:[,;]|\b(?:or|and))\s+{_OPEN}([a-z])[):](?!\w)", re.I),  # "A: Heat, B: Alien"
     re.compile(rf"\b(?:or|and)\s+{_OPEN}([a-z])\.(?!\w)", re.I),
-    re.compile(rf"\bor\s+{_OPEN}([a-z]){_TITLE}", re.I),
     re.compile(rf"\b{_LEAD}([a-z])(?={_END})", re.I),  # "A. The answer is B"
 ]
 
