@@ -57,7 +57,7 @@ def call(study, monkeypatch, results: Path, options: str) -> None:
 
 
 PUBLISHED = [
-    "--study personas-smollm2 --first-seed 10 --seeds 5 --arms grpo pgrpo random shrinkage",
+    "--study personas-smollm2 --first-seed 10 --seeds 5 --arms grpo pgrpo random shrinkage shrinkage-equal",
     "--seeds 10 --arms grpo pgrpo random shrinkage",
     "--seeds 10 --arms grpo grpo-equal shrinkage shrinkage-equal",
     "--study movielens-smollm2 --seeds 1 --arms grpo pgrpo",
