@@ -39,7 +39,7 @@ from benchmarks.bandit.measures import half_width, signed_pair
 from benchmarks.bandit.studies import GRPO, PGRPO, RECOMMENDED, SAFE_ENTRANTS
 from benchmarks.bandit.tables import table
 from benchmarks.bandit.train import Adam, Entrant, pgrpo, with_neighbors
-from benchmarks.movielens_stars_task import CANDIDATES, GROUPS, Task, generated, make_task, variances
+from benchmarks.stars.task import CANDIDATES, GROUPS, Task, generated, make_task, variances
 from verl_pgrpo.data.movielens_archive import read_archive
 from verl_pgrpo.errors import DataError
 
