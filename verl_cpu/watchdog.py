@@ -10,7 +10,6 @@ import contextlib
 import re
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -28,7 +27,11 @@ QUEUE_GRACE = 25.0
 _WORKER = re.compile(r"ray::(?:\S+:)?(?!IDLE\b|\w+Agent\b)v?[A-Z]\w*|VLLM::\w+")
 _QUEUE = re.compile(r"ray::(?:\S+:)?(TransferQueue|SimpleStorageUnit)")
 _DRIVER = re.compile(r"ray::(?:\S+:)?\w*TaskRunner\w*\.run\b")
-_ERROR = re.compile(r"\b(?:(?:\w+\.)*\w*(?:Error|Exception)(?:: .*)?$|Fatal Python error: .+)")
+_TRACEBACK = "Traceback (most recent call last):"
+_ERROR = re.compile(r"[A-Za-z_][\w.]*(?:: .*)?")
+_FATAL = re.compile(r"Fatal Python error: .+|terminate called .+")
+# Lines that may follow the error that ends a process, such as a warning about leaked semaphores.
+_LAST_LINES = 2
 # Ray's lines in the log of an actor that `ray.kill` or `exit_actor` ended, or that nothing referred to any more.
 _ON_PURPOSE = re.compile(r"Executing worker exit: INTENDED_|killed by .ray\.kill")
 
@@ -56,7 +59,7 @@ class Watchdog:
         now, training = time.monotonic(), any(_DRIVER.match(title) for title, _ in alive.values())
         dead = [pid for pid in self._workers if pid not in alive]
         for pid in dead if training else ():  # workers may end before and after training
-            if any(_ON_PURPOSE.search(line) for line in self._log("python-core-worker", pid)):
+            if any(_ON_PURPOSE.search(line) for log in self._logs("python-core-worker", pid) for line in log):
                 continue
             kind, grace = ("queue", QUEUE_GRACE) if _QUEUE.match(self._workers[pid][0]) else ("worker", GRACE)
             if kind not in self._deaths:
@@ -84,13 +87,18 @@ class Watchdog:
     def _describe(self, pid: int) -> str:
         title, parent = self._workers[pid]
         # vLLM's processes write to the log of the actor that started them, prefixed with their pid.
-        lines = self._log("worker", pid) + [line for line in self._log("worker", parent) if f"pid={pid})" in line]
-        errors = _raised(lines)
-        return f"{title} (pid {pid}) died: {errors[-1] if errors else 'no error in its log; it may have been killed'}"
+        theirs = ([line for line in log if f"pid={pid})" in line] for log in self._logs("worker", parent))
+        errors = [error for log in (*self._logs("worker", pid), *theirs) for error in _raised(log)]
+        error, after = min(reversed(errors), key=lambda error: error[1], default=("", 0))
+        if error and after <= _LAST_LINES:
+            return f"{title} (pid {pid}) died: {error}"
+        earlier = f". The last error in it: {error}" if error else ""
+        return f"{title} (pid {pid}) died: its log ends without an error, so it may have been killed{earlier}"
 
-    def _log(self, kind: str, pid: int) -> list[str]:
+    def _logs(self, kind: str, pid: int) -> list[list[str]]:
+        """The lines of each of a process's logs."""
         paths = sorted((self._folder / "ray" / "session_latest" / "logs").glob(f"{kind}-*[-_]{pid}.*"))
-        return [line for path in paths for line in path.read_text(errors="replace").splitlines()]
+        return [path.read_text(errors="replace").splitlines() for path in paths]
 
 
 def _is_forked(title: str, parent: str) -> bool:
@@ -101,14 +109,21 @@ def _is_forked(title: str, parent: str) -> bool:
     return title == parent or (title.startswith("ray::") and parent.startswith("ray::"))
 
 
-def _raised(lines: Sequence[str]) -> list[str]:
-    """Return the errors that end tracebacks, and fatal ones. Lines may have a prefix, as vLLM's have."""
-    found = [(before, _ERROR.search(line)) for before, line in pairwise(["", *lines])]
-    return [
-        error[0]
-        for before, error in found
-        if error and (before[error.start() :].startswith("  ") or error[0].startswith("Fatal"))
-    ]
+def _raised(log: Sequence[str]) -> list[tuple[str, int]]:
+    """Return the errors that end tracebacks, and fatal ones, with the number of lines after each (0 if it is fatal).
+
+    Lines may have a prefix, as vLLM's have. A stack that follows a fatal error is not counted.
+    """
+    found, start = [], -1  # start: of the lines of the current traceback
+    for number, line in enumerate(log, 1):
+        if fatal := _FATAL.search(line):
+            found.append((fatal[0], 0))
+        elif _TRACEBACK in line:
+            start = line.index(_TRACEBACK)
+        elif start >= 0 and (error := _ERROR.fullmatch(line[start:])):
+            found.append((error[0], len(log) - number))
+            start = -1
+    return found
 
 
 def raised_error(text: str) -> str:

@@ -276,7 +276,7 @@ VALID = [
     "$B$", "\\text{B}", '{"answer": "B"}', "B. Heat\n\nA film that I like", "B, a great film", "B, not A",
     "B: M (1931)", "Based on your ratings, the answer is B.", "So I think the answer is B.",
     "( B )", "\\[\\boxed{B}\\]", "\\(B\\)", "My final answer: the answer is B", "B? I like it", "B seems best",
-    "B (Heat)", "B [1995]",
+    "B (Heat)", "B [1995]", "Sure! The answer is B.", "Yes: my answer is B",
 ]  # fmt: skip
 INVALID = [
     "", "F", "Heat (1995)", "A film that I like", "I choose B", "Because", "BB", "A B C D E", "<think>B", "1", "\xe9",
@@ -295,9 +295,27 @@ def test_a_letter_at_the_start_is_an_answer_and_anything_else_is_invalid(text: s
     assert stars_reward.compute_score("", text, STARS) == (best if valid else dict.fromkeys(best, 0.0))
 
 
-@pytest.mark.parametrize("text", ["A is the best", "A because I like it", "A was great", "A", "The answer is A is"])
-def test_the_letter_a_counts_where_it_cannot_be_an_article(text: str) -> None:
-    assert stars_reward.compute_score("", text, STARS)["score"] == 3.5
+@pytest.mark.parametrize(
+    ("rest", "valid"),
+    [*((rest, True) for rest in ("", " is the best", " because I like it", " was great", " since I love it")),
+     *((rest, True) for rest in (" by far", " deserves 5 stars", "  should be it", " for the story", "\nis")),
+     *((rest, False) for rest in (" film", " so great", " Heat", " Is for Alibi", " few good men", "n"))],
+)  # fmt: skip
+def test_all_letters_are_treated_alike(rest: str, valid: bool) -> None:
+    for answer in ("{}", "The answer is {}"):
+        chosen = [stars_reward.chosen_letter(answer.format(letter + rest), set("ABCDEFGHI")) for letter in "ABEa"]
+        assert chosen == (["A", "B", "E", "A"] if valid else [None] * 4)
+
+
+@pytest.mark.parametrize(("text", "letter"), [("I is the best", "I"), ("I  would say B", None), ("I like it", None)])
+def test_the_pronoun_is_no_letter(text: str, letter: str | None) -> None:
+    assert stars_reward.chosen_letter(text, set("ABCDEFGHI")) == letter
+
+
+@pytest.mark.parametrize("stars", ["{}", '{"A": NaN, "B": 1}'])
+def test_stars_that_are_none_are_an_error(stars: str) -> None:
+    with pytest.raises(ValueError, match="finite number of stars"):
+        stars_reward.compute_score("", "A", f'{{"stars": {stars}}}')
 
 
 @pytest.mark.parametrize("part", ["answer ", "the answer is ", "option letter ", "answer*", "B or ", "B\n", "( "])

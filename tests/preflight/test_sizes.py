@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.conftest import overridden
-from verl_pgrpo.preflight import sizes
+from verl_pgrpo.preflight import sizes, versions
 from verl_pgrpo.preflight.command_line import compose, parse
 from verl_pgrpo.preflight.context import PreflightContext
 from verl_pgrpo.preflight.diagnostic import Diagnostics
@@ -34,7 +35,6 @@ GOOD = {"megatron": (*BOTH, f"{TP}=2", f"{PP}=2"), "dp": BOTH}
 SEQUENCE = f"{MEGATRON}.sequence_parallel"
 DENSE = {"hidden_size": 64, "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 8,
          "intermediate_size": 128, "vocab_size": 1024, "tie_word_embeddings": False}  # fmt: skip
-TIED = {**DENSE, "vocab_size": 1 << 17, "tie_word_embeddings": True}
 EXPERTS = {**DENSE, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 
 
@@ -43,13 +43,19 @@ def good(engine: str) -> Any:
     return compose(parse([f"model_engine={engine}", *GOOD[engine]]))
 
 
-def check(engine: str, *overrides: str, kind: str = "qwen3", model: dict[str, Any] = DENSE) -> list[tuple[str, str]]:
+def check(
+    engine: str,
+    *overrides: str,
+    kind: str = "qwen3",
+    model: dict[str, Any] = DENSE,
+    by: Callable[[PreflightContext, Diagnostics], None] = sizes.check_sizes,
+) -> list[tuple[str, str]]:
     """Severity and location of what is reported."""
     from transformers import AutoConfig
 
     config = overridden(good(engine), *overrides)
     found = Diagnostics("parallel")
-    sizes.check_sizes(PreflightContext(config, hf_config=AutoConfig.for_model(kind, **model)), found)
+    by(PreflightContext(config, hf_config=AutoConfig.for_model(kind, **model)), found)
     return [(one.severity, one.location) for one in found.found]
 
 
@@ -99,42 +105,9 @@ def test_wrong_sizes(engine, overrides, severity, location):
 
 @pytest.mark.parametrize(("vllm", "severity"), [(None, "warning"), ((0, 27), None), ((0, 28), "error")])
 def test_data_parallel_rollouts_across_nodes(monkeypatch, vllm, severity):
-    monkeypatch.setattr(sizes, "vllm_version", lambda: vllm)
+    monkeypatch.setattr(versions, "vllm_version", lambda: vllm)
     tp, dp = f"{ROLLOUT}.tensor_model_parallel_size", f"{ROLLOUT}.data_parallel_size"
     launch = ("megatron", "trainer.nnodes=2", f"{tp}=8", f"{dp}=2")
     assert check(*launch) == ([] if severity is None else [(severity, f"{tp}, {dp}")])
     monkeypatch.setattr(sizes, "has_patch", lambda number: number == "0002")
     assert check(*launch) == []
-
-
-@pytest.mark.parametrize(("vllm", "severity"), [(None, "warning"), ((0, 28), None), ((0, 29), "error")])
-def test_tied_embeddings_in_several_buckets(monkeypatch, vllm, severity):
-    monkeypatch.setattr(sizes, "vllm_version", lambda: vllm)
-    bucket = f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes"
-    tied = {**TIED, "architectures": ["Qwen3ForCausalLM"], "attn_implementation": "flash_attention_2"}
-    expected = [] if severity is None else [(severity, bucket)]
-    # Two tables of 32 MB and 12.8 MB of layers in float32; Megatron-Bridge: two of 16 MB in bfloat16, and the norm.
-    for engine, enough, options in (("dp", 77, ()), ("megatron", 33, ()), ("dp", 39, (f"{FSDP}.model_dtype=bf16",))):
-        assert check(engine, f"{bucket}={enough - 1}", *options, model=tied) == expected
-        assert check(engine, f"{bucket}={enough}", *options, model=tied) == []
-    assert check("megatron", f"{bucket}=33", f"{MEGATRON}.vanilla_mbridge=True", model=tied) == expected
-    assert check("dp", f"{bucket}=8", model={**tied, "tie_word_embeddings": False}) == []
-    lora = "actor_rollout_ref.model.lora"
-    for engine, rank in (("dp", f"{lora}_rank=8"), ("megatron", f"{lora}.rank=8")):
-        adapters = engine, f"{bucket}=8", f"{ROLLOUT}.load_format=safetensors", rank
-        assert check(*adapters, model=tied) == [], "only adapters are sent"
-        for sent in (f"{lora}.merge=True", f"{ROLLOUT}.load_format=dummy", f"{ROLLOUT}.load_format=null"):
-            assert check(*adapters, sent, model=tied) == expected
-    monkeypatch.setattr(sizes, "has_patch", lambda number: number == "0003")
-    assert check("dp", f"{bucket}=8", model=tied) == []
-    assert check("megatron", f"{bucket}=8", model=tied) == expected, "the patch is for FSDP"
-
-
-@pytest.mark.parametrize(("flags", "tied"), [((True, False), True), ((False, True), False), ((True, True), True)])
-def test_tied_embeddings_of_a_model_for_images(monkeypatch, flags, tied):
-    """transformers, verl and vLLM read the flag of the whole model, which the text model's may contradict."""
-    monkeypatch.setattr(sizes, "vllm_version", lambda: (0, 30))
-    bucket = f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes"
-    text = {**TIED, "tie_word_embeddings": flags[1]}
-    model = {"tie_word_embeddings": flags[0], "text_config": text, "architectures": ["Qwen3_5ForConditionalGeneration"]}
-    assert check("dp", f"{bucket}=8", kind="qwen3_5", model=model) == [("error", bucket)] * tied

@@ -16,7 +16,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import ROOT, overridden
-from verl_pgrpo.preflight import sizes
+from verl_pgrpo.preflight import sizes, versions, weight_sync
 from verl_pgrpo.preflight.context import PreflightContext
 from verl_pgrpo.preflight.diagnostic import Diagnostics
 
@@ -78,10 +78,13 @@ def broken_rules(config: DictConfig, patched: bool = True) -> set[str]:
     model, launch = model_sizes.model_of(config.actor_rollout_ref.model.path), memory.Launch(config)
     reported = Diagnostics("parallel")
     with (
-        mock.patch.object(sizes, "vllm_version", return_value=(0, 33)),
+        mock.patch.object(versions, "vllm_version", return_value=(0, 33)),
         mock.patch.object(sizes, "has_patch", lambda number: patched and number == "0002"),
+        mock.patch.object(weight_sync, "has_patch", return_value=False),
     ):
-        sizes.check_sizes(PreflightContext(config, hf_config=hf_config(model)), reported)
+        context = PreflightContext(config, hf_config=hf_config(model))
+        sizes.check_sizes(context, reported)
+        weight_sync.check_weight_sync(context, reported)
     actor, ref, rollout = (config.actor_rollout_ref[name] for name in ("actor", "ref", "rollout"))
     megatron, separate = actor.strategy == "megatron", launch.separate
     micro_batches = max(1, actor.ppo_mini_batch_size * launch.n * TOKENS // launch.dp // launch.max_tokens)

@@ -32,6 +32,7 @@ from .reward import check_reward
 from .runner import RESULTS
 from .sizes import check_sizes
 from .values import check_values
+from .weight_sync import check_weight_sync
 
 __all__ = ["CHECKS", "run_checks"]
 
@@ -42,6 +43,7 @@ CHECKS: tuple[tuple[str, Callable[[PreflightContext, Diagnostics], None]], ...] 
     ("config", check_trainer),
     ("model", check_model),
     ("parallel", check_sizes),
+    ("parallel", check_weight_sync),
     ("data", check_data),
     ("groups", check_groups),
     ("steps", check_steps),

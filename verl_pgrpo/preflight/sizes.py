@@ -12,7 +12,7 @@ from typing import Any
 
 from .context import PreflightContext
 from .diagnostic import Diagnostics
-from .versions import has_patch, vllm_version
+from .versions import has_patch, needs_older_vllm
 
 ACTOR, REF, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.ref", "actor_rollout_ref.rollout"
 MEGATRON, FSDP = f"{ACTOR}.megatron", f"{ACTOR}.fsdp_config"
@@ -20,7 +20,7 @@ PARALLEL = ("tensor_model", "pipeline_model", "context", "expert_model", "expert
 TP, PP, CP, EP, ETP = (f"{MEGATRON}.{name}_parallel_size" for name in PARALLEL)
 VPP, ULYSSES = f"{MEGATRON}.virtual_pipeline_model_parallel_size", f"{ACTOR}.ulysses_sequence_parallel_size"
 ROLLOUT_TP, ROLLOUT_DP = f"{ROLLOUT}.tensor_model_parallel_size", f"{ROLLOUT}.data_parallel_size"
-ROLLOUT_EP, BUCKET = f"{ROLLOUT}.expert_parallel_size", f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes"
+ROLLOUT_EP = f"{ROLLOUT}.expert_parallel_size"
 JUDGE = "reward.reward_model"
 
 
@@ -35,7 +35,6 @@ def check_sizes(context: PreflightContext, diagnostics: Diagnostics) -> None:
     sizes.check_batches()
     sizes.check_rollout()
     sizes.check_reward_model()
-    sizes.check_weight_sync()
     if context.hf_config is None:
         diagnostics.note("the model's configuration is unknown: its sizes were not checked (--model-config)", ACTOR)
 
@@ -45,7 +44,7 @@ class Sizes:
 
     def __init__(self, context: PreflightContext, diagnostics: Diagnostics) -> None:
         self.context, self.get = context, context.get
-        self.error, self.warning = diagnostics.error, diagnostics.warning
+        self.diagnostics, self.error, self.warning = diagnostics, diagnostics.error, diagnostics.warning
         self.megatron = self.get(f"{ACTOR}.strategy") == "megatron"
         self.node = self.get("trainer.n_gpus_per_node")
         self.gpus = self.get("trainer.nnodes") * self.node
@@ -196,7 +195,7 @@ class Sizes:
         if replica > node:
             self.divisible("rollout TP x DP", replica, "the GPUs of a node", node, keys)
             if dp > 1 and vllm and not has_patch("0002"):
-                self.needs_older_vllm((0, 28), f"rollout DP ({dp}) spans nodes", keys, f"{ROLLOUT_DP}=1")
+                needs_older_vllm(self.diagnostics, (0, 28), f"rollout DP ({dp}) spans nodes", keys, f"{ROLLOUT_DP}=1")
         else:  # a replica that would span nodes is never placed
             self.divisible("the GPUs of a node", node, "rollout TP x DP", replica, keys)
         self.within_node("rollout TP", tp, node, ROLLOUT_TP)
@@ -209,7 +208,7 @@ class Sizes:
             width = self.expert_ffn if self.experts else self.ffn
             self.divisible("the model's FFN width", width, "rollout TP", tp, ROLLOUT_TP)
         actor = f"{MEGATRON}.dtype" if self.megatron else f"{FSDP}.mixed_precision.param_dtype"
-        ours, theirs = _dtype(self.get(actor, "bf16")), _dtype(self.get(f"{ROLLOUT}.dtype"))
+        ours, theirs = torch_dtype(self.get(actor, "bf16")), torch_dtype(self.get(f"{ROLLOUT}.dtype"))
         if ours != theirs:
             message = f"rollout.dtype ({theirs}) differs from the actor's ({ours}): responses come from another policy"
             self.warning(message, f"{ROLLOUT}.dtype", ours)
@@ -223,53 +222,6 @@ class Sizes:
         if vllm and tokens < sequences:
             message = f"max_num_batched_tokens ({tokens}) is less than max_num_seqs ({sequences})"
             self.error(message, f"{ROLLOUT}.max_num_batched_tokens, {ROLLOUT}.max_num_seqs", f"at least {sequences}")
-
-    def check_weight_sync(self) -> None:
-        """vLLM >= 0.29 rejects tied embeddings whose `lm_head` arrives in another bucket than `embed_tokens`.
-
-        Megatron-Bridge sends the final norm, `embed_tokens` and (if the checkpoint has it) `lm_head` first, in
-        bfloat16. Other engines send the two first and last, so all weights must fit into one bucket; FSDP sends its
-        `model_dtype`, float32 by default.
-        """
-        config, limit = self.context.hf_config, (0, 29)
-        if config is None or self.get(f"{ROLLOUT}.name") != "vllm" or (vllm_version() or limit) < limit:
-            return
-        if self.get("trainer.device") == "cpu" or (not self.megatron and has_patch("0003")):
-            return  # on a CPU, verl_cpu lets vLLM accept them
-        model, naive = "actor_rollout_ref.model", self.get(f"{ROLLOUT}.checkpoint_engine.backend") == "naive"
-        adapters = self.get(f"{model}.{'lora.rank' if self.megatron else 'lora_rank'}") and not self.get(
-            f"{model}.lora.merge"
-        )
-        if adapters and naive and "dummy" not in (self.get(f"{ROLLOUT}.load_format") or "dummy"):
-            return  # vLLM loads the base weights itself (verl's `update_weights`)
-        # Of a model for images, one of the two configurations may have the flag; building the model tells.
-        if not any(getattr(one, "tie_word_embeddings", False) for one in (config, config.get_text_config())):
-            return
-        import torch
-        from transformers import AutoModelForCausalLM
-        from verl.utils.model import get_hf_auto_model_class
-
-        auto_class = get_hf_auto_model_class(config) if config.architectures else AutoModelForCausalLM
-        with torch.device("meta"):  # verl's default, flash-attn, cannot be created without a GPU
-            model = auto_class.from_config(config, attn_implementation="eager")
-        output = model.get_output_embeddings()
-        if output is None or output.weight is not model.get_input_embeddings().weight:
-            return
-        words, width = output.weight.shape
-        bridge = self.megatron and not self.get(f"{MEGATRON}.vanilla_mbridge")
-        parameters = width + 2 * words * width if bridge else model.num_parameters() + words * width
-        size = 2 if self.megatron or "16" in _dtype(self.get(f"{FSDP}.model_dtype", "fp32")) else 4
-        megabytes = math.ceil(parameters * size / (1 << 20))
-        if (bucket := self.get(BUCKET)) < megabytes:
-            message = f"tied embeddings are sent in two buckets of {bucket:,} MB (one needs {megabytes:,} MB)"
-            self.needs_older_vllm(limit, message, BUCKET, f"{BUCKET}={math.ceil(megabytes * 1.05)}")
-
-    def needs_older_vllm(self, limit: tuple[int, int], message: str, location: str, fix: str) -> None:
-        """Report what vLLM rejects since a given version; only a warning if no vLLM is installed."""
-        found = vllm_version()
-        if found is None or found >= limit:
-            add = self.warning if found is None else self.error
-            add(f"{message}: vllm >= {limit[0]}.{limit[1]} fails on this", location, fix)
 
     def check_reward_model(self) -> None:
         """verl's RewardModelManager and RewardLoopWorker."""
@@ -289,7 +241,7 @@ class Sizes:
             self.error("a reward model needs its tokenizer", f"{JUDGE}.rollout.skip_tokenizer_init", "False")
 
 
-def _dtype(name: object) -> str:
+def torch_dtype(name: object) -> str:
     """The dtype's name in torch, such as bfloat16 for bf16; another name unchanged."""
     from verl.utils.torch_dtypes import PrecisionType
 

@@ -23,6 +23,7 @@ INTEGERS = {
     f"{ROLLOUT}.val_kwargs.n": 1,
     f"{ROLLOUT}.max_num_seqs": 1,
     f"{ROLLOUT}.max_num_batched_tokens": 1,
+    f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes": 1,
     "trainer.nnodes": 1,
     "trainer.n_gpus_per_node": 1,
     "trainer.total_epochs": 1,

@@ -13,7 +13,7 @@ from pathlib import Path
 from verl_pgrpo.integration.checks import TESTED_VERSIONS
 
 from .command_line import compose, parse
-from .diagnostic import ERROR, NOTE, WARNING, Diagnostic, one_line
+from .diagnostic import ERROR, NOTE, WARNING, Diagnostic, Diagnostics, one_line
 
 # What was tested together, by real runs on the CPU: requirements/cpu.txt, verl's own pins, and the newest releases
 # (docs/compatibility.md). Megatron was tested with the first.
@@ -38,7 +38,7 @@ NEEDED = {
     "vllm": "pip install vllm, unless the rollout uses another engine",
 }
 
-# Patches without which check_sizes reports an error: a file below verl/workers and a text that only the patch adds.
+# Patches without which preflight reports an error: a file below verl/workers and a text that only the patch adds.
 PATCHES = {
     "0002": ("rollout/vllm_rollout/vllm_async_server.py", "data_parallel_size_local or None"),
     "0003": ("engine/fsdp/transformer_impl.py", "_drop_tied_output"),
@@ -67,6 +67,14 @@ def vllm_version() -> tuple[int, int] | None:
     """Major and minor version of the installed vLLM, or of its CPU build; None without one."""
     number = installed("vllm")
     return None if number is None else (int(number.split(".")[0]), int(number.split(".")[1]))
+
+
+def needs_older_vllm(diagnostics: Diagnostics, limit: tuple[int, int], message: str, location: str, fix: str) -> None:
+    """Report what vLLM rejects since the version `limit`; only a warning if no vLLM is installed."""
+    found = vllm_version()
+    if found is None or found >= limit:
+        add = diagnostics.warning if found is None else diagnostics.error
+        add(f"{message}: vllm >= {limit[0]}.{limit[1]} fails on this", location, fix)
 
 
 def check_versions() -> list[Diagnostic]:

@@ -8,13 +8,15 @@ after "the answer is", "option" and the like, which at most eight other words ma
 scores 0, below the lowest rating of 0.5. So is a response that names a second candidate next to the first, after "or",
 "then" and the like, or at the start of a line ("A or B", "(A) (B)", a copied list). Letters in titles and sentences do
 not count ("B. Clockwork Orange, A", "B. It is better than A."), nor do words and titles ("A film", "A Few Good Men",
-"E.T. the Extra-Terrestrial"). So "A Heat" is invalid, and to treat all letters alike, "B Heat" is, too. Reasoning is
-not read.
+"E.T. the Extra-Terrestrial"). All letters are treated alike: "A Heat" could begin with an article, so "B Heat" is
+invalid, too, and only words that never follow an article may follow a letter ("A is the best", "B because I like it").
+The pronoun in "I would" is the only exception. Reasoning is not read.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Set
@@ -27,10 +29,12 @@ _READ = 300  # characters, so that a long response cannot block the reward worke
 _QUOTES = r"*_\"'`\u2018\u2019\u201c\u201d\xab\xbb"  # and Markdown's marks
 _OPEN = rf"(?:[\s{_QUOTES}(\[{{$>\u2022-]|\\[(\[]|\\boxed\{{|\\text\{{)*"
 _CLOSE = rf"[\s{_QUOTES}).\]}}$?!]*"
-_LEAD = rf"(?:(?:i|[a-z]{{2,}}),?\s+){{0,8}}(?:answer|choice|option|letter)[\"'*]*(?:\s+is)?\s*[:=]?{_OPEN}"
-# "A film" and "I like it" are no answers, but "A is the best" and "B may be" are: no article precedes a verb.
-_VERB = r"(?:because|can|could|has|is|may|might|seems|was|will|would)\b"
-_WORD = rf"(?:(?<![ai])\s+(?-i:(?=[a-z]))|(?<=a)\s+(?={_VERB}))"
+_LEAD = rf"(?:(?:i|[a-z]{{2,}})[,.!:]?\s+){{0,8}}(?:answer|choice|option|letter)[\"'*]*(?:\s+is)?\s*[:=]?{_OPEN}"
+# "A film" and "I like it" are no answers, but "A is the best" and "B may be" are: no article precedes these words, and
+# no pronoun the first ones.
+_NOT_I = r"because|by\s+far|deserves|fits|gets|has|is|looks|seems|since|sounds|suits|wins"
+_VERB = rf"(?:{_NOT_I}|as|based|can|could|due|for|may|might|should|was|which|will|with|would)\b"
+_WORD = rf"(?:(?<!i)\s+(?-i:(?={_VERB}))|\s+(?-i:(?=(?:{_NOT_I})\b)))"
 _STOP = r"\s*\\?[)\]}$]|[:,!?;\u3002\u2013\u2014|/\n]|\.(?!\w)|\s*$|\s+[(\[\u2013\u2014-]"
 _END = rf"(?:[{_QUOTES}]+(?!\w)|{_STOP}|{_WORD})"
 _ANSWER = re.compile(rf"{_OPEN}(?:{_LEAD}){{0,2}}([a-z])(?={_END})", re.I)
@@ -82,4 +86,7 @@ def chosen_letter(answer: str, candidates: Set[str]) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _stars(ground_truth: str) -> dict[str, float]:
-    return {letter: float(stars) for letter, stars in json.loads(ground_truth)["stars"].items()}
+    stars = {letter: float(value) for letter, value in json.loads(ground_truth)["stars"].items()}
+    if not stars or not all(map(math.isfinite, stars.values())):
+        raise ValueError(f"ground_truth {ground_truth} must have a finite number of stars for each letter")
+    return stars
