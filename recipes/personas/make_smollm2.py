@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -150,7 +151,11 @@ def main() -> None:
         verify_existing(out, arguments.source)
         print(f"{out} exists")
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"make_smollm2: {out.parent} is no folder: {error.strerror}")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # removes the partial folder
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
         create(partial := Path(folder, out.name), arguments.source)
         if out.exists():  # another process was faster

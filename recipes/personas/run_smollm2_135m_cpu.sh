@@ -22,9 +22,11 @@ MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-64}
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-32}
 
 DATA_DIR=${DATA_DIR:-data/personas_${MODEL}/noise${NOISE}-seed${SEED}}
-if [ ! -e "${DATA_DIR}/val.parquet" ]; then
-    "${PYTHON:-python3}" -m verl_pgrpo.cli data personas --out "${DATA_DIR}" --surface english --short \
-        --noise "${NOISE}" --seed "${SEED}"
-fi
+create_data() {
+    if [ ! -e "${DATA_DIR}/val.parquet" ]; then
+        "${PYTHON:-python3}" -m verl_pgrpo.cli data personas --out "${DATA_DIR}" --surface english --short \
+            --noise "${NOISE}" --seed "${SEED}"
+    fi
+}
 
 source recipes/_smollm2_cpu.sh

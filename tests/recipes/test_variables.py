@@ -35,12 +35,37 @@ GPU = "personas/run_qwen3_8b_megatron"
         (GPU, {"JUDGE": "judge", "TASK": "movielens"}),
         ("movielens/run_tiny_cpu", {"JUDGE": "judge"}),
         ("personas/run_tiny_cpu", {"N": "3"}),
+        ("personas/run_tiny_cpu", {"N": "abc"}),
+        ("movielens/run_smollm2_135m_cpu", {"N": "3"}),
+        ("personas/run_smollm2_135m_cpu", {"JUDGE": "judge"}),
         ("personas/run_tiny_cpu", {"RESPONSES": "15"}),
     ],
 )
 def test_an_invalid_value_stops_the_script(script: str, variables: dict[str, str]):
     with pytest.raises(recipe.RecipeError, match="status 2"):
         arguments_of(script, **variables)
+
+
+@pytest.mark.parametrize("script", ["personas/run_smollm2_135m_cpu", "movielens/run_smollm2_135m_cpu"])
+def test_data_and_models_are_created_after_the_variables_are_checked(script: str, tmp_path: Path):
+    python, calls = tmp_path / "python", tmp_path / "calls"
+    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {calls}\n')
+    python.chmod(0o755)
+    variables = {"PYTHON": str(python), "DATA_DIR": str(tmp_path / "data"), "RUN_DIR": str(tmp_path / "run")}
+    command = ["bash", str(RECIPES / f"{script}.sh")]
+
+    def status(**more: str) -> int:
+        return subprocess.run(
+            command, env={**os.environ, **variables, **more}, capture_output=True, check=False
+        ).returncode
+
+    assert status(N="3") == 2
+    assert not calls.exists()
+    assert status() == 0
+    made = calls.read_text().splitlines()
+    assert [any(name in line for line in made) for name in ("cli data", "make_smollm2.py", "verl_cpu.run")] == [
+        True
+    ] * 3
 
 
 def test_equal_groups_train_on_data_that_follow_the_task_s(tmp_path: Path):
