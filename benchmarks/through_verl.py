@@ -73,6 +73,7 @@ ARMS: dict[str, dict[str, str]] = {  # variables of the recipe
     "shrinkage": {"PGRPO_OPTIONS": "baseline=shrinkage group_balance=1"},
     "grpo-equal": {"ESTIMATOR": "grpo", "EQUAL_GROUPS": "1"},
     "shrinkage-equal": {"PGRPO_OPTIONS": "baseline=shrinkage", "EQUAL_GROUPS": "1"},
+    "float32": {"CPUINFO": os.devnull},  # P-GRPO as on a processor without bfloat16
 }
 
 
