@@ -1,15 +1,15 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""Can an untrained model use the letters of the task `stars`?
+"""Can a model match letters to films, as the task `stars` needs it?
 
-    python benchmarks/letters.py     # with the model and data of recipes/movielens/run_smollm2_135m_cpu.sh: 7 minutes
+    python benchmarks/letters.py     # with the model and data of recipes/movielens/run_smollm2_135m_cpu.sh
     python benchmarks/letters.py --model MODEL --data FOLDER
 
-Each prompt lists candidate films, lettered A to E, and asks one of two questions: which letter a film of the list has,
-which takes no taste, or which film the user gives the most stars, which is the task. The answer is the most probable
-letter. A model may prefer one letter wherever the film is, so `no preference` first subtracts each letter's mean
-log-probability over all prompts. If a model fails the first question, its answers depend on
-the letter and not on the film, so no estimator finds a taste in their rewards.
+Two questions per validation prompt: which letter one film of its list has, which takes no taste (this prompt has the
+list alone), and the prompt's own, which film the user gives the most stars. The answer is the letter with the highest
+probability as the first token. `letters` is the probability of all letters together: if it is small, the model begins
+its answers in another way, and the figures say little. `centred`: each letter's mean log-probability over all prompts
+is subtracted first, so that a constant preference for a letter has no effect. ± is a 95 % interval over prompts.
 """
 
 from __future__ import annotations
@@ -17,52 +17,82 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from verl_pgrpo.cli.output import format_table
+from verl_pgrpo.rewards.movielens_stars import compute_score
 
 ROOT = Path(__file__).resolve().parents[1]
+MODEL = ROOT / "runs" / "models" / "SmolLM2-135M-Instruct"
+DATA = ROOT / "data" / "movielens_stars_smollm2_ml-100k" / "seed0"
 CANDIDATE = re.compile(r"^([A-Z])\. (.+)$", re.MULTILINE)
 
+Chat = list[dict[str, str]]
+Floats = npt.NDArray[np.floating[Any]]
 
-def ask_for_letters(prompts: list[str], seed: int = 0) -> tuple[list[str], np.ndarray]:
-    """Return a question for the letter of a random film of each prompt's list, and the film's place in the list."""
-    lists = [CANDIDATE.findall(prompt) for prompt in prompts]
+
+def ask_for_letters(chats: Sequence[Chat], seed: int = 0) -> tuple[list[Chat], npt.NDArray[np.int64]]:
+    """Return a question for the letter of a random film of each list, and the film's place in the list."""
+    lists = [CANDIDATE.findall(chat[-1]["content"]) for chat in chats]
     places = np.random.default_rng(seed).integers([len(films) for films in lists])
-    questions = [
-        "\n".join(f"{letter}. {film}" for letter, film in films)
-        + f'\n\nWhich letter does "{films[place][1]}" have? Answer with one letter.'
-        for films, place in zip(lists, places, strict=True)
-    ]
+    questions = []
+    for chat, films, place in zip(chats, lists, places, strict=True):
+        listed = "\n".join(f"{letter}. {film}" for letter, film in films)
+        question = f'{listed}\n\nWhich letter does "{films[place][1]}" have? Answer with one letter.'
+        questions.append([*chat[:-1], {"role": "user", "content": question}])
     return questions, places
 
 
-def log_probabilities(model: str, questions: list[str], letters: list[str]) -> np.ndarray:
-    """Return the log-probability of each letter as the first token of an answer (questions, letters)."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-    columns = [tokenizer.encode(letter, add_special_tokens=False)[0] for letter in letters]
-    result = []
-    for question in tqdm(questions, disable=None):
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        with torch.inference_mode():
-            result.append(policy(**prompt).logits[0, -1].log_softmax(-1)[columns].numpy())
-    return np.stack(result)
+def tokens_of(letters: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Return all tokens that read as each letter: "A", " A" ...
+
+    Raises:
+        ValueError: there is none.
+    """
+    texts = [text.strip() for text in tokenizer.batch_decode([[token] for token in range(len(tokenizer))])]
+    tokens = [[token for token, text in enumerate(texts) if text == letter] for letter in letters]
+    if missing := [letter for letter, found in zip(letters, tokens, strict=True) if not found]:
+        raise ValueError(f"the tokenizer has no token for {', '.join(missing)}")
+    return tokens
 
 
-def answers(given: np.ndarray, value: np.ndarray, letters: list[str]) -> dict[str, str]:
-    """Return the mean value of the most probable letters, that of a random choice, and how often each letter is chosen.
+def log_probabilities(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    chats: Sequence[Chat],
+    letters: Sequence[str],
+    template: dict[str, Any] | None = None,
+) -> Floats:
+    """Return the log-probability of each letter as the first token of an answer (chats, letters)."""
+    tokens = tokens_of(letters, tokenizer)
+
+    def rows() -> Iterator[list[float]]:
+        for chat in tqdm(chats, disable=None):
+            prompt = tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, return_tensors="pt", return_dict=True, **(template or {})
+            )
+            with torch.inference_mode():
+                logits = model(**prompt.to(model.device), logits_to_keep=1).logits[0, -1].float()
+            yield [logits.log_softmax(-1)[found].logsumexp(0).item() for found in tokens]
+
+    return np.array(list(rows()))
+
+
+def answers(given: Floats, value: Floats, letters: Sequence[str]) -> dict[str, str]:
+    """Return the mean value of the letters with the highest scores, that of a random choice, and each letter's share.
 
     Args:
-        given: log-probabilities (questions, letters).
+        given: scores, such as log-probabilities (questions, letters).
         value: what each letter is worth (questions, letters).
         letters: the columns' names.
     """
@@ -73,34 +103,56 @@ def answers(given: np.ndarray, value: np.ndarray, letters: list[str]) -> dict[st
     return {"reached": f"{reached.mean():.2f} ± {error:.2f}", "by chance": f"{value.mean():.2f}", **shares}
 
 
-def main() -> None:
-    """Print a row per question and way to choose a letter."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(ROOT / "runs" / "models" / "SmolLM2-135M-Instruct"))
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "movielens_stars_smollm2_ml-100k" / "seed0")
-    parser.add_argument("--prompts", type=int, default=400, help="of validation (default: 400)")
-    args = parser.parse_args()
-    file = args.data / "val.parquet"
+def read_prompts(file: Path, number: int) -> tuple[list[Chat], list[str], Floats]:
+    """Return the first prompts of the task `stars`, their letters, and each letter's utility (prompts, letters).
+
+    Raises:
+        ValueError: the file is missing or of another task, or has fewer than two prompts or different letters.
+    """
     if not file.exists():
-        parser.error(f"{file} does not exist; `verl-pgrpo data movielens --task stars` writes it")
-    rows = pd.read_parquet(file).head(args.prompts)
+        raise ValueError(f"{file} does not exist; `verl-pgrpo data movielens --task stars` writes such a file")
+    rows = pd.read_parquet(file).head(number)
     sources = sorted(set(rows["data_source"]))
     if sources != ["movielens_stars"]:
-        parser.error(f"{file} is not of the task stars: its data_source is {', '.join(sources)}")
+        raise ValueError(f"{file} is not of the task stars: its data_source is {', '.join(sources) or 'empty'}")
+    truths = [row["ground_truth"] for row in rows["reward_model"]]
+    offered = {tuple(json.loads(truth)["stars"]) for truth in truths}
+    if len(truths) < 2 or len(offered) > 1:
+        raise ValueError(f"{file}: needs two or more prompts, all with the same letters")
+    letters = list(offered.pop())
+    utility = [[compute_score("", letter, truth)["utility"] for letter in letters] for truth in truths]
+    return [list(prompt) for prompt in rows["prompt"]], letters, np.array(utility)
 
-    prompts = [row[-1]["content"] for row in rows["prompt"]]
-    stars = pd.DataFrame([json.loads(row["ground_truth"])["stars"] for row in rows["reward_model"]])
-    letters, worth = list(stars), stars.to_numpy()
-    lowest, highest = worth.min(1, keepdims=True), worth.max(1, keepdims=True)
-    naming, places = ask_for_letters(prompts)
-    table = []
-    for question, texts, value in (
-        ("which letter does a film have? (share right)", naming, np.eye(len(letters))[places]),
-        ("which film has the most stars? (utility)", prompts, (worth - lowest) / (highest - lowest)),
-    ):
-        given = log_probabilities(args.model, texts, letters)
-        for answer, scores in (("most probable", given), ("no preference", given - given.mean(0))):
-            table.append({"question": question, "answer": answer, **answers(scores, value, letters)})
+
+def main() -> None:
+    """Print a row per question and kind of answer."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(MODEL))
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with val.parquet")
+    parser.add_argument("--prompts", type=int, default=400, help="how many (default: 400)")
+    parser.add_argument(
+        "--template", type=json.loads, metavar="JSON", help="as in training; for Qwen3 '{\"enable_thinking\": false}'"
+    )
+    args = parser.parse_args()
+    try:
+        chats, letters, utility = read_prompts(args.data / "val.parquet", max(args.prompts, 0))
+        tokenizer = AutoTokenizer.from_pretrained(args.model)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = "auto" if device == "cuda" else torch.float32
+        model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype).to(device).eval()
+        naming, places = ask_for_letters(chats)
+        table = []
+        for question, asked, value in (
+            ("which letter does the film have? (share right)", naming, np.eye(len(letters))[places]),
+            ("which film has the most stars? (utility)", chats, utility),
+        ):
+            given = log_probabilities(model, tokenizer, asked, letters, args.template)
+            whole = {"letters": f"{np.exp(given).sum(1).mean():.2f}"}
+            for name, scores in (("as given", given), ("centred", given - given.mean(0))):
+                table.append({"question": question, "scores": name, **answers(scores, value, letters), **whole})
+    except (OSError, ValueError) as error:  # no such model, no chat template, no letters ...
+        sys.exit(f"letters.py: {error}")
+    print(f"{len(chats)} prompts")
     print(format_table(table))
 
 

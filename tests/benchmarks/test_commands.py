@@ -14,12 +14,12 @@ from tests.conftest import ROOT
 
 pytest.importorskip("sklearn")
 SCRIPTS = [f"benchmarks/{path.name}" for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem != "speed"]
-SLOW = "benchmarks/personas_torch.py"  # imports a model of transformers
+SLOW = "benchmarks/letters.py", "benchmarks/personas_torch.py"  # import models of transformers
 
 
 @pytest.mark.parametrize(
     "command",
-    ["-m benchmarks.bandit", *(pytest.param(s, marks=[pytest.mark.slow] if s == SLOW else []) for s in SCRIPTS)],
+    ["-m benchmarks.bandit", *(pytest.param(s, marks=[pytest.mark.slow] if s in SLOW else []) for s in SCRIPTS)],
 )
 def test_a_benchmark_starts_without_pythonpath(command: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -1,38 +1,42 @@
 # Copyright 2026 The verl-pgrpo authors
 # SPDX-License-Identifier: Apache-2.0
-"""The questions about letters, and what counts as right."""
+"""Whether a model matches letters to films: the questions, the letters' probabilities, and what counts as right."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 pytest.importorskip("verl")
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from benchmarks import letters
 from verl_cpu.tiny_model import make_tiny_qwen3
 
-PROMPT = """Films that I rated, with my stars (of 5):
+LIST = "A. Alien (1979) [Horror]\nB. Big (1988) [Comedy]"
+PROMPT = f"""Films that I rated, with my stars (of 5):
 - Heat (1995) [Action]: 4
 
 To which of these films do I give the most stars?
-A. Alien (1979) [Horror]
-B. Big (1988) [Comedy]
+{LIST}
 
 Answer with one letter."""
+CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PROMPT}]
 
 
 def test_a_question_names_the_film_at_the_place_that_is_right():
-    questions, places = letters.ask_for_letters([PROMPT] * 50)
+    questions, places = letters.ask_for_letters([CHAT] * 50)
     assert set(places) == {0, 1}
-    for question, place in zip(questions, places, strict=True):
+    for (system, question), place in zip(questions, places, strict=True):
         film = ["Alien (1979) [Horror]", "Big (1988) [Comedy]"][place]
-        assert question.endswith(f'Which letter does "{film}" have? Answer with one letter.')
-        assert question.startswith("A. Alien (1979) [Horror]\nB. Big (1988) [Comedy]\n\n")
-        assert "Heat" not in question
+        assert question["content"] == f'{LIST}\n\nWhich letter does "{film}" have? Answer with one letter.'
+        assert system == CHAT[0]
 
 
 def test_a_preference_for_a_letter_hides_what_a_model_knows():
@@ -43,33 +47,73 @@ def test_a_preference_for_a_letter_hides_what_a_model_knows():
     assert found == {"reached": "1.00 ± 0.00", "by chance": "0.50", "A": "0.50", "B": "0.50"}
 
 
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return make_tiny_qwen3(tmp_path_factory.mktemp("model"), [*"ABCD", "letter", "film"])
+
+
+def test_probabilities_are_the_models_own_after_the_whole_chat(model_folder):
+    tokenizer, model = (kind.from_pretrained(model_folder) for kind in (AutoTokenizer, AutoModelForCausalLM))
+    template = {"chat_template": "{% for m in messages %}{{ m.content }} {{ extra }} {% endfor %}", "extra": "film"}
+    chats = [[{"role": "system", "content": "letter"}, {"role": "user", "content": text}] for text in ("A", "B A")]
+    found = letters.log_probabilities(model, tokenizer, chats, ["B", "A", "C"], template)
+    for text, row in zip(("letter film A film", "letter film B A film"), found, strict=True):
+        with torch.inference_mode():
+            logits = model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits[0, -1]
+        expected = logits.log_softmax(-1)[tokenizer.convert_tokens_to_ids(["B", "A", "C"])]
+        np.testing.assert_allclose(row, expected.numpy(), atol=1e-5)
+    with pytest.raises(ValueError, match="no token for E, F"):
+        letters.log_probabilities(model, tokenizer, chats, ["A", "E", "F"])
+
+
+def test_tokens_with_a_space_count_too():
+    class Tokenizer:
+        def __len__(self):
+            return 4
+
+        def batch_decode(self, tokens):
+            return [["A", "B", " A", "AB"][token] for (token,) in tokens]
+
+    assert letters.tokens_of(["A", "B"], Tokenizer()) == [[0, 2], [1]]
+
+
 @pytest.fixture
-def data(tmp_path, monkeypatch):
-    truth = json.dumps({"stars": {"A": 2.0, "B": 5.0}})
-    row = {"data_source": "movielens_stars", "prompt": [{"role": "user", "content": PROMPT}]}
-    pd.DataFrame([{**row, "reward_model": {"ground_truth": truth}}] * 8).to_parquet(tmp_path / "val.parquet")
-    make_tiny_qwen3(tmp_path / "model", [*"AB", "letter", "film"])
-    arguments = ["letters.py", "--data", str(tmp_path), "--model", str(tmp_path / "model")]
-    monkeypatch.setattr(sys, "argv", arguments)
-    return tmp_path
+def run(tmp_path, model_folder, monkeypatch, capsys):
+    truth = json.dumps({"stars": {"A": 2.0, "B": 5.0, "C": 3.5}})
+    row = {"data_source": "movielens_stars", "prompt": [{"role": "user", "content": f"{PROMPT}\nC. C (2000)"}]}
+    good = pd.DataFrame([{**row, "reward_model": {"ground_truth": truth}}] * 4)
 
-
-def test_the_table_has_both_questions(data, capsys):
-    letters.main()
-    _, *rows = capsys.readouterr().out.splitlines()
-    assert [row.split("  ")[0] for row in rows] == ["which letter does a film have? (share right)"] * 2 + [
-        "which film has the most stars? (utility)"
-    ] * 2
-    assert all("0.50" in row for row in rows)
-
-
-def test_other_data_is_an_error(data, capsys):
-    table = pd.read_parquet(data / "val.parquet")
-    table.assign(data_source="movielens").to_parquet(data / "val.parquet")
-    with pytest.raises(SystemExit):
+    def start(*options: str, **columns: object) -> str:
+        good.assign(**columns).to_parquet(tmp_path / "val.parquet")
+        monkeypatch.setattr(
+            sys, "argv", ["letters.py", "--data", str(tmp_path), "--model", str(model_folder), *options]
+        )
         letters.main()
-    assert "is not of the task stars: its data_source is movielens" in capsys.readouterr().err
-    (data / "val.parquet").unlink()
-    with pytest.raises(SystemExit):
-        letters.main()
-    assert "does not exist; `verl-pgrpo data movielens --task stars` writes it" in capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return start
+
+
+def test_the_table_has_both_questions(run, monkeypatch):
+    assert run("--prompts", "3").startswith("3 prompts\n")
+    prefers_b = np.log([[0.1, 0.6, 0.1]])
+    monkeypatch.setattr(letters, "log_probabilities", lambda _, __, chats, *___: np.repeat(prefers_b, len(chats), 0))
+    rows = [re.split("  +", line)[1:] for line in run().splitlines()[2:]]
+    assert [row[0] for row in rows] == ["as given", "centred"] * 2
+    assert rows[2][1:] == ["1.00 ± 0.00", "0.50", "0.00", "1.00", "0.00", "0.80"]  # B has the most stars
+    assert rows[0][2:] == ["0.33", "0.00", "1.00", "0.00", "0.80"]
+
+
+@pytest.mark.parametrize(
+    ("options", "columns", "message"),
+    [
+        ([], {"data_source": "movielens"}, "is not of the task stars: its data_source is movielens"),
+        (["--prompts", "0"], {}, "its data_source is empty"),
+        (["--prompts", "1"], {}, "needs two or more prompts"),
+        (["--model", "/no/such"], {}, "/no/such"),
+        (["--data", "/no/such"], {}, "does not exist; `verl-pgrpo data movielens --task stars` writes such a file"),
+    ],
+)
+def test_what_cannot_be_measured_is_an_error(run, options, columns, message):
+    with pytest.raises(SystemExit, match=message):
+        run(*options, **columns)

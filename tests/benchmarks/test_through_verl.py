@@ -88,6 +88,15 @@ def test_a_study_trains_only_what_the_results_lack_and_adds_it(study, monkeypatc
     assert trained == [("pgrpo", 1)]
 
 
+def test_float32_is_an_arm_of_the_pretrained_model_only(study, monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        call(study, monkeypatch, tmp_path, "--arms float32")
+    assert "personas-tiny computes in float32 with every arm" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        call(study, monkeypatch, tmp_path, "--no-train --seeds 1")
+    assert "shrinkage-equal 0\n" in capsys.readouterr().err  # the last one
+
+
 def test_a_picture_needs_rollouts(study, monkeypatch, capsys, tmp_path):
     results = tmp_path / "personas-tiny.csv"
     results.write_text("arm,seed,mean,worst,area\ngrpo,0,0.4,0.1,0.3\n")
