@@ -153,6 +153,8 @@ def test_errors_in_one_line(files, capsys):
         ("show cut.parquet", "truncated"),
         ("diff first.parquet cut.parquet", "truncated"),
         ("convert first.parquet --out t.txt", ".csv or .jsonl"),
+        ("convert first.parquet --out t.csv --half-life 512", "--half-life has no effect for a table"),
+        ("convert first.parquet --out t.csv --use-kl-in-reward", "--use-kl-in-reward has no effect for a table"),
         ("convert few.csv --out h.parquet", "no column mean"),
         ("convert part.csv --out h.parquet", "no column within_dof"),
         ("merge first.parquet both.parquet --out first.parquet --step 1", "also an input"),

@@ -61,6 +61,13 @@ def test_the_core_and_the_plugin_load_no_framework():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["[]", "[]"]
 
 
+def test_building_data_needs_no_training_framework():
+    pytest.importorskip("sklearn")
+    blocked = "import sys; sys.modules |= dict.fromkeys(('torch', 'verl', 'vllm', 'ray', 'transformers'))"
+    code = f"{blocked}; from verl_pgrpo.cli import main; sys.exit(main(['data', '--help']))"
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
 def test_the_public_api_is_complete():
     assert [getattr(verl_pgrpo, name).__name__ for name in verl_pgrpo.__all__] == verl_pgrpo.__all__
     with pytest.raises(AttributeError):

@@ -24,6 +24,7 @@ from verl_pgrpo.report.narrative import cautions, findings, headline, value_mean
 from verl_pgrpo.report.page import as_dict, make_report
 from verl_pgrpo.report.pooling import ConfidenceBand
 from verl_pgrpo.report.run_folder import RunFolder, find_run
+from verl_pgrpo.report.samples import find_samples
 
 SECRET = "hunter2"
 
@@ -228,6 +229,14 @@ def test_metrics_alone_are_enough(runs, tmp_path):
         assert group["responses"] == pytest.approx(responses[group["group"]], rel=0.1)
 
 
+def test_the_metrics_of_a_run_may_be_in_two_files(runs, tmp_path):
+    lines = (runs / "pgrpo-0/metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "older.jsonl").write_text("".join(lines[:30]))
+    (tmp_path / "newer.jsonl").write_text("".join(lines[30:]))
+    found = report(f"run={tmp_path / 'older.jsonl'}", metrics=[f"run={tmp_path / 'newer.jsonl'}"], value="score")
+    assert ends(found, "run") == ends(report(runs / "pgrpo-0/metrics.jsonl", value="score"), "pgrpo")
+
+
 @pytest.mark.parametrize("prefix", ["Käthe", f"walks {'on the beach ' * 5}"])
 def test_metrics_alone_have_the_history_of_groups_that_are_renamed_in_metrics(tmp_path, prefix):
     run = write_run(tmp_path / "run", "pgrpo", groups=3, steps=5, prefix=prefix)
@@ -283,6 +292,22 @@ def test_the_utility_of_film_ratings_is_computed_from_the_stars(tmp_path):
     (tmp_path / "1.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = report(f"run={tmp_path}", data=[data])
     assert (found["value"], ends(found, "run")) == ("utility", {"g0": 0.5})
+
+
+def test_a_ground_truth_that_only_looks_like_that_of_a_reward_has_no_utility(tmp_path):
+    rows = [
+        {"input": "x", "output": "A", "score": 4, "gts": '{"stars": 4}', "g": "jazz", "uid": f"{i}_0_0"} for i in "ab"
+    ]
+    (tmp_path / "1.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert report(f"run={tmp_path}", group_field="g")["value"] == "standardized"
+
+
+def test_a_run_of_one_step_shows_each_prompt_once(tmp_path):
+    comparison = load_runs([str(write_run(tmp_path / "run", "pgrpo", steps=1))])
+    for samples in find_samples(comparison, [0, 1]).values():
+        prompts = [sample["prompt"] for sample in samples]
+        assert prompts
+        assert len(set(prompts)) == len(prompts)
 
 
 def test_a_utility_that_metrics_do_not_have_is_an_error(tmp_path):
@@ -356,7 +381,8 @@ def test_no_secret_of_a_configuration_reaches_the_page(runs, run, tmp_path, page
     ("arguments", "message"),
     [
         (["none"], "no such run"), (["empty"], "neither rollouts"), (["text"], "file logger"),
-        (["good", "again=good"], "named twice"), (["bad"], "3.jsonl, line 1"),
+        (["good", "again=good"], "named twice"), (["a=good", "a=good/rollouts"], "named twice"),
+        (["bad"], "3.jsonl, line 1"),
         (["good", "--baseline", "x"], "the arms are pgrpo"), (["good", "--value", "x"], "'x'"),
         (["good", "--group-field", "x"], "known preference group"), (["good", "-o", "empty"], "is a folder"),
         (["good", "--picture", "p.txt"], "ends in .png"),

@@ -93,6 +93,29 @@ def test_a_folder_without_dumps_is_an_error(tmp_path):
         find_dumps(tmp_path)
 
 
+def test_if_only_dumps_of_an_abandoned_branch_are_left_that_is_an_error(tmp_path):
+    for step in (9, 10):
+        write(tmp_path / f"{step}.jsonl", response(step))
+    logs = [write(tmp_path / f"log{first}", entries(first, last)) for first, last in ((1, 10), (6, 7))]
+    with pytest.raises(DataError, match=r"steps 9 to 10, are of an abandoned branch.*ends at step 7"):
+        find_dumps(tmp_path, read_log(logs))
+
+
+def test_damaged_training_data_is_an_error_wherever_the_damage_is(tmp_path):
+    row = {"reward_model": {"ground_truth": "rock"}, "preference_group": "jazz", "prompt": "play"}
+    whole, file = tmp_path / "whole.parquet", tmp_path / "train.parquet"
+    pd.DataFrame([row] * 3).to_parquet(whole, compression=None)
+    data, messages = whole.read_bytes(), []
+    for place in range(4, len(data), 3):
+        file.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        try:
+            groups_from_data([file])
+        except DataError as error:
+            messages.append(str(error))
+    assert len(messages) > 10
+    assert all(message.startswith(f"{file}: ") for message in messages)
+
+
 def test_padding_and_earlier_outputs_of_a_session_do_not_count(tmp_path):
     uids = {"p_0_0": 9, "p_0_1": 1, "p_1_1": 2, "p_1_0": 9, "pad1_0_0": 9}
     rows = read_dump(write(tmp_path / "3.jsonl", "".join(response(uids[uid], uid=uid) for uid in uids)), GROUP)

@@ -59,6 +59,7 @@ def fit(
     check_out("--out", out, source)
     check_out("--assignments", assignments, source, out, suffixes=TABLES)
     check_out("--picture", picture, source, out, suffixes=PICTURES)
+    options.check()
     if random and not id_column:
         raise DataError("--random needs --id-column: random groups are assigned by user id")
     users = _read_users(source, split, encoding, names(features), id_column)

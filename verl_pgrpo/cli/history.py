@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 from verl_pgrpo.checkpoint import read_header
-from verl_pgrpo.cli.output import JsonOption, check_out, emit, format_table
+from verl_pgrpo.cli.output import JsonOption, check_out, check_unused, emit, format_table
 from verl_pgrpo.config import PGRPOConfig
 from verl_pgrpo.data.history_table import read_history_table, write_history_table
 from verl_pgrpo.errors import ConfigError
@@ -113,6 +113,7 @@ def merge(
 
 @app.command(epilog="Example: verl-pgrpo history convert ratings.csv --out start.parquet --half-life 512")
 def convert(
+    context: typer.Context,
     file: Annotated[
         Path,
         typer.Argument(
@@ -123,7 +124,9 @@ def convert(
     step: Step = None,
     half_life: Annotated[float | None, typer.Option(help="half_life of the run that starts from the table.")] = None,
     group_key: Annotated[str, typer.Option(help="group_key of that run.")] = PGRPOConfig().group_key,
-    use_kl: Annotated[bool, typer.Option("--use-kl-in-reward", help="algorithm.use_kl_in_reward of that run.")] = False,
+    use_kl_in_reward: Annotated[
+        bool, typer.Option("--use-kl-in-reward", help="algorithm.use_kl_in_reward of that run.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a history to a plain table, or a plain table to a history.
@@ -134,10 +137,11 @@ def convert(
     check_out("--out", out, file, suffixes=[".parquet"] if file.suffix in tables else tables)
     _check_folder(out)
     if out.suffix == ".parquet":
-        options = PGRPOConfig(half_life=half_life, group_key=group_key, use_kl_in_reward=use_kl)
+        options = PGRPOConfig(half_life=half_life, group_key=group_key, use_kl_in_reward=use_kl_in_reward)
         history = read_history_table(file, options)
         history.save(out, step)
     else:
+        check_unused(context, "for a table", "step", "half_life", "group_key", "use_kl_in_reward")
         history = GroupHistoryManager.load(file)
         write_history_table(history, out)
     text = f"{out}: {history.num_groups:,} groups, {history.total_count:,} rewards"

@@ -36,14 +36,12 @@ def write_history_table(history: GroupHistoryManager, path: Path) -> None:
     if path.suffix == ".csv":
         with atomic_write(path, newline="") as file:  # quoted, because a label may contain a carriage return
             table.to_csv(file, index=False, quoting=csv.QUOTE_NONNUMERIC)
-    elif path.suffix == ".jsonl":
+    else:
         with atomic_write(path) as file:  # pandas would round
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_dict("records"))
-    else:
-        raise DataError(f"{path}: the name must end in .csv or .jsonl (or in .parquet for a history file)")
 
 
-def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHistoryManager:
+def read_history_table(path: Path, config: PGRPOConfig) -> GroupHistoryManager:
     """Create a history from a .csv or .jsonl table of counts, means and spreads, with the options of the next run.
 
     The spreads (`std` or `m2`; `within` with `within_dof`) are of the plain sample or, from `write_history_table`, with
@@ -52,8 +50,6 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     Raises:
         DataError: a column is missing, or a value is invalid. The message names file, group and column.
     """
-    if path.suffix not in (".csv", ".jsonl"):
-        raise DataError(f"{path}: the name must end in .csv or .jsonl")
     table = read_user_table(path)
     names = table.data.column_names
     missing = [name for name in ("group", "count", "mean") if name not in names]
@@ -82,7 +78,6 @@ def read_history_table(path: Path, config: PGRPOConfig | None = None) -> GroupHi
     spread = "std" if "std" in names else "m2"
     check(spread, (std >= 0) & (std <= MAX_MAGNITUDE), "must be a finite number >= 0")
     check(spread, (count > 1) | (std == 0), "must be 0 for a single reward")
-    config = config or PGRPOConfig()
     moments = Moments(len(table), config.half_life)
     moments.count[:], moments.mean[:] = count.astype(np.int64), mean
     moments.m2[:] = std**2 * moments.degrees_of_freedom(moments.count)

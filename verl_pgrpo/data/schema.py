@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,18 @@ MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])
 ROW_GROUP = 4096  # rows per Parquet row group, and rows in memory at a time
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
+@contextmanager
+def reading(path: Path) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file, to read it in parts.
 
     Raises:
-        DataError: it is missing or damaged.
+        DataError: it is missing or damaged, which may show only while it is read or its values are converted.
     """
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: missing, not a Parquet file, or a damaged one ({error})") from error
 
 
 def read_parquet(path: Path) -> pa.Table:
@@ -41,14 +44,10 @@ def read_parquet(path: Path) -> pa.Table:
     Raises:
         DataError: it is missing or damaged.
     """
-    try:
-        return pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: missing, not a Parquet file, or a damaged one ({error})")
+    with reading(path) as file:
+        table = file.read()
+        table.validate(full=True)  # text is UTF-8, so converting it cannot fail
+        return table
 
 
 def verl_row(

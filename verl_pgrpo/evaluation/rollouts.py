@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from verl_pgrpo.data.columns import without_nulls
-from verl_pgrpo.data.schema import open_parquet
+from verl_pgrpo.data.schema import reading
 from verl_pgrpo.errors import DataError
 from verl_pgrpo.evaluation.metrics_log import START_SECONDS, MetricsLog
 from verl_pgrpo.evaluation.prompts import look_up
@@ -46,7 +46,7 @@ def find_dumps(folder: Path, log: MetricsLog | None = None) -> Dumps:
     metrics log, if there is one, and by the times at which the dumps were written.
 
     Raises:
-        DataError: the folder has no dumps.
+        DataError: the folder has no dumps, or all are of an abandoned branch.
     """
     files = {int(file.stem): file for file in folder.glob("*.jsonl") if file.stem.isdecimal()}
     if not files:
@@ -55,6 +55,11 @@ def find_dumps(folder: Path, log: MetricsLog | None = None) -> Dumps:
     span = log.training_steps if log is not None and not log.abandoned else None
     complete = span is not None and span[0] <= steps[0] and span[1] >= steps[-1]
     end = min(_last_logged(steps, log), _last_written(files, steps, complete))
+    if end < steps[0]:
+        raise DataError(
+            f"{folder}: its dumps, steps {steps[0]:,} to {steps[-1]:,}, are of an abandoned branch. The run was "
+            f"resumed from an earlier checkpoint, and its log ends at step {end:,}"
+        )
     return Dumps({step: files[step] for step in steps if step <= end}, tuple(step for step in steps if step > end))
 
 
@@ -199,21 +204,25 @@ def _session(row: dict[str, Any], number: int) -> tuple[Any, int]:
 def _data_rows(files: Sequence[Path], key: str, with_prompt: bool) -> Iterator[tuple[str, str | None, list[str]]]:
     """Ground truth, preference group and message texts of each row of the training data."""
     for path in files:
-        file = open_parquet(path)
-        names = file.schema_arrow.names
-        columns = [key if key in names else key.partition(".")[0], "reward_model", *(["prompt"] if with_prompt else [])]
-        for name in columns:
-            if name not in names:
-                raise DataError(f"{path}: no column {name!r}; the columns are {', '.join(names)}")
-        for batch in file.iter_batches(columns=columns):
-            for row in batch.to_pylist():
-                prompt = row.get("prompt") or []
-                messages = [{"content": prompt}] if isinstance(prompt, str) else prompt
-                try:
-                    texts = [_without_space(str(message.get("content", ""))) for message in messages]
-                except AttributeError as error:
-                    raise DataError(f"{path}: a prompt is not a list of chat messages") from error
-                yield _text(look_up(row, "reward_model.ground_truth")), _label(look_up(row, key)), texts
+        with reading(path) as file:
+            names = file.schema_arrow.names
+            group = key if key in names else key.partition(".")[0]
+            columns = [group, "reward_model", *(["prompt"] if with_prompt else [])]
+            for name in columns:
+                if name not in names:
+                    raise DataError(f"{path}: no column {name!r}; the columns are {', '.join(names)}")
+            for batch in file.iter_batches(columns=columns):
+                for row in batch.to_pylist():
+                    texts = _texts(row.get("prompt") or [], path)
+                    yield _text(look_up(row, "reward_model.ground_truth")), _label(look_up(row, key)), texts
+
+
+def _texts(prompt: Any, path: Path) -> list[str]:
+    messages = [{"content": prompt}] if isinstance(prompt, str) else prompt
+    try:
+        return [_without_space(str(message.get("content", ""))) for message in messages]
+    except AttributeError as error:
+        raise DataError(f"{path}: a prompt is not a list of chat messages") from error
 
 
 def _label(value: Any) -> str | None:

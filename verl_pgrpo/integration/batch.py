@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from verl_pgrpo.errors import MissingGroupError
 from verl_pgrpo.groups import group_label
+
+if TYPE_CHECKING:
+    from torch import Tensor  # `verl-pgrpo data` works without
 
 __all__ = ["BatchRows", "GroupColumn", "arrow_batches"]
 

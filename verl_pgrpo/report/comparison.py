@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from verl_pgrpo.evaluation.rollouts import GroupLookup
 from verl_pgrpo.evaluation.statistics import gini
 from verl_pgrpo.moments import Floats, Integers
-from verl_pgrpo.report.pooling import ENOUGH, ConfidenceBand, Window, mean_of_known
+from verl_pgrpo.report.pooling import ENOUGH, ConfidenceBand, Window
 from verl_pgrpo.report.run_folder import RunFolder
 
 FEW_GROUPS = 20  # with more groups, the page shows the mean of the worst tenth in addition to the worst group
@@ -111,7 +111,7 @@ class Comparison:
             [self._last_window(i, seed) for seed in range(len(arm.runs))] for i, arm in enumerate(self.arms)
         ]
         self.seeds: list[Floats] = [np.array([window.mean for window in arm]) for arm in self.windows]
-        self.ends = [mean_of_known(values) for values in self.seeds]
+        self.ends = [pd.DataFrame(values).mean().to_numpy() for values in self.seeds]  # ignores NaN
         # Responses in the last fifth, over all seeds, in the arm that has the fewest for the group.
         counts = [np.sum([window.count for window in arm], axis=0) for arm in self.windows]
         fewest = np.min([*counts, known_from], axis=0)
@@ -162,7 +162,7 @@ class Comparison:
         """(G,) mean over the seeds of an arm in some steps."""
         cells = self.cells[(self.cells["arm"] == arm) & self.cells["step"].isin(steps)]
         windows = [Window.pool(own, len(self.labels)).mean for _, own in cells.groupby("seed")]
-        return mean_of_known(np.array(windows)) if windows else np.full(len(self.labels), np.nan)
+        return pd.DataFrame(windows, columns=range(len(self.labels)), dtype=float).mean().to_numpy()
 
     def worst(self, arm: int) -> int:
         """Index of the ranked group that ends lowest in an arm."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from verl_pgrpo.moments import Floats
 from verl_pgrpo.report.comparison import Comparison
-from verl_pgrpo.report.pooling import ConfidenceBand, mean_of_known
+from verl_pgrpo.report.pooling import ConfidenceBand
 
 POINTS = 120  # per curve
 _CHUNK = 256  # groups at a time: (steps, groups) in full may be gigabytes
@@ -72,7 +72,7 @@ class Curves:
 
     def _over_groups(self, arm: int, count: int) -> ConfidenceBand:
         lowest = np.sort(self.groups[arm][:, self._comparison.ranked], axis=1)[:, :count]  # NaN is sorted last
-        return ConfidenceBand.over_seeds(np.array([mean_of_known(seed) for seed in lowest]))
+        return ConfidenceBand.over_seeds(np.array([pd.DataFrame(seed).mean().to_numpy() for seed in lowest]))
 
     def raw(self, arm: int, group: int) -> pd.Series:
         """A group's mean in every step of an arm's first run that has it."""

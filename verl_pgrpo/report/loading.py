@@ -122,7 +122,7 @@ def _find_runs(names: Sequence[str], metrics: Sequence[str]) -> list[tuple[str |
             found.append((label, find_run(Path(path), files.pop(0) if files else None)))
     for left in (label for label, files in logs.items() if files):
         raise DataError(f"--metrics {left}=...: no run with this name is left to use it")
-    if len({folder.path.resolve() for _, folder in found}) < len(found):
+    if len({(folder.rollouts or folder.path).resolve() for _, folder in found}) < len(found):
         raise DataError("a run is named twice; every run is one seed of one arm")
     return found
 
@@ -279,5 +279,5 @@ def _utility(text: Any, truth: Any) -> float:
         if truth.startswith('{"stars"'):
             return movielens_stars.compute_score("movielens_stars", str(text), truth)["utility"]
         return personas.utility(str(text), truth) if '"persona"' in truth else math.nan
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):  # not the rewards' own ground truth
         return math.nan

@@ -47,13 +47,6 @@ class ConfidenceBand:
         return {"mean": float(self.mean), "low": float(self.low), "high": float(self.high)}
 
 
-def mean_of_known(values: Floats) -> Floats:
-    """Return the mean over the first axis of (N, ...), ignoring NaN; NaN if all values are."""
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(known, values, 0.0).sum(axis=0) / known.sum(axis=0)
-
-
 @dataclass(frozen=True)
 class Window:
     """Pooled cells of one run or arm in some steps, per preference group, (G,) each.

@@ -108,7 +108,8 @@ def find_run(path: Path, log: Path | None = None) -> RunFolder:
         if not file.is_file() or not is_log(file):
             raise DataError(f'{file}: not a file of verl\'s file logger (lines of {{"step": ..., "data": ...}})')
     if path.is_file():
-        return RunFolder(path, [path], read_log([path], PREFIXES))
+        files = [path, *([] if log is None else [log])]
+        return RunFolder(path, files, read_log(files, PREFIXES))
     run = RunFolder(path, rollouts=_rollout_folder(path))
     # `RUN/rollouts` means RUN; any other folder of dumps means that folder.
     root = path.parent if run.rollouts == path and path.name == "rollouts" else path

@@ -45,7 +45,8 @@ def find_samples(comparison: Comparison, chosen: Sequence[int]) -> dict[int, lis
         if run.groups is not None and run.folder.dumps is not None
     }
     found: dict[int, list[dict[str, Any]]] = {group: [] for group in chosen}
-    for steps, wanted in ((comparison.first, FROM_START), (comparison.last[::-1], FROM_END)):
+    ends = [(comparison.first, FROM_START), (comparison.last[::-1], FROM_END)]
+    for steps, wanted in ends if len(comparison.steps) > 1 else ends[:1]:
         frames = [
             read_dump(files[step], group_of).assign(arm=arm)
             for step in steps[:LOOKED_AT].tolist()
