@@ -59,7 +59,8 @@ def tokens_of(letters: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> lis
     Raises:
         ValueError: there is none.
     """
-    texts = [text.strip() for text in tokenizer.batch_decode([[token] for token in range(len(tokenizer))])]
+    every = [[token] for token in range(len(tokenizer))]
+    texts = [text.strip() for text in tokenizer.batch_decode(every, clean_up_tokenization_spaces=False)]
     tokens = [[token for token, text in enumerate(texts) if text == letter] for letter in letters]
     if missing := [letter for letter, found in zip(letters, tokens, strict=True) if not found]:
         raise ValueError(f"the tokenizer has no token for {', '.join(missing)}")
@@ -112,7 +113,7 @@ def read_prompts(file: Path, number: int) -> tuple[list[Chat], list[str], Floats
     if not file.exists():
         raise ValueError(f"{file} does not exist; `verl-pgrpo data movielens --task stars` writes such a file")
     rows = pd.read_parquet(file).head(number)
-    sources = sorted(set(rows["data_source"]))
+    sources = sorted({source.partition("/")[0] for source in rows["data_source"]})  # TASK/GROUP
     if sources != ["movielens_stars"]:
         raise ValueError(f"{file} is not of the task stars: its data_source is {', '.join(sources) or 'empty'}")
     truths = [row["ground_truth"] for row in rows["reward_model"]]

@@ -71,7 +71,7 @@ def test_tokens_with_a_space_count_too():
         def __len__(self):
             return 4
 
-        def batch_decode(self, tokens):
+        def batch_decode(self, tokens, **options):
             return [["A", "B", " A", "AB"][token] for (token,) in tokens]
 
     assert letters.tokens_of(["A", "B"], Tokenizer()) == [[0, 2], [1]]
@@ -80,7 +80,7 @@ def test_tokens_with_a_space_count_too():
 @pytest.fixture
 def run(tmp_path, model_folder, monkeypatch, capsys):
     truth = json.dumps({"stars": {"A": 2.0, "B": 5.0, "C": 3.5}})
-    row = {"data_source": "movielens_stars", "prompt": [{"role": "user", "content": f"{PROMPT}\nC. C (2000)"}]}
+    row = {"data_source": "movielens_stars/g0", "prompt": [{"role": "user", "content": f"{PROMPT}\nC. C (2000)"}]}
     good = pd.DataFrame([{**row, "reward_model": {"ground_truth": truth}}] * 4)
 
     def start(*options: str, **columns: object) -> str:
@@ -107,7 +107,7 @@ def test_the_table_has_both_questions(run, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "columns", "message"),
     [
-        ([], {"data_source": "movielens"}, "is not of the task stars: its data_source is movielens"),
+        ([], {"data_source": "movielens/g0"}, "is not of the task stars: its data_source is movielens"),
         (["--prompts", "0"], {}, "its data_source is empty"),
         (["--prompts", "1"], {}, "needs two or more prompts"),
         (["--model", "/no/such"], {}, "/no/such"),

@@ -60,7 +60,7 @@ PUBLISHED = [
     "--study personas-smollm2 --first-seed 10 --seeds 5 --arms grpo pgrpo random shrinkage shrinkage-equal",
     "--seeds 10 --arms grpo pgrpo random shrinkage",
     "--seeds 10 --arms grpo grpo-equal shrinkage shrinkage-equal",
-    "--study movielens-smollm2 --seeds 1 --arms grpo pgrpo",
+    "--study movielens-smollm2 --seeds 2 --arms grpo pgrpo",
 ]
 
 
