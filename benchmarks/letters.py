@@ -57,7 +57,7 @@ def tokens_of(letters: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> lis
     """Return all tokens that read as each letter: "A", " A" ...
 
     Raises:
-        ValueError: there is none.
+        ValueError: a letter has no token.
     """
     every = [[token] for token in range(len(tokenizer))]
     texts = [text.strip() for text in tokenizer.batch_decode(every, clean_up_tokenization_spaces=False)]
@@ -125,6 +125,17 @@ def read_prompts(file: Path, number: int) -> tuple[list[Chat], list[str], Floats
     return [list(prompt) for prompt in rows["prompt"]], letters, np.array(utility)
 
 
+def json_object(text: str) -> dict[str, Any]:
+    """Parse an argument.
+
+    Raises:
+        ValueError: it is not a JSON object.
+    """
+    if not isinstance(value := json.loads(text), dict):
+        raise ValueError(f"not a JSON object: {text}")
+    return value
+
+
 def main() -> None:
     """Print a row per question and kind of answer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -132,15 +143,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder with val.parquet")
     parser.add_argument("--prompts", type=int, default=400, help="how many (default: 400)")
     parser.add_argument(
-        "--template", type=json.loads, metavar="JSON", help="as in training; for Qwen3 '{\"enable_thinking\": false}'"
+        "--template", type=json_object, metavar="JSON", help="as in training; for Qwen3 '{\"enable_thinking\": false}'"
     )
     args = parser.parse_args()
     try:
         chats, letters, utility = read_prompts(args.data / "val.parquet", max(args.prompts, 0))
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
+        if args.model == str(MODEL) and not MODEL.exists():
+            raise ValueError(f"{MODEL} does not exist; `make smollm2` creates it")
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = "auto" if device == "cuda" else torch.float32
-        model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype).to(device).eval()
+        model = AutoModelForCausalLM.from_pretrained(
+            args.model, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        ).to(device)
         naming, places = ask_for_letters(chats)
         table = []
         for question, asked, value in (

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -94,6 +95,18 @@ def run(tmp_path, model_folder, monkeypatch, capsys):
     return start
 
 
+@pytest.fixture
+def strangers(tmp_path, model_folder):
+    """Models that would run code if they were loaded as they wish, and the file that this code would write."""
+    ran = tmp_path / "ran"
+    code, pickled = (shutil.copytree(model_folder, tmp_path / name) for name in ("code", "pickled"))
+    (code / "own.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}}
+    (code / "config.json").write_text(json.dumps(own))
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    return {"code": code, "pickled": pickled, "ran": ran}
+
+
 def test_the_table_has_both_questions(run, monkeypatch):
     assert run("--prompts", "3").startswith("3 prompts\n")
     prefers_b = np.log([[0.1, 0.6, 0.1]])
@@ -111,9 +124,19 @@ def test_the_table_has_both_questions(run, monkeypatch):
         (["--prompts", "0"], {}, "its data_source is empty"),
         (["--prompts", "1"], {}, "needs two or more prompts"),
         (["--model", "/no/such"], {}, "/no/such"),
+        (["--model", "{code}"], {}, "custom"),
+        (["--model", "{pickled}"], {}, "safetensors"),
         (["--data", "/no/such"], {}, "does not exist; `verl-pgrpo data movielens --task stars` writes such a file"),
     ],
 )
-def test_what_cannot_be_measured_is_an_error(run, options, columns, message):
+def test_what_cannot_be_measured_is_an_error(run, strangers, options, columns, message):
     with pytest.raises(SystemExit, match=message):
-        run(*options, **columns)
+        run(*(option.format(**strangers) for option in options), **columns)
+    assert not strangers["ran"].exists()
+
+
+def test_a_template_is_a_json_object(run, capsys):
+    for wrong in ("5", "enable_thinking=false"):
+        with pytest.raises(SystemExit):
+            run("--template", wrong)
+        assert "--template: invalid json_object value" in capsys.readouterr().err
